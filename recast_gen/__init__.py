@@ -1,0 +1,26 @@
+"""recast_gen: a pretrained network as shared templates and tiny coefficients.
+
+Every public name is imported on first use, so that generation on a device needs numpy alone.
+"""
+
+from importlib import import_module
+
+_HOME = {
+    "families": "api", "mimic": "api", "mimic_vae": "api",
+    "TemplateBank": "bank", "load_bank": "bank", "extend": "bank",
+    "generate": "generation", "sample": "generation",
+    "attach": "reparam", "detach": "reparam", "bake": "reparam", "coefficients": "reparam", "freeze": "reparam",
+    "save_task": "switching", "load_task": "switching",
+    "RecastError": "errors",
+}  # fmt: skip
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'recast_gen' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__():
+    return sorted(__all__)

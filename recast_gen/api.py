@@ -1,0 +1,31 @@
+"""Any source of weights -> families, and -> a bank."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from . import grouping, sources
+from .bank import TemplateBank
+from .mimicry import fit
+
+
+def families(source: Any, by: str = "index") -> grouping.Families:
+    """Every tensor of a source in exactly one family, by name; see `recast_gen.grouping.families`."""
+    return sources.read(source).families(by)
+
+
+def mimic(source: Any, families: Iterable[str] | None = None, groups: int | None = None, **settings) -> TemplateBank:
+    """Neural Mimicry: a bank that rebuilds the chosen families of a source.
+
+    source: a model, a mapping of names to tensors, or the path of a store or checkpoint.  families: globs; every
+    shareable family when not given.  groups: how many a family is cut into (one when not given).
+    settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``.
+    """
+    return fit.mimic(sources.read(source), families=families, groups=groups, **settings)
+
+
+def mimic_vae(source: Any, families: Iterable[str] | None = None, groups: int | None = None, **settings) -> TemplateBank:
+    """The VAE template generator: like `mimic`, and the bank can be sampled.
+
+    settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", epochs=60, beta=1.0, seed=0``.
+    """
+    return fit.mimic_vae(sources.read(source), families=families, groups=groups, **settings)

@@ -1,0 +1,52 @@
+"""Every error a user can meet: each says what, where, what was expected and what to do."""
+
+from difflib import get_close_matches
+
+
+class RecastError(Exception):
+    """Base of all errors of recast_gen."""
+
+
+class RecipeError(RecastError):
+    """A recipe says something it may not say."""
+
+
+class SourceError(RecastError):
+    """Weights cannot be read, or are not what they should be."""
+
+
+class FamilyError(RecastError):
+    """A family, glob or group count does not fit the network."""
+
+
+class StoreError(RecastError):
+    """A file on disk is missing, foreign, truncated or damaged."""
+
+
+class FitError(RecastError):
+    """A fit cannot be done as asked."""
+
+
+class AttachError(RecastError):
+    """A bank and a model do not go together."""
+
+
+class TaskError(RecastError):
+    """A task file does not go with the bank or model."""
+
+
+class DataError(RecastError):
+    """A dataset is missing, empty or not what the task says."""
+
+
+def nearest(word: str, words) -> str:
+    """`` Did you mean 'x'?`` for the word closest to `word`, or nothing when none is close."""
+    close = get_close_matches(str(word), list(words), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def listing(words, most: int = 12) -> str:
+    """Comma-separated `words`, cut after `most` of them with a count of the rest."""
+    words = list(words)
+    rest = f", and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(map(str, words[:most])) + rest if words else "none"

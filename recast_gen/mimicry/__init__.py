@@ -1,0 +1,1 @@
+"""Neural Mimicry: a stack of layers -> templates and coefficients.  A fit is one function, stack -> Factorization."""

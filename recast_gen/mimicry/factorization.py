@@ -1,0 +1,101 @@
+"""What every fit returns, its gauge, and the Gram matrix that all fits share."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..errors import FitError, nearest
+
+BLOCK = 1 << 20  # columns in float64 at a time
+
+
+@dataclass(frozen=True)
+class Factorization:
+    """templates ``t o ...`` and coefficients ``l t``, both float32.
+
+    history: one row of numbers an epoch.  posterior: ``2 l t`` mean and standard deviation, or None.
+    """
+
+    templates: np.ndarray
+    coefficients: np.ndarray
+    history: list[dict] = field(default_factory=list)
+    posterior: np.ndarray | None = None
+
+
+def gram(stack: np.ndarray) -> np.ndarray:
+    """Inner products ``l l`` (float64) of the layers of a stack ``l ...``; the long axis is walked once."""
+    rows = stack.reshape(len(stack), -1)
+    total = np.zeros((len(rows), len(rows)))
+    for start in range(0, rows.shape[1], BLOCK):
+        block = rows[:, start : start + BLOCK].astype(np.float64)
+        total += block @ block.T
+    return total
+
+
+def spectrum(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues ``l`` (squared singular values of the stack, falling, not below 0) and eigenvectors ``l l``."""
+    values, vectors = np.linalg.eigh(products)
+    return values[::-1].clip(min=0), vectors[:, ::-1]
+
+
+def combine(matrix: np.ndarray, stack: np.ndarray) -> np.ndarray:
+    """``t l, l ... -> t ...`` in float64, returned as float32; the long axis is walked once."""
+    rows = stack.reshape(len(stack), -1)
+    out = np.empty((len(matrix), rows.shape[1]), np.float32)
+    for start in range(0, rows.shape[1], BLOCK):
+        out[:, start : start + BLOCK] = matrix @ rows[:, start : start + BLOCK].astype(np.float64)
+    return out.reshape(len(matrix), *stack.shape[1:])
+
+
+def _pivots(rows: np.ndarray) -> list[int]:
+    """As many rows of ``l t`` as it has columns, each the one farthest from the span of those before."""
+    left, chosen = rows.copy(), []
+    for _ in range(rows.shape[1]):
+        chosen.append(int(np.argmax((left**2).sum(1))))
+        unit = left[chosen[-1]] / np.linalg.norm(left[chosen[-1]])
+        left -= np.outer(left @ unit, unit)
+    return sorted(chosen)
+
+
+def regauge(fit: Factorization, gauge: str | np.ndarray) -> Factorization:
+    """The same weights from other templates: (T, C) -> (A T, C A^-1).
+
+    ``svd``: coefficient columns orthonormal, templates orthogonal with the singular values as norms.  ``orthonormal``:
+    templates orthonormal.  ``identity``: the templates are (reconstructed) layers.  Or an invertible matrix A ``t t``.
+    Raises FitError for another gauge, and for identity or a matrix where it does not exist.
+    """
+    count = len(fit.templates)
+    coefficients = fit.coefficients.astype(np.float64)
+    if isinstance(gauge, np.ndarray):
+        if gauge.shape != (count, count) or np.linalg.matrix_rank(gauge) < count:
+            raise FitError(f"The gauge matrix is {gauge.shape}; expected an invertible one of {(count, count)}.")
+        change, new = gauge, coefficients @ np.linalg.inv(gauge)
+    elif gauge in ("svd", "orthonormal"):
+        products = coefficients @ gram(fit.templates) @ coefficients.T
+        values, vectors = spectrum(products)
+        new = vectors[:, :count]
+        change = new.T @ coefficients
+        if gauge == "orthonormal":
+            scale = np.sqrt(values[:count])
+            change = change * np.divide(1, scale, out=np.zeros_like(scale), where=scale > scale[0] * 1e-7)[:, None]
+            new = new * scale
+    elif gauge == "identity":
+        rows = coefficients[_pivots(coefficients)]
+        if np.linalg.cond(rows) > 1e7:
+            raise FitError(f"Gauge 'identity' needs {count} independent layers: give fewer templates or gauge 'svd'.")
+        change, new = rows, coefficients @ np.linalg.inv(rows)
+    else:
+        raise FitError(f"No gauge {gauge!r}.{nearest(gauge, GAUGES)} There are: {', '.join(GAUGES)}, or a matrix.")
+    return replace(
+        fit, templates=combine(change, fit.templates), coefficients=new.astype(np.float32),
+        posterior=None if fit.posterior is None else _move(fit.posterior, coefficients, new),
+    )  # fmt: skip
+
+
+def _move(posterior: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Mean and deviation of coefficients after ``old -> new = old @ inverse``, axes taken as independent."""
+    inverse = np.linalg.lstsq(old, new, rcond=None)[0]
+    return np.stack([posterior[0] @ inverse, np.sqrt(posterior[1] ** 2 @ inverse**2)]).astype(np.float32)
+
+
+GAUGES = ("svd", "identity", "orthonormal")

@@ -1,0 +1,94 @@
+"""Every group of the chosen families through one fit, into a bank."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from .. import grouping
+from ..bank import Group, TemplateBank
+from ..errors import FitError, nearest
+from ..weights import Weights, dtype_of, refuse_nonfinite
+from .closed_form import closed_form
+from .factorization import Factorization, regauge
+from .measures import certificate
+
+Fit = Callable[[np.ndarray, int], Factorization]
+
+
+def mimic(
+    weights: Weights, *, families: Iterable[str] | None = None, groups: int | None = None, group_size: int | None = None,
+    templates: int | str = "full", gauge: str | np.ndarray = "svd", solver: str = "closed_form", seed: int = 0,
+    by: str = "index", sets: int = 1, on_group: Callable[[dict], None] | None = None, **options,
+) -> TemplateBank:  # fmt: skip
+    """Neural Mimicry: a bank of the chosen families by ``closed_form`` or ``direct``; `options` are the solver's.
+
+    templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
+    """
+    if solver == "closed_form":
+        if options:
+            raise FitError(f"solver 'closed_form' takes no options; found {grouping.listing(options)}.")
+        fit = closed_form
+    elif solver == "direct":
+        from functools import partial
+
+        from .direct import direct
+
+        fit = partial(direct, seed=seed, **options)
+    else:
+        raise FitError(f"No solver {solver!r}.{nearest(solver, SOLVERS)} There are: {', '.join(SOLVERS)}.")
+    settings = {"generator": "mimic", "solver": solver, "gauge": gauge if isinstance(gauge, str) else "given"}
+    native = "svd" if solver == "closed_form" else None
+    change = None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge)
+    return _fit(weights, families, by, groups, group_size, templates, fit, settings, change, sets, on_group)
+
+
+def mimic_vae(
+    weights: Weights, *, families: Iterable[str] | None = None, groups: int | None = None, group_size: int | None = None,
+    templates: int | str = "full", epochs: int = 60, beta: float = 1.0, seed: int = 0, by: str = "index",
+    variational: bool = True, on_group: Callable[[dict], None] | None = None, **options,
+) -> TemplateBank:  # fmt: skip
+    """The VAE template generator: a bank that can also be sampled; `options` are those of `vae.vae`."""
+    from functools import partial
+
+    from .vae import vae
+
+    fit = partial(vae, epochs=epochs, beta=beta, seed=seed, variational=variational, **options)
+    settings = {"generator": "mimic_vae", "variational": variational, "beta": beta}
+    return _fit(weights, families, by, groups, group_size, templates, fit, settings, None, 1, on_group)
+
+
+def _fit(weights, families, by, groups, group_size, templates, fit, settings, change, sets, on_group) -> TemplateBank:
+    found = weights.families(by)
+    chosen = grouping.select(found, families)
+    plan = [(family, grouping.split(family, groups, group_size)) for family in chosen.values()]
+    for family, members in plan:
+        largest = max(map(len, members))
+        if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
+            raise FitError(
+                f"templates={templates!r} for family {family.name!r}, whose groups have up to {largest} layers: "
+                f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
+            )
+    generated = {name for family in chosen.values() for name in family.names}
+    rest = {name: np.asarray(weights[name]) for name in weights if name not in generated}
+    for name, tensor in rest.items():
+        refuse_nonfinite(name, tensor)
+    banks = {}
+    for family, members in plan:
+        for index, names in enumerate(members):
+            stack = weights.stack(names)
+            count = len(names) if templates == "full" else min(templates, len(names))
+            fitted = fit(stack, count)
+            if change is not None:
+                fitted = change(fitted)
+            measured = certificate(stack, fitted, dtype_of(family.dtype).itemsize)
+            coefficients = np.repeat(fitted.coefficients[:, None, None], sets, axis=1)
+            banks[family.name, index] = Group(
+                family.name, names, fitted.templates, coefficients, family.dtype, measured, posterior=fitted.posterior
+            )
+            if on_group:
+                on_group({"family": family.name, "group": index, "history": fitted.history, **measured})
+    settings |= {"groups": groups, "group_size": group_size, "templates": templates, "sets": sets}
+    return TemplateBank(banks, rest, weights.backbone, settings)
+
+
+SOLVERS = ("closed_form", "direct")

@@ -1,0 +1,41 @@
+"""extract: a pretrained network -> extract.zarr, every tensor as family stacks."""
+
+from .. import store
+from ..recipe import Recipe
+from ..sources import create, describe, read
+from ..tasks import data, module
+from .stage import Folder, main
+
+
+def run(recipe: Recipe, folder: Folder) -> dict:
+    import torch
+
+    asked, metrics, epochs = recipe.model, {}, []
+    torch.manual_seed(recipe.seed)
+    model = create(asked.name, asked.kwargs, asked.pretrained, asked.checkpoint)
+    about = describe(model) | {"timm_model": asked.name, "timm_kwargs": asked.kwargs}
+    about["data_config"] = about["data_config"] | asked.data_config
+    if asked.pretrain:
+        splits = data.load(asked.pretrain.data, about["data_config"], recipe.seed)
+        rates = [{"params": list(model.parameters()), "lr": asked.pretrain.lr}]
+        outcome = module.fit(model, splits, asked.pretrain, rates, recipe.seed, frozen=False)
+        about["classes"] = splits.classes
+        metrics = {"validation": outcome.validation, "test": outcome.test, "best_epoch": outcome.best_epoch}
+        epochs = outcome.history
+    weights = read(model)
+    weights.backbone = about
+    written = store.save_layers(folder / "extract.zarr", weights)
+    folder.write_csv("epochs.csv", epochs)  # empty unless it was trained here
+    found = weights.families()
+    total = sum(family.parameters for family in found.values())
+    shared = sum(family.parameters for family in found.values() if family.shareable)
+    rows = [
+        {"family": f.name, "layers": f.layers, "shape": "x".join(map(str, f.shape)), "parameters": f.parameters}
+        for f in found.values()
+    ]
+    folder.write_csv("families.csv", rows)
+    return metrics | {"parameters": total, "shareable_share": shared / total, "families": len(found), "hash": written}
+
+
+if __name__ == "__main__":
+    main(__file__)

@@ -1,0 +1,70 @@
+"""What all stages share: recipe in, one folder of outputs, a plain message when something is wrong."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from ..errors import RecastError, StoreError
+from ..recipe import Recipe, load
+from ..store import atomic
+
+DEFAULT = "pipelines/digits.yaml"
+STORE = Path("weights_store")
+
+
+class Folder:
+    """``weights_store/<recipe>/<stage>``: where one stage writes, and where it finds what others wrote."""
+
+    def __init__(self, recipe_path: str | Path, stage: str):
+        self.recipe_path, self.stage = Path(recipe_path), stage
+        self.path = STORE / self.recipe_path.stem / stage
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def of(self, stage: str, name: str) -> Path:
+        """A file that an earlier stage wrote.  Raises StoreError that says how to run it."""
+        path = self.path.parent / stage / name
+        if not path.exists():
+            command = f"python -m recast_gen.pipelines.{stage} {self.recipe_path}"
+            raise StoreError(f"{path} does not exist, as stage `{stage}` has not run: run `{command}` first.")
+        return path
+
+    def metrics(self, stage: str) -> dict:
+        return json.loads(self.of(stage, "metrics.json").read_text())
+
+    def write_json(self, name: str, content: dict) -> None:
+        with atomic(self / name) as fresh:
+            fresh.write_text(json.dumps(content, indent=2) + "\n")
+
+    def write_csv(self, name: str, rows: list[dict]) -> None:
+        """One column a key, in the order of the keys' first appearance."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        with atomic(self / name) as fresh, fresh.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def read_csv(self, stage: str, name: str) -> list[dict]:
+        with self.of(stage, name).open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+def execute(stage: str, recipe_path: str | Path = DEFAULT) -> dict:
+    """Runs one stage of a recipe and writes its ``metrics.json``; returns the metrics."""
+    run: Callable[[Recipe, Folder], dict] = import_module(f".{stage}", __package__).run
+    folder = Folder(recipe_path, stage)
+    metrics = run(load(recipe_path), folder)
+    folder.write_json("metrics.json", metrics)
+    return metrics
+
+
+def main(file: str) -> None:
+    """The entry point of a stage's module: its own file name is the stage, the argument the recipe."""
+    try:
+        execute(Path(file).stem, *sys.argv[1:2])
+    except RecastError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,188 @@
+"""What a recipe may say: one YAML file, a section a stage."""
+
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import RecipeError, listing, nearest
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+class Data(Section):
+    """Images and labels.  digits: scikit-learn's.  npz: ``x, y`` or ready splits.  folder: a subfolder a class."""
+
+    source: Literal["digits", "npz", "folder", "torchvision"]
+    path: str | None = None  # of the npz file or folder; where torchvision downloads to
+    name: str | None = None  # torchvision's dataset class
+    classes: list[int] | None = None  # keep these labels only
+    rotate: Literal[0, 90, 180, 270] = 0  # degrees, counter-clockwise
+    negative: bool = False  # 255 - image
+    validation: Share = 0.15  # shares to split off where the source has no split of its own
+    test: Share = 0.15
+
+    @model_validator(mode="after")
+    def complete(self):
+        if self.source in ("npz", "folder") and not self.path:
+            raise ValueError(f"source {self.source!r} needs `path`")
+        if self.source == "torchvision" and not self.name:
+            raise ValueError("source 'torchvision' needs `name`, such as Flowers102")
+        return self
+
+
+class Task(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    data: Data
+
+
+class Training(Section):
+    epochs: Count = 100
+    batch_size: Count = 128
+    lr: Positive = 2e-3
+    weight_decay: NotNegative = 1e-6
+    schedule: Literal["step", "onecycle"] = "step"
+    step_size: Count = 33  # epochs between decays of the step schedule
+    gamma: Positive = 0.1  # factor of each decay
+    clip: NotNegative = 1.0  # on the gradient's norm; 0 for none
+
+
+class Pretrain(Training):
+    """Trains the backbone here instead of downloading it."""
+
+    data: Data
+
+
+class Model(Section):
+    name: str  # timm's
+    kwargs: dict[str, Any] = {}
+    pretrained: bool = True  # weights from timm's hub
+    checkpoint: str | None = None  # a file of weights instead
+    data_config: dict[str, Any] = {}  # over timm's: input_size, mean, std, crop_pct, interpolation
+    pretrain: Pretrain | None = None
+
+
+class Groups(Section):
+    """How families are cut into groups; neither: one group a family."""
+
+    groups: Count | None = None
+    group_size: Count | None = None
+
+
+class Direct(Section):
+    """The paper's gradient loop."""
+
+    steps: Count = 1000
+    lr: Positive = 1e-2
+    step_size: Count = 300
+    gamma: Positive = 0.5
+    noise: NotNegative = 0.0
+    clip: Positive = 1.0
+
+
+class Mimic(Groups):
+    templates: Count | Literal["full"] = "full"
+    gauge: Literal["svd", "identity", "orthonormal"] = "svd"
+    solver: Literal["closed_form", "direct"] = "closed_form"
+    sets: Count = 1
+    direct: Direct = Direct()
+
+
+class MimicVae(Groups):
+    templates: Count | Literal["full"] = "full"
+    epochs: Count = 60
+    beta: NotNegative = 1.0
+    hidden: Count = 32
+    noise_floor: Positive = 1e-3
+    variational: bool = True
+
+
+class Tune(Section):
+    trials: Count = 24
+    generators: Annotated[list[Literal["mimic", "mimic_vae"]], Field(min_length=1)] = ["mimic", "mimic_vae"]
+    min_templates: Count = 2
+    choose: Literal["smallest", "mimic", "mimic_vae"] = "smallest"  # the study's choice, or that section's own bank
+    max_error: NotNegative = 0.01  # "smallest" is among the banks with at most this relative error
+    vae_epochs: Count = 30
+    storage: str | None = None  # an Optuna storage URL; a journal file beside the results when not given
+
+
+class Train(Training):
+    resolution: Count = 1
+    head_lr: Positive | None = None  # lr when not given
+    seeds: Annotated[list[int], Field(min_length=1)] = [42, 1998, 3142592]
+
+
+class Recipe(Section):
+    seed: int = 0
+    model: Model
+    families: list[str] | None = None  # globs; every shareable family when not given
+    by: Literal["index", "shape"] = "index"
+    mimic: Mimic = Mimic()
+    mimic_vae: MimicVae = MimicVae()
+    tune: Tune = Tune()
+    tasks: Annotated[list[Task], Field(min_length=1)]
+    train: Train = Train()
+
+    @model_validator(mode="after")
+    def names_once(self):
+        names = [task.name for task in self.tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"task names must differ; used twice: {listing(twice)}")
+        return self
+
+
+def load(path: str | Path) -> Recipe:
+    """Reads and checks a recipe.  Raises RecipeError that lists everything wrong with it at once."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    path = Path(path)
+    if not path.is_file():
+        known = sorted(str(other) for other in path.parent.glob("*.yaml"))
+        raise RecipeError(f"{path} does not exist; expected a recipe.{nearest(str(path), known)}")
+    try:
+        content = YAML(typ="safe").load(path)
+    except YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds {type(content).__name__}; expected sections such as `model:` and `tasks:`.")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise RecipeError(f"{path} has {len(lines)} mistake(s):\n  " + "\n  ".join(lines)) from error
+
+
+def _explain(problem: dict) -> str:
+    where = ".".join(map(str, problem["loc"])) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        keys = _keys(problem["loc"][:-1])
+        return f"{where}: unknown key.{nearest(problem['loc'][-1], keys) or ' Keys here: ' + listing(keys, 30) + '.'}"
+    found = "" if problem["type"] == "missing" else f" (found {problem['input']!r:.60})"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _keys(path: tuple) -> list[str]:
+    """The keys that a recipe may have at `path`."""
+    section = Recipe
+    for step in path:
+        if isinstance(step, str) and step in section.model_fields:
+            section = _section(section.model_fields[step].annotation) or section
+    return list(section.model_fields)
+
+
+def _section(annotation) -> type[Section] | None:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, Section):
+        return annotation
+    return next((found for inner in typing.get_args(annotation) if (found := _section(inner))), None)

@@ -1,0 +1,150 @@
+"""A bank's coefficients as the parameters of an ordinary model (torch.nn.utils.parametrize)."""
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from .bank import TemplateBank, mix, project
+from .errors import AttachError, nearest
+
+
+TOLERANCE = 5e-3  # relative; bfloat16 rounds a weight by up to 4e-3
+
+
+class Templates(nn.Module):
+    """The frozen templates ``t o ...`` of one group: one module in all its layers, absent from state dicts."""
+
+    def __init__(self, templates: torch.Tensor):
+        super().__init__()
+        self.register_buffer("values", templates, persistent=False)
+
+
+class FromBank(nn.Module):
+    """Parametrizes a weight ``o ...`` by coefficients ``s b t`` on shared templates.
+
+    original: the weight that was there, kept for `detach` and never part of a state dict.
+    """
+
+    def __init__(self, templates: Templates, resolution: int, original: nn.Parameter):
+        super().__init__()
+        self.templates, self.resolution = templates, resolution
+        self.original, self.trainable = original.detach(), original.requires_grad
+
+    def forward(self, coefficients: torch.Tensor) -> torch.Tensor:
+        return mix(coefficients, self.templates.values)
+
+    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+        """Weight -> coefficients ``1 b t``, least squares onto the templates."""
+        arrays = (tensor.detach().float().cpu().numpy() for tensor in (weight, self.templates.values))
+        return torch.from_numpy(project(*arrays, self.resolution)).to(weight)
+
+
+def attached(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank]]:
+    """Tensor name -> (module, leaf name, FromBank) of every weight that comes from a bank, in the model's order."""
+    return {
+        f"{path}.{leaf}" if path else leaf: (module, leaf, steps[0])
+        for path, module in model.named_modules()
+        if parametrize.is_parametrized(module)
+        for leaf, steps in module.parametrizations.items()
+        if isinstance(steps[0], FromBank)
+    }
+
+
+def attach(model: nn.Module, bank: TemplateBank, resolution: int = 1) -> nn.Module:
+    """Makes the bank's layers of `model` functions of coefficients, in place; they start at the bank's base.
+
+    The forward is unchanged where the fit is exact.  resolution: output blocks with coefficients of their own.
+    Raises AttachError, changing nothing, when a layer is missing, has another shape or other weights than the bank was
+    fitted to, does not divide into `resolution` blocks, or when a bank is attached already.
+    """
+    if attached(model):
+        raise AttachError("This model has a bank attached already: detach or bake it first.")
+    places = {name: _place(model, name) for name in bank.layers}
+    for group in bank.groups.values():
+        for name, base in group:
+            _check(name, getattr(*places[name]), mix(base, group.templates), group, resolution)
+    for group in bank.groups.values():
+        shared = Templates(torch.from_numpy(group.templates).to(getattr(*places[group.names[0]]).detach()))
+        for name, base in group:
+            module, leaf = places[name]
+            weight = getattr(module, leaf)
+            parametrize.register_parametrization(module, leaf, FromBank(shared, resolution, weight), unsafe=True)
+            set_coefficients(module, leaf, torch.from_numpy(base).repeat(1, resolution, 1))
+    return model
+
+
+def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        module = None
+    if not isinstance(getattr(module, leaf, None), nn.Parameter):
+        known = [parameter for parameter, _ in model.named_parameters()]
+        raise AttachError(f"The model has no parameter {name!r}, which the bank generates.{nearest(name, known)}")
+    return module, leaf
+
+
+def _check(name: str, weight: torch.Tensor, rebuilt, group, resolution: int) -> None:
+    if tuple(weight.shape) != rebuilt.shape:
+        raise AttachError(f"{name} is {tuple(weight.shape)} in the model; the bank was fitted to {rebuilt.shape}.")
+    if resolution < 1 or len(rebuilt) % resolution:
+        raise AttachError(f"resolution={resolution} does not divide the {len(rebuilt)} outputs of {name}.")
+    here = weight.detach().float().cpu()
+    error = float((here - torch.from_numpy(rebuilt)).norm() / here.norm().clamp_min(1e-30))
+    certified = group.certificate["layer_error"][group.names.index(name)]
+    if not abs(error - certified) <= TOLERANCE:
+        raise AttachError(
+            f"{name} is not the weight that the bank was fitted to (it is {error:.2g} away from the bank's, relative; "
+            f"the fit was {certified:.2g}). Load the bank's own backbone into the model (rg.generate(bank)), or fit a "
+            "bank to this model."
+        )
+
+
+def set_coefficients(module: nn.Module, leaf: str, coefficients: torch.Tensor) -> None:
+    """Puts coefficients ``s b t`` in place, whatever resolution and sets were there before."""
+    parameter = module.parametrizations[leaf].original
+    parameter.data = coefficients.detach().clone().to(parameter)
+
+
+def coefficients(model: nn.Module) -> list[nn.Parameter]:
+    """The coefficients ``s b t`` of every layer that comes from a bank.  Raises AttachError when there is none."""
+    found = [module.parametrizations[leaf].original for module, leaf, _ in attached(model).values()]
+    if not found:
+        raise AttachError("This model has no bank attached: call rg.attach(model, bank) first.")
+    return found
+
+
+def freeze(model: nn.Module, head: str = "head", coefficients: bool = True) -> nn.Module:
+    """Leaves only the coefficients (unless False) and the head trainable; returns the head's module.
+
+    head: the module's name, or "" for no head.  Raises AttachError when the model has no such module.
+    """
+    children = dict(model.named_modules())
+    if head not in children:
+        raise AttachError(f"The model has no module {head!r}.{nearest(head, children)}")
+    model.requires_grad_(False)
+    if head:
+        children[head].requires_grad_(True)
+    for module, leaf, _ in attached(model).values():
+        module.parametrizations[leaf].original.requires_grad_(coefficients)
+    return children[head]
+
+
+def detach(model: nn.Module) -> nn.Module:
+    """Takes the bank off, in place: the original weights come back bit for bit."""
+    for module, leaf, source in attached(model).values():
+        device = module.parametrizations[leaf].original.device
+        parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)
+        setattr(module, leaf, nn.Parameter(source.original.to(device), requires_grad=source.trainable))
+    return model
+
+
+def bake(model: nn.Module) -> nn.Module:
+    """Takes the bank off, in place, and leaves the adapted weights in plain modules."""
+    for module, leaf, source in attached(model).values():
+        with torch.no_grad():
+            weight = getattr(module, leaf).clone()
+        parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)
+        setattr(module, leaf, nn.Parameter(weight, requires_grad=source.trainable))
+    return model

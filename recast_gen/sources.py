@@ -1,0 +1,163 @@
+"""Pretrained weights in: a model, timm's hub, a checkpoint file, a store, or a mapping."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import RecastError, SourceError, listing
+from .store import load_layers
+from .weights import Weights, dtype_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def read(source: Any) -> Weights:
+    """The weights of a source: a model, a mapping of names to tensors, or the path of a store or checkpoint.
+
+    Raises SourceError for anything else and for files that cannot be read; nothing is ever unpickled.
+    """
+    if isinstance(source, Weights):
+        return source
+    if isinstance(source, str | Path):
+        return _read_path(Path(source))
+    if isinstance(source, Mapping):
+        return Weights({name: to_numpy(name, tensor) for name, tensor in source.items()})
+    if hasattr(source, "state_dict"):
+        tensors = {name: to_numpy(name, tensor) for name, tensor in source.state_dict().items()}
+        return Weights(tensors, describe(source))
+    raise SourceError(f"{type(source).__name__} is no source of weights: give a model, a path, or a mapping of tensors.")
+
+
+def to_numpy(name: str, tensor: Any) -> np.ndarray:
+    """One tensor as numpy, bfloat16 kept; shares memory where it can."""
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    try:
+        tensor = tensor.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":
+            import torch
+
+            return tensor.contiguous().view(torch.uint16).numpy().view(dtype_of("bfloat16"))
+        return tensor.numpy()
+    except (AttributeError, TypeError, RuntimeError) as error:
+        raise SourceError(f"{name} is no tensor that can be read ({type(tensor).__name__}: {error}).") from error
+
+
+def to_torch(weights: Mapping[str, np.ndarray]) -> "dict[str, torch.Tensor]":
+    """Arrays as tensors that own their memory, bfloat16 kept."""
+    import torch
+
+    bfloat16 = dtype_of("bfloat16")
+    return {
+        name: torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
+        if array.dtype == bfloat16
+        else torch.from_numpy(array.copy())
+        for name, array in weights.items()
+    }
+
+
+def describe(model: "nn.Module") -> dict:
+    """What timm knows of a model, as JSON: its name and how it wants its images; the head's name."""
+    config = getattr(model, "pretrained_cfg", None) or {}
+    if not config.get("architecture"):
+        return {}
+    keys = ("input_size", "interpolation", "mean", "std", "crop_pct")
+    return {
+        "timm_model": config["architecture"],
+        "timm_kwargs": {"num_classes": model.num_classes} if hasattr(model, "num_classes") else {},
+        "data_config": {key: config[key] for key in keys if config.get(key) is not None},
+        "head": config.get("classifier") or "",
+    }
+
+
+def create(name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | None = None) -> "nn.Module":
+    """A timm model, with weights from its hub, from a checkpoint file, or random.
+
+    Raises SourceError for an unknown name, a hub that cannot be reached, and keys that do not fit.
+    """
+    import timm
+
+    try:
+        model = timm.create_model(name, pretrained=pretrained and checkpoint is None, **kwargs)
+    except Exception as error:
+        if pretrained and checkpoint is None:
+            raise SourceError(
+                f"The weights of {name!r} could not be downloaded ({type(error).__name__}): connect to timm's hub, or "
+                "give a checkpoint file as `model.checkpoint: PATH` (.safetensors, .pth)."
+            ) from error
+        close = timm.list_models(f"*{name.split('_')[0]}*")
+        raise SourceError(f"timm cannot make {name!r} with {kwargs} ({error}). Models like it: {listing(close, 6)}.") from error
+    if checkpoint is not None:
+        fill(model, read(checkpoint))
+    return model
+
+
+def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
+    """Loads weights into a model; SourceError lists every key that is missing, unexpected or of another shape."""
+    own = model.state_dict()
+    wrong = [f"missing {name}" for name in own if name not in weights]
+    wrong += [f"unexpected {name}" for name in weights if name not in own]
+    wrong += [
+        f"{name} is {weights[name].shape}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != tuple(own[name].shape)
+    ]
+    if wrong:
+        raise SourceError(f"The weights do not fit the model: {listing(wrong, 8)}. Give the kwargs they were made with.")
+    model.load_state_dict(to_torch(weights))
+
+
+def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
+    """The timm model that a store or bank describes, with its weights; with a fresh head for `num_classes`."""
+    about = weights.backbone
+    if not about.get("timm_model"):
+        raise SourceError("These weights do not say which timm model they belong to: attach them to your own model.")
+    model = create(about["timm_model"], about.get("timm_kwargs", {}))
+    fill(model, weights)
+    if num_classes is not None:
+        model.reset_classifier(num_classes)
+    return model
+
+
+def _read_path(path: Path) -> Weights:
+    if path.is_dir():
+        return load_layers(path)
+    if not path.is_file():
+        raise SourceError(f"{path} does not exist; expected a checkpoint file (.safetensors, .pth, .pt) or a store.")
+    try:
+        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    except RecastError:
+        raise
+    except Exception as error:
+        raise SourceError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}).") from error
+
+
+def _read_safetensors(path: Path) -> Weights:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        meta = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    about = {"timm_model": meta["timm_model"], "timm_kwargs": json.loads(meta["timm_kwargs"])} if "timm_model" in meta else {}
+    return Weights(tensors, about)
+
+
+def _read_pickle(path: Path) -> Weights:
+    import pickle
+
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise SourceError(
+            f"{path} holds more than tensors, and nothing is unpickled here: save its state_dict() and give that."
+        ) from error
+    for key in ("state_dict", "model"):
+        found = found[key] if isinstance(found, Mapping) and isinstance(found.get(key), Mapping) else found
+    return Weights({name: to_numpy(name, tensor) for name, tensor in found.items()})

@@ -1,0 +1,78 @@
+"""A live model's task <-> a task file."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import taskfile
+from .bank import TemplateBank
+from .errors import AttachError, TaskError, listing
+from .reparam import attached, coefficients, set_coefficients
+from .sources import to_numpy
+
+
+def save_task(
+    path: str | Path, model: nn.Module, bank: TemplateBank, head: str = "head", classes: list[str] | None = None,
+    metrics: dict | None = None,
+) -> int:  # fmt: skip
+    """Writes the coefficients and head of `model` as a task of `bank`; returns the file's size in bytes.
+
+    classes: their names, in the order of the head's outputs; numbers when not given.
+    Raises TaskError when the model differs from the bank in something that a task file does not hold.
+    """
+    numbers = _coefficients(model, bank)
+    others = {name: tensor for name, tensor in model.state_dict().items() if ".parametrizations." not in name}
+    own = {name: to_numpy(name, tensor) for name, tensor in others.items() if head and name.startswith(f"{head}.")}
+    if head and not own:
+        raise TaskError(f"The model has no head {head!r}: name the module that holds it, or '' for none.")
+    drifted = [
+        name for name, tensor in others.items()
+        if name not in own and not (name in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[name]))
+    ]  # fmt: skip
+    if drifted:
+        raise TaskError(
+            f"{listing(drifted, 4)} differ from the bank's, and a task file holds only coefficients and the head "
+            f"{head!r}: train no other weights, and keep normalisation layers in eval mode."
+        )
+    outputs = next((len(tensor) for name, tensor in own.items() if name.endswith("weight")), 0)
+    names = [str(index) for index in range(outputs)] if classes is None else list(map(str, classes))
+    if len(names) != outputs:
+        raise TaskError(f"{len(names)} classes were named for a head of {outputs} outputs.")
+    about = {"classes": names, "head": head, "metrics": metrics or {}}
+    if model_name := bank.backbone.get("timm_model"):
+        about["backbone"] = model_name
+    return taskfile.write(path, taskfile.Task(numbers, own, about), bank)
+
+
+def _coefficients(model: nn.Module, bank: TemplateBank) -> dict[str, np.ndarray]:
+    found = {name: coefficient for name, coefficient in zip(attached(model), coefficients(model))}
+    if found.keys() != bank.layers.keys():
+        odd = found.keys() ^ bank.layers.keys()
+        raise AttachError(f"The model has another bank attached: {listing(sorted(odd), 4)} are in only one of them.")
+    return {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found.items()}
+
+
+def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfile.Task:
+    """Switches `model`, with `bank` attached, to a task in place; costs the size of the task.
+
+    A head of another size replaces the model's.  Raises TaskError and AttachError, changing nothing.
+    """
+    task = taskfile.read(path, bank)
+    _coefficients(model, bank)
+    missing = [name for name in task.head if name not in model.state_dict()]
+    if missing:
+        raise TaskError(f"{path}: the model has no {listing(missing, 4)}: it has another head than the task.")
+    for name, (module, leaf, _) in attached(model).items():
+        set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
+    for name, array in task.head.items():
+        path_, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path_)
+        old = getattr(module, leaf)
+        old.data = torch.from_numpy(array.copy()).to(old)
+        if isinstance(module, nn.Linear):
+            module.out_features = len(array)
+    if hasattr(model, "num_classes"):
+        model.num_classes = len(task.about["classes"])
+    return task

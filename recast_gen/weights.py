@@ -1,0 +1,71 @@
+"""Named tensors in memory and the backbone they belong to."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from . import grouping
+from .errors import SourceError
+
+DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+
+def dtype_of(name: str) -> np.dtype:
+    """The numpy dtype called `name`, ``bfloat16`` included."""
+    return DTYPES.get(name) or np.dtype(name)
+
+
+def digest(*parts: Any) -> str:
+    """128-bit hexadecimal SHA-256 of arrays (dtype, shape, bytes) and of anything that JSON can write."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            sha.update(f"{part.dtype.name}{part.shape}".encode())
+            sha.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+        else:
+            sha.update(json.dumps(part, sort_keys=True).encode())
+    return sha.hexdigest()[:32]
+
+
+class Weights(Mapping[str, np.ndarray]):
+    """A network's tensors by name, in its own order.
+
+    tensors: name -> array in its own dtype.  backbone: what is known about the network, as JSON:
+    ``timm_model``, ``timm_kwargs``, ``data_config`` (timm's ``input_size, mean, std, ...``), ``origin``.
+    """
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], backbone: dict | None = None):
+        self.tensors, self.backbone = tensors, backbone or {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.tensors[name]
+
+    def __iter__(self):
+        return iter(self.tensors)
+
+    def __len__(self):
+        return len(self.tensors)
+
+    def families(self, by: str = "index") -> grouping.Families:
+        """Every tensor in exactly one family; see `recast_gen.grouping.families`."""
+        return grouping.families({name: (tensor.shape, tensor.dtype.name) for name, tensor in self.items()}, by)
+
+    def stack(self, names: Iterable[str]) -> np.ndarray:
+        """The named layers as one float32 stack ``l ...``.  Raises SourceError for NaN or infinity."""
+        stack = np.stack([np.asarray(self[name], dtype=np.float32) for name in names])
+        for name, layer in zip(names, stack):
+            refuse_nonfinite(name, layer)
+        return stack
+
+
+def refuse_nonfinite(name: str, tensor: np.ndarray) -> None:
+    """Raises SourceError when a floating-point tensor holds NaN or infinity."""
+    if np.issubdtype(tensor.dtype, np.integer) or tensor.dtype == bool:
+        return
+    bad = tensor.size - int(np.isfinite(tensor).sum())
+    if bad:
+        raise SourceError(f"{name} holds {bad} values that are NaN or infinite: repair or replace the checkpoint.")
