@@ -23,7 +23,9 @@ def mimic(source: Any, families: Iterable[str] | None = None, groups: int | None
     return fit.mimic(sources.read(source), families=families, groups=groups, **settings)
 
 
-def mimic_vae(source: Any, families: Iterable[str] | None = None, groups: int | None = None, **settings) -> TemplateBank:
+def mimic_vae(
+    source: Any, families: Iterable[str] | None = None, groups: int | None = None, **settings
+) -> TemplateBank:
     """The VAE template generator: like `mimic`, and the bank can be sampled.
 
     settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", epochs=60, beta=1.0, seed=0``.

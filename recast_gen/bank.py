@@ -88,7 +88,8 @@ class TemplateBank:
         """The backbone as the bank rebuilds it: every tensor, in its own dtype."""
         rebuilt = {
             name: mix(c, group.templates).astype(dtype_of(group.dtype))
-            for group in self.groups.values() for name, c in group
+            for group in self.groups.values()
+            for name, c in group
         }
         return Weights(rebuilt | self.rest, self.backbone)
 

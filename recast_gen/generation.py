@@ -54,14 +54,16 @@ def sample(
 ) -> list[dict[str, np.ndarray]]:
     """`n` coefficient sets (tensor name -> ``1 1 t`` float32) from the VAE's posterior over each layer's coefficients.
 
-    temperature: factor on the posterior's standard deviation; 0 gives its mean.  Raises FitError for a bank without one.
+    temperature: factor on the posterior's standard deviation; 0 gives its mean.  Raises FitError where there is none.
     """
     bank = _bank(bank)
     if temperature < 0 or n < 1:
         raise FitError(f"n={n}, temperature={temperature}: give n of 1 or more and a temperature of 0 or more.")
     for key, group in bank.groups.items():
         if group.posterior is None:
-            raise FitError(f"Group {key} has no distribution to sample from: fit the bank with mimic_vae(variational=True).")
+            raise FitError(
+                f"Group {key} has no distribution to sample from: fit the bank with mimic_vae(variational=True)."
+            )
     rng, drawn = np.random.default_rng(seed), []
     for _ in range(n):
         coefficients = {}

@@ -108,7 +108,9 @@ def split(family: Family, groups: int | None = None, group_size: int | None = No
     layers = family.layers
     for word, count in (("groups", groups), ("layers a group", group_size)):
         if count is not None and not 1 <= count <= layers:
-            raise FamilyError(f"Family {family.name!r} has {layers} layers, so {count} {word} cannot be: give 1 to {layers}.")
+            raise FamilyError(
+                f"Family {family.name!r} has {layers} layers, so {count} {word} cannot be: give 1 to {layers}."
+            )
     if groups is not None and group_size is not None:
         raise FamilyError(f"Both groups={groups} and group_size={group_size} were given: give one of them.")
     if group_size is not None:

@@ -1,6 +1,6 @@
 """What a recipe may say: one YAML file, a section a stage."""
 
-import types
+import inspect
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -183,6 +183,6 @@ def _keys(path: tuple) -> list[str]:
 
 
 def _section(annotation) -> type[Section] | None:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, Section):
+    if inspect.isclass(annotation) and not typing.get_args(annotation) and issubclass(annotation, Section):
         return annotation
     return next((found for inner in typing.get_args(annotation) if (found := _section(inner))), None)

@@ -7,7 +7,6 @@ from torch.nn.utils import parametrize
 from .bank import TemplateBank, mix, project
 from .errors import AttachError, nearest
 
-
 TOLERANCE = 5e-3  # relative; bfloat16 rounds a weight by up to 4e-3
 
 

@@ -1,13 +1,14 @@
 """Pretrained weights in: a model, timm's hub, a checkpoint file, a store, or a mapping."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import RecastError, SourceError, listing
+from .errors import RecastError, SourceError, listing, nearest
 from .store import load_layers
 from .weights import Weights, dtype_of
 
@@ -30,7 +31,9 @@ def read(source: Any) -> Weights:
     if hasattr(source, "state_dict"):
         tensors = {name: to_numpy(name, tensor) for name, tensor in source.state_dict().items()}
         return Weights(tensors, describe(source))
-    raise SourceError(f"{type(source).__name__} is no source of weights: give a model, a path, or a mapping of tensors.")
+    raise SourceError(
+        f"{type(source).__name__} is no source of weights: give a model, a path, or a mapping of tensors."
+    )
 
 
 def to_numpy(name: str, tensor: Any) -> np.ndarray:
@@ -82,6 +85,7 @@ def create(name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | 
     """
     import timm
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry; the error says it once
     try:
         model = timm.create_model(name, pretrained=pretrained and checkpoint is None, **kwargs)
     except Exception as error:
@@ -90,8 +94,9 @@ def create(name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | 
                 f"The weights of {name!r} could not be downloaded ({type(error).__name__}): connect to timm's hub, or "
                 "give a checkpoint file as `model.checkpoint: PATH` (.safetensors, .pth)."
             ) from error
-        close = timm.list_models(f"*{name.split('_')[0]}*")
-        raise SourceError(f"timm cannot make {name!r} with {kwargs} ({error}). Models like it: {listing(close, 6)}.") from error
+        raise SourceError(
+            f"timm cannot make {name!r} with {kwargs} ({error}).{nearest(name, timm.list_models())}"
+        ) from error
     if checkpoint is not None:
         fill(model, read(checkpoint))
     return model
@@ -108,7 +113,9 @@ def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
         if name in weights and weights[name].shape != tuple(own[name].shape)
     ]
     if wrong:
-        raise SourceError(f"The weights do not fit the model: {listing(wrong, 8)}. Give the kwargs they were made with.")
+        raise SourceError(
+            f"The weights do not fit the model: {listing(wrong, 8)}. Give the kwargs they were made with."
+        )
     model.load_state_dict(to_torch(weights))
 
 
@@ -122,6 +129,17 @@ def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
     if num_classes is not None:
         model.reset_classifier(num_classes)
     return model
+
+
+def shapes(source: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Name -> (shape, dtype) of the tensors of a path or, without making its weights, of a timm model's name."""
+    if Path(source).exists() or Path(source).suffix:
+        return {name: (tensor.shape, tensor.dtype.name) for name, tensor in read(source).items()}
+    import torch
+
+    with torch.device("meta"):
+        state = create(source, {}).state_dict()
+    return {name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in state.items()}
 
 
 def _read_path(path: Path) -> Weights:
@@ -143,7 +161,9 @@ def _read_safetensors(path: Path) -> Weights:
     with safe_open(path, framework="numpy") as file:
         meta = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    about = {"timm_model": meta["timm_model"], "timm_kwargs": json.loads(meta["timm_kwargs"])} if "timm_model" in meta else {}
+    about = {}
+    if "timm_model" in meta:
+        about = {"timm_model": meta["timm_model"], "timm_kwargs": json.loads(meta["timm_kwargs"])}
     return Weights(tensors, about)
 
 

@@ -38,7 +38,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> int:
     """Writes a safetensors file, atomically and byte-identically for the same content; returns its size in bytes."""
     with atomic(path) as fresh:
+        fresh.touch()
+        mode = fresh.stat().st_mode  # the user's own, which the library would narrow
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, fresh, dict(metadata))
+        fresh.chmod(mode)
         with open(fresh, "r+b") as file:  # the library writes metadata in random order; sorted, it has the same length
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))

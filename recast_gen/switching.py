@@ -47,7 +47,7 @@ def save_task(
 
 
 def _coefficients(model: nn.Module, bank: TemplateBank) -> dict[str, np.ndarray]:
-    found = {name: coefficient for name, coefficient in zip(attached(model), coefficients(model))}
+    found = dict(zip(attached(model), coefficients(model)))
     if found.keys() != bank.layers.keys():
         odd = found.keys() ^ bank.layers.keys()
         raise AttachError(f"The model has another bank attached: {listing(sorted(odd), 4)} are in only one of them.")

@@ -73,5 +73,7 @@ def merge_head(tensors: dict[str, np.ndarray], task: Task) -> dict[str, np.ndarr
     """`tensors` with the task's head in place of the backbone's; TaskError for a head that the backbone has not."""
     unknown = [name for name in task.head if name not in tensors]
     if unknown:
-        raise TaskError(f"The task's head has {listing(unknown)}, which the backbone lacks: it has another architecture.")
+        raise TaskError(
+            f"The task's head has {listing(unknown)}, which the backbone lacks: it has another architecture."
+        )
     return tensors | task.head

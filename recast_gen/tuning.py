@@ -34,7 +34,12 @@ class Study:
 
 
 def study(
-    weights: Weights, recipe: Recipe, layers_hash: str, journal: Path, own: list[dict], say: Callable[[str], None] = print
+    weights: Weights,
+    recipe: Recipe,
+    layers_hash: str,
+    journal: Path,
+    own: list[dict],
+    say: Callable[[str], None] = print,
 ) -> Study:
     """Searches groups, templates and generator for (relative error, stored parameters); resumes where it stopped.
 
@@ -48,7 +53,8 @@ def study(
     families = grouping.select(weights.families(recipe.by), recipe.families)
     space = _space(families, settings.min_templates)
     combinations = len(settings.generators) * sum(len(counts) for counts in space.values())
-    key = [layers_hash, recipe.families, recipe.by, recipe.seed, sorted(families), settings.model_dump(exclude={"trials", "storage"})]
+    searched = settings.model_dump(exclude={"trials", "storage", "choose"})
+    key = [layers_hash, recipe.families, recipe.by, recipe.seed, searched]
     name = f"tune-{digest(key)[:12]}"
     fits: dict[str, TemplateBank] = {}
 
@@ -75,7 +81,9 @@ def study(
     found = _open(name, settings.storage, journal, recipe.seed, exhaustive=combinations <= settings.trials)
     for row in own:
         if row["generator"] in settings.generators and row["templates"] in space.get(row["groups"], ()):
-            params = {"generator": row["generator"], "groups": row["groups"], f"templates_of_{row['groups']}": row["templates"]}
+            params = {key: row[key] for key in ("generator", "groups")} | {
+                f"templates_of_{row['groups']}": row["templates"]
+            }
             found.enqueue_trial(params, skip_if_exists=True)
     complete = found.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     missing = min(settings.trials, combinations) - len(complete)
@@ -141,11 +149,15 @@ def _choose(found: optuna.Study, settings: Tune, own: list[dict], fit: Callable[
         best = rows.setdefault(_setting(best), best)
         reason, bank = f"the recipe's own {settings.choose} bank (tune.choose)", None
     else:
-        rank = sorted(rows.values(), key=lambda row: (row["stored_parameters"], row["relative_error"], row["generator"]))
+        rank = sorted(
+            rows.values(), key=lambda row: (row["stored_parameters"], row["relative_error"], row["generator"])
+        )
         feasible = [row for row in rank if row["relative_error"] <= settings.max_error]
         if not feasible:
             least = min(row["relative_error"] for row in rank)
-            raise FitError(f"No trial has a relative error of at most {settings.max_error}: raise tune.max_error to {least:.3g}.")
+            raise FitError(
+                f"No trial has a relative error of at most {settings.max_error}: raise tune.max_error to {least:.3g}."
+            )
         best = feasible[0]
         reason = (
             f"the smallest stored bank with a relative error of at most {settings.max_error}, which {len(feasible)} of "
@@ -153,11 +165,13 @@ def _choose(found: optuna.Study, settings: Tune, own: list[dict], fit: Callable[
         )
         bank = fit(best["generator"], best["groups"], best["templates"])
     reason = (
-        f"{best['generator']} with {best['groups']} groups of at most {best['templates']} templates, {reason}: it stores "
-        f"{best['stored_share']:.1%} of the original at error {best['relative_error']:.2g}"
+        f"{best['generator']} with {best['groups']} groups of at most {best['templates']} templates, {reason}: "
+        f"it stores {best['stored_share']:.1%} of the original at error {best['relative_error']:.2g}"
     )
     table = sorted(rows.values(), key=_setting)
-    table = [row | {"pareto": not any(_dominates(other, row) for other in table), "chosen": row is best} for row in table]
+    table = [
+        row | {"pareto": not any(_dominates(other, row) for other in table), "chosen": row is best} for row in table
+    ]
     return Study(found.study_name, table, best, reason, bank)
 
 

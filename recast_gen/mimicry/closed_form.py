@@ -10,7 +10,7 @@ def closed_form(stack: np.ndarray, templates: int) -> Factorization:
 
     Problem: the templates T ``t ...`` and coefficients C ``l t`` that minimise ``|stack - C T|`` in the Frobenius norm.
     Optimum (Eckart & Young 1936): with ``stack = U S V'``, C is the first t columns of U and ``T = S V' = U' stack``.
-    U comes from the ``l l`` Gram matrix in float64, so the long axis is walked twice: once for the products, once for T.
+    U comes from the ``l l`` Gram matrix in float64, so the long axis is walked twice: for the products, then for T.
     With ``t = l`` the reconstruction ``U U' stack`` is exact to rounding whatever the spectrum, as U is orthogonal.
     Deviation from RECAST's Neural Mimicry (section 3.3 of https://arxiv.org/abs/2411.16870): no gradient steps.
     """

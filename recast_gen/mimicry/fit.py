@@ -16,10 +16,20 @@ Fit = Callable[[np.ndarray, int], Factorization]
 
 
 def mimic(
-    weights: Weights, *, families: Iterable[str] | None = None, groups: int | None = None, group_size: int | None = None,
-    templates: int | str = "full", gauge: str | np.ndarray = "svd", solver: str = "closed_form", seed: int = 0,
-    by: str = "index", sets: int = 1, on_group: Callable[[dict], None] | None = None, **options,
-) -> TemplateBank:  # fmt: skip
+    weights: Weights,
+    *,
+    families: Iterable[str] | None = None,
+    groups: int | None = None,
+    group_size: int | None = None,
+    templates: int | str = "full",
+    gauge: str | np.ndarray = "svd",
+    solver: str = "closed_form",
+    seed: int = 0,
+    by: str = "index",
+    sets: int = 1,
+    on_group: Callable[[dict], None] | None = None,
+    **options,
+) -> TemplateBank:
     """Neural Mimicry: a bank of the chosen families by ``closed_form`` or ``direct``; `options` are the solver's.
 
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
@@ -43,10 +53,20 @@ def mimic(
 
 
 def mimic_vae(
-    weights: Weights, *, families: Iterable[str] | None = None, groups: int | None = None, group_size: int | None = None,
-    templates: int | str = "full", epochs: int = 60, beta: float = 1.0, seed: int = 0, by: str = "index",
-    variational: bool = True, on_group: Callable[[dict], None] | None = None, **options,
-) -> TemplateBank:  # fmt: skip
+    weights: Weights,
+    *,
+    families: Iterable[str] | None = None,
+    groups: int | None = None,
+    group_size: int | None = None,
+    templates: int | str = "full",
+    epochs: int = 60,
+    beta: float = 1.0,
+    seed: int = 0,
+    by: str = "index",
+    variational: bool = True,
+    on_group: Callable[[dict], None] | None = None,
+    **options,
+) -> TemplateBank:
     """The VAE template generator: a bank that can also be sampled; `options` are those of `vae.vae`."""
     from functools import partial
 
@@ -72,7 +92,7 @@ def _fit(weights, families, by, groups, group_size, templates, fit, settings, ch
     rest = {name: np.asarray(weights[name]) for name in weights if name not in generated}
     for name, tensor in rest.items():
         refuse_nonfinite(name, tensor)
-    banks = {}
+    banks, total = {}, sum(len(members) for _, members in plan)
     for family, members in plan:
         for index, names in enumerate(members):
             stack = weights.stack(names)
@@ -86,7 +106,8 @@ def _fit(weights, families, by, groups, group_size, templates, fit, settings, ch
                 family.name, names, fitted.templates, coefficients, family.dtype, measured, posterior=fitted.posterior
             )
             if on_group:
-                on_group({"family": family.name, "group": index, "history": fitted.history, **measured})
+                done = {"group": index, "done": len(banks), "total": total}
+                on_group({"family": family.name, "history": fitted.history, **done, **measured})
     settings |= {"groups": groups, "group_size": group_size, "templates": templates, "sets": sets}
     return TemplateBank(banks, rest, weights.backbone, settings)
 

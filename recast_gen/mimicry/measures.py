@@ -11,8 +11,8 @@ def certificate(stack: np.ndarray, fit: Factorization, itemsize: int = 4) -> dic
     """Measures a fit of a stack ``l ...`` whose tensors have `itemsize` bytes a number.
 
     relative_error: ``|stack - C T| / |stack|``, Frobenius, of the float32 numbers that are stored.  bound: the least
-    relative error at this rank (Eckart & Young 1936).  gap: their difference.  layer_error and cosine: per layer.  singular_values: of
-    the stack.  stored_bytes and original_bytes.  coefficients: count a task trains at resolution 1.
+    relative error at this rank (Eckart & Young 1936).  gap: their difference.  layer_error and cosine: per layer.
+    singular_values: of the stack.  stored_bytes and original_bytes.  coefficients: count a task trains at resolution 1.
     """
     rows, templates = stack.reshape(len(stack), -1), fit.templates.reshape(len(fit.templates), -1)
     values, _ = spectrum(gram(stack))

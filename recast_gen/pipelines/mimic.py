@@ -1,10 +1,13 @@
 """mimic: layers -> a bank by Neural Mimicry."""
 
+from collections.abc import Callable
+
 from .. import store
 from ..mimicry import fit
 from ..mimicry.measures import overall
 from ..recipe import Recipe
-from .stage import Folder, main
+from ..weights import Weights
+from .stage import Folder, main, progress
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
@@ -12,13 +15,24 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     options = recipe.mimic.model_dump(exclude={"direct"})
     if recipe.mimic.solver == "direct":
         options |= recipe.mimic.direct.model_dump()
-    groups: list[dict] = []
-    bank = fit.mimic(weights, families=recipe.families, by=recipe.by, seed=recipe.seed, on_group=groups.append, **options)
-    return write_bank(bank, groups, folder)
+    return fit_bank(fit.mimic, weights, recipe, options, folder)
 
 
-def write_bank(bank, groups: list[dict], folder: Folder) -> dict:
-    """The outputs that every fit has: the bank, one row a layer, one row an epoch of each group."""
+def fit_bank(make: Callable, weights: Weights, recipe: Recipe, options: dict, folder: Folder) -> dict:
+    """Fits with `make` and writes what every fit has: the bank, one row a layer, one row an epoch of each group."""
+    epochs, last = [], []
+
+    with progress(folder.stage) as advance:
+
+        def on_group(group: dict) -> None:
+            name = f"{group['family']} group {group['group']}"
+            error, bound = group["relative_error"], group["bound"]
+            advance(group["done"], group["total"], f"{name}, relative error {error:.3g} (least possible {bound:.3g})")
+            epochs.extend({"group": name, **row} for row in group["history"])
+            last.extend(group["history"][-1:])
+
+        common = {"families": recipe.families, "by": recipe.by, "seed": recipe.seed, "on_group": on_group}
+        bank = make(weights, **common, **options)
     written = bank.save(folder / "bank.zarr")
     layers = [
         {"layer": name, "family": group.family, "cosine": cosine, "relative_error": error}
@@ -26,10 +40,15 @@ def write_bank(bank, groups: list[dict], folder: Folder) -> dict:
         for name, cosine, error in zip(group.names, group.certificate["cosine"], group.certificate["layer_error"])
     ]
     folder.write_csv("layers.csv", layers)
-    epochs = [{"group": f"{g['family']} {g['group']}", **row} for g in groups for row in g["history"]]
     folder.write_csv("epochs.csv", epochs)  # empty for a fit without epochs
     largest = max(group.certificate["templates"] for group in bank.groups.values())
-    return overall(bank.certificate.values()) | {"templates": largest, "fit": bank.fit, "hash": written}
+    averages = {key: sum(row[key] for row in last) / len(last) for key in (last[0] if last else ()) if key != "epoch"}
+    return overall(bank.certificate.values()) | {
+        "templates": largest,
+        "fit": bank.fit,
+        "hash": written,
+        "last_epoch": averages,
+    }
 
 
 if __name__ == "__main__":

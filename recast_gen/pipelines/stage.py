@@ -3,7 +3,8 @@
 import csv
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -51,6 +52,20 @@ class Folder:
     def read_csv(self, stage: str, name: str) -> list[dict]:
         with self.of(stage, name).open(newline="") as file:
             return list(csv.DictReader(file))
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A callback (done, total, what): a bar on a terminal, a plain line a call in a log."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, what: print(f"{label} {done}/{total}: {what}", flush=True)
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(label, total=None)
+        yield lambda done, total, what: bars.update(bar, completed=done, total=total, description=f"{label}: {what}")
 
 
 def execute(stage: str, recipe_path: str | Path = DEFAULT) -> dict:

@@ -23,7 +23,13 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     with store.atomic(folder / "best.yaml") as fresh:
         YAML().dump(best | {"reason": found.reason}, fresh)
     print(found.reason)
-    return {"study": found.name, "trials": len(found.trials), "reason": found.reason, "best": found.best, "hash": written}
+    return {
+        "study": found.name,
+        "trials": len(found.trials),
+        "reason": found.reason,
+        "best": found.best,
+        "hash": written,
+    }
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def load(data: Data, data_config: dict, seed: int) -> Splits:
     """Reads a task's images, split by the source's own parts or, stratified by label, by `seed`.
 
     data_config: ``input_size`` (c, h, w) and timm's ``mean, std, interpolation, crop_pct``; one channel means grey.
-    A source without its own split is split before any class is dropped, so every task of one source shares its test set.
+    A source without its own split is split before any class is dropped, so all tasks of a source share its test set.
     Raises DataError where there are no images, or no images of a class.
     """
     parts, names = _READERS[data.source](data)

@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 from ..recipe import Training
 from .data import Splits
 
-
 TIE = 1e-4  # weight of the loss in the choice of the epoch: it decides between equal accuracies
 
 

@@ -78,7 +78,8 @@ def adapt(
                     "head": sum(p.numel() for p in head.parameters()),
                     "best_epoch": outcome.best_epoch, "validation": outcome.validation, "test": outcome.test,
                 }  # fmt: skip
-                say(f"{task.name}, {method}, seed {run_seed}: validation {outcome.validation:.1%}, test {outcome.test:.1%}")
+                found = f"validation {outcome.validation:.1%}, test {outcome.test:.1%}"
+                say(f"{task.name}, {method}, seed {run_seed}: {found}")
                 results.runs.append(row)
                 results.history += [{"run": f"{task.name} {method} {run_seed}", **epoch} for epoch in outcome.history]
                 if method == "coefficients" and outcome.validation > best:

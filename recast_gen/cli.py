@@ -1,0 +1,98 @@
+"""The `recast` command."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import RecastError
+
+app = typer.Typer(
+    name="recast", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="A pretrained network as shared templates and tiny coefficients: one backbone, many small tasks.",
+)  # fmt: skip
+Recipe = Annotated[Path, typer.Argument(help="A recipe, such as pipelines/digits.yaml.")]
+
+
+def main() -> None:
+    """Runs the command; an error of ours is one plain message."""
+    try:
+        app()
+    except RecastError as error:
+        sys.exit(f"error: {error}")
+
+
+@app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(help="A timm model's name, a checkpoint file, or an extract.zarr.")],
+    groups: Annotated[int | None, typer.Option(help="Groups a family; half its layers when not given.")] = None,
+    templates: Annotated[int | None, typer.Option(help="Templates a group; all its layers when not given.")] = None,
+    by: Annotated[str, typer.Option(help="What makes a family: index or shape.")] = "index",
+    every: Annotated[bool, typer.Option("--all", help="Also families that have nothing to share.")] = False,
+) -> None:
+    """Prints the families of a network, what a bank would store and what a task would cost."""
+    from .grouping import families, split
+    from .sources import shapes
+
+    found = families(shapes(source), by)
+    rows, totals = [], [0, 0, 0]
+    for family in found.values():
+        if not (every or family.shareable):
+            continue
+        row = [family.name, family.layers, "x".join(map(str, family.shape)), family.parameters, "", ""]
+        if family.shareable:
+            sizes = [len(names) for names in split(family, groups or max(1, family.layers // 2))]
+            kept = [min(templates or size, size) for size in sizes]
+            row[4] = sum(kept) * family.parameters // family.layers
+            row[5] = sum(size * count for size, count in zip(sizes, kept))
+            totals = [total + value for total, value in zip(totals, row[3:])]
+        rows.append(row)
+    head = ["family", "layers", "shape", "parameters", "stored in a bank", "coefficients a task"]
+    everything = sum(family.parameters for family in found.values())
+    _print_table([head, *rows, ["shareable", "", "", *totals], ["whole network", "", "", everything, "", ""]])
+
+
+def _print_table(rows: list[list]) -> None:
+    cells = [[f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    for first, *others in cells:
+        print(first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:])), sep="  ")
+
+
+@app.command()
+def run(
+    stage: Annotated[str, typer.Argument(help="extract, mimic, mimic_vae, tune, train, generate or report.")],
+    recipe: Recipe = Path("pipelines/digits.yaml"),
+) -> None:
+    """Runs one stage of a recipe, as `dvc repro` would."""
+    from .errors import RecipeError, nearest
+    from .pipelines import STAGES
+
+    if stage not in STAGES:
+        raise RecipeError(f"No stage {stage!r}.{nearest(stage, STAGES)} There are: {', '.join(STAGES)}.")
+    from .pipelines.stage import execute
+
+    execute(stage, recipe)
+
+
+@app.command()
+def report(recipe: Recipe = Path("pipelines/digits.yaml")) -> None:
+    """Draws a recipe's results as one HTML file and prints its path."""
+    from .pipelines.stage import Folder, execute
+
+    execute("report", recipe)
+    print(Folder(recipe, "report") / "report.html")
+
+
+@app.command()
+def generate(
+    bank: Annotated[Path, typer.Argument(help="A bank.zarr.")],
+    task: Annotated[Path | None, typer.Argument(help="A task file; the backbone itself when not given.")] = None,
+    out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("generated.safetensors"),
+) -> None:
+    """Writes a task's complete weights, on the CPU, with numpy alone."""
+    from .generation import write
+
+    made = write(bank, task, out)
+    print(f"{out}: {len(made)} tensors, {sum(tensor.size for tensor in made.values()):,} numbers")
