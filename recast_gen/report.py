@@ -134,11 +134,12 @@ def pareto(trials: list[dict], max_error: float) -> Figure:
     chosen = next(_point(row) for row in trials if row["chosen"] == "True")
     axis.scatter(*chosen, s=150, marker="*", color=INK, label="chosen")
     axis.axhline(max_error, color=GREY, ls=":", lw=1)
-    axis.annotate("max_error", (axis.get_xlim()[0], max_error), xytext=(2, 2), textcoords="offset points", fontsize=7)
+    where = {"xycoords": ("axes fraction", "data"), "xytext": (0, 2), "textcoords": "offset points"}
+    axis.annotate("max_error", (0.5, max_error), fontsize=7, **where)
     axis.set(xlabel="stored, % of the original", ylabel="relative error")
     axis.set_yscale("symlog", linthresh=max(max_error, 1e-6))
     axis.set_ylim(-max_error / 10, 1.5)
-    axis.legend(loc="center left")
+    axis.legend(loc="lower left")
     return figure
 
 

@@ -1,0 +1,172 @@
+"""Every stage through its real entry point, on pico variants of the shipped recipes."""
+
+import csv
+import filecmp
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+
+import recast_gen as rg
+from recast_gen.errors import RecastError
+from recast_gen.pipelines import STAGES
+from recast_gen.pipelines.stage import execute
+from recast_gen.recipe import Data
+from recast_gen.tasks import data
+
+RECIPES = Path(__file__).parents[2] / "pipelines"
+PICO_VIT = {
+    "img_size": 8,
+    "patch_size": 4,
+    "in_chans": 1,
+    "embed_dim": 16,
+    "depth": 4,
+    "num_heads": 2,
+    "num_classes": 5,
+}
+PICO_RESNET = {"in_chans": 1, "num_classes": 5, "channels": [8, 8, 16, 16], "stem_width": 8}
+GREY = {"input_size": [1, 8, 8], "mean": [0.5], "std": [0.5], "crop_pct": 1.0}
+TASKS = [
+    {"name": "high", "data": {"source": "digits", "classes": [5, 6, 7, 8, 9]}},
+    {"name": "negative", "data": {"source": "digits", "negative": True}},
+]
+
+
+def pico(name: str, folder: Path, **sections) -> Path:
+    """The shipped recipe `name`, offline and small, in `folder`."""
+    recipe = YAML(typ="safe").load(RECIPES / f"{name}.yaml")
+    resnet = name == "resnet34"
+    recipe["model"] |= {"pretrained": False, "kwargs": PICO_RESNET if resnet else PICO_VIT, "data_config": GREY}
+    recipe["tasks"] = TASKS
+    recipe["train"] |= {"epochs": 2, "seeds": [42]}
+    recipe["tune"] |= {"trials": 4}
+    for section in ("mimic", "mimic_vae"):
+        recipe[section] |= {"groups": 8 if resnet else 2, "templates": "full"}
+    if resnet:
+        recipe["families"] = ["*.weight@16x16x3x3"]
+    if "pretrain" in recipe["model"]:
+        recipe["model"]["pretrain"]["epochs"] = 2
+    for section, content in sections.items():
+        recipe[section] = recipe.get(section, {}) | content
+    path = folder / "pipelines" / f"{name}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    YAML().dump(recipe, path)
+    return path
+
+
+def run_all(recipe: Path) -> None:
+    for stage in STAGES:
+        execute(stage, recipe)
+
+
+@pytest.mark.parametrize("name", ["digits", "vit_small_att", "vit_small_mlp", "vit_small_att_mlp", "resnet34"])
+def test_every_shipped_recipe_runs_offline_and_generates_what_was_trained(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = pico(name, tmp_path)
+    run_all(recipe)
+    store = tmp_path / "weights_store" / name
+    for stage in STAGES:
+        assert json.loads((store / stage / "metrics.json").read_text())
+
+    bank, task = rg.load_bank(store / "tune" / "bank.zarr"), store / "train" / "tasks" / "high.safetensors"
+    model = timm.create_model(bank.backbone["timm_model"], **bank.backbone["timm_kwargs"])
+    plain = timm.create_model(bank.backbone["timm_model"], **bank.backbone["timm_kwargs"])
+    plain.load_state_dict(load_file(store / "generate" / "weights" / "high.safetensors"), strict=True)
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in rg.generate(bank).items()})
+    rg.attach(model, bank)
+    rg.load_task(task, model, bank)
+    images = torch.stack([image for image, _ in data.load(Data(source="digits"), GREY, seed=0).test])[:32]
+    with torch.no_grad():
+        assert (model.eval()(images) - plain.eval()(images)).abs().max() < 1e-5
+
+    runs = list(csv.DictReader((store / "train" / "runs.csv").open()))
+    assert {row["method"] for row in runs} == {"linear_probe", "coefficients"}
+    assert json.loads((store / "train" / "metrics.json").read_text())["forgetting"] == 0
+    head = sum(tensor.nbytes for name, tensor in np_tensors(task).items() if name != "coefficients")
+    assert task.stat().st_size - head < 1024
+    page = (store / "report" / "report.html").read_text()
+    assert page.count("<svg") == 6
+    assert not any(outside in page for outside in ("<script", "<link", "src=", 'href="http'))
+
+
+def np_tensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def test_two_runs_from_nothing_are_byte_identical(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        run_all(pico("digits", tmp_path / name))
+    one, two = (tmp_path / name / "weights_store" for name in ("one", "two"))
+    files = [path.relative_to(one) for path in one.rglob("*") if path.is_file() and path.name != "study.journal"]
+    assert len(files) > 60
+    assert filecmp.cmpfiles(one, two, files, shallow=False)[1:] == ([], [])
+
+
+def test_a_stage_by_hand_writes_the_same_as_execute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = pico("digits", tmp_path)
+    execute("extract", recipe)
+    execute("mimic", recipe)
+    before = {path: path.read_bytes() for path in Path("weights_store/digits/mimic").rglob("*") if path.is_file()}
+    by_hand = [sys.executable, "-m", "recast_gen.pipelines.mimic"]  # the default recipe is this one
+    subprocess.run(by_hand, check=True, cwd=tmp_path)
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_direct_and_the_plain_autoencoder_run_from_a_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    direct = {"solver": "direct", "direct": {"steps": 20}}
+    recipe = pico("digits", tmp_path, mimic=direct, mimic_vae={"variational": False, "templates": 1})
+    execute("extract", recipe)
+    exact = execute("mimic", pico("digits", tmp_path))
+    descended = execute("mimic", recipe := pico("digits", tmp_path, mimic=direct, mimic_vae={"variational": False}))
+    assert exact["relative_error"] < 1e-6 < descended["relative_error"]
+    execute("mimic_vae", recipe)
+    bank = rg.load_bank("weights_store/digits/mimic_vae/bank.zarr")
+    with pytest.raises(RecastError, match="variational=True"):
+        rg.sample(bank)
+
+
+def test_a_stage_whose_input_is_missing_says_what_to_run_and_writes_nothing(tmp_path):
+    pico("digits", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "recast_gen.pipelines.mimic_vae"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "python -m recast_gen.pipelines.extract pipelines/digits.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "weights_store").exists()
+
+
+def test_a_killed_study_resumes_with_only_the_missing_trials(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    few, all_ = {"trials": 2, "choose": "mimic"}, {"trials": 5, "choose": "mimic"}
+    recipe = pico("digits", tmp_path, tune=few)
+    for stage in ("extract", "mimic", "mimic_vae", "tune"):
+        execute(stage, recipe)
+    journal = Path("weights_store/digits/tune/study.journal")
+    journal.write_bytes(journal.read_bytes() + b'{"op_code": 4, "torn')  # as kill -9 would leave it
+    capsys.readouterr()
+    execute("tune", pico("digits", tmp_path, tune=all_))
+    assert capsys.readouterr().out.count("trial ") == 3
+
+
+def test_an_unreachable_error_limit_names_the_least_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = pico("digits", tmp_path, tune={"max_error": 0.0})
+    for stage in ("extract", "mimic", "mimic_vae"):
+        execute(stage, recipe)
+    with pytest.raises(RecastError, match="raise tune.max_error"):
+        execute("tune", recipe)
+    assert not Path("weights_store/digits/tune/bank.zarr").exists()

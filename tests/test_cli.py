@@ -1,0 +1,47 @@
+"""The `recast` command as a user types it."""
+
+import subprocess
+
+import pytest
+import timm
+from safetensors.numpy import load_file
+
+import recast_gen as rg
+
+
+def recast(*words, cwd=None) -> subprocess.CompletedProcess:
+    return subprocess.run(["recast", *map(str, words)], capture_output=True, text=True, cwd=cwd)
+
+
+def test_inspect_prints_families_sizes_and_coefficients():
+    done = recast("inspect", "vit_small_patch16_224", "--groups", 6)
+    assert done.returncode == 0, done.stderr
+    row = next(line.split() for line in done.stdout.splitlines() if line.startswith("blocks.*.attn.qkv.weight"))
+    assert row[1:] == ["12", "1152x384", "5,308,416", "5,308,416", "24"]
+    assert "22,050,664" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["inspect", "vit_smal_patch16_224"], "Did you mean 'vit_small_patch16_224'?"),
+        (["inspect", "nowhere.pth"], "nowhere.pth does not exist"),
+        (["inspect", "vit_small_patch16_224", "--groups", 13], "has 12 layers, so 13 groups cannot be"),
+        (["run", "mimicc"], "Did you mean 'mimic'?"),
+        (["run", "mimic", "nowhere.yaml"], "nowhere.yaml does not exist"),
+        (["generate", "nowhere.zarr"], "nowhere.zarr does not exist"),
+    ],
+)
+def test_a_mistake_is_one_plain_message(words, says, tmp_path):
+    done = recast(*words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert says in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_generate_writes_the_backbone_of_a_bank(tmp_path):
+    model = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=16, depth=4, num_heads=2)
+    rg.mimic(model, groups=2).save(tmp_path / "bank.zarr")
+    done = recast("generate", "bank.zarr", "--out", "made.safetensors", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert load_file(tmp_path / "made.safetensors").keys() == model.state_dict().keys()

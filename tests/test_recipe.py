@@ -1,0 +1,67 @@
+"""A wrong recipe is refused with everything that is wrong with it."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from recast_gen.errors import RecipeError
+from recast_gen.recipe import Recipe, load
+
+RECIPES = sorted((Path(__file__).parents[1] / "pipelines").glob("*.yaml"))
+
+
+def write(folder: Path, change) -> Path:
+    content = YAML(typ="safe").load(next(path for path in RECIPES if path.stem == "digits"))
+    change(content)
+    YAML().dump(content, folder / "recipe.yaml")
+    return folder / "recipe.yaml"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads(path):
+    assert isinstance(load(path), Recipe)
+
+
+def test_all_mistakes_are_listed_at_once_with_the_nearest_key(tmp_path):
+    def change(content):
+        content["train"]["epoch"] = 3
+        content["mimic"]["groups"] = "three"
+        content["tasks"][0]["data"]["rotate"] = 45
+        content["model"]["pretrain"]["lr"] = -1.0
+        content["tun"] = {}
+
+    with pytest.raises(RecipeError) as caught:
+        load(write(tmp_path, change))
+    message = str(caught.value)
+    assert "5 mistake(s)" in message
+    assert "train.epoch: unknown key. Did you mean 'epochs'?" in message
+    assert "tun: unknown key. Did you mean 'tune'?" in message
+    for place in ("mimic.groups", "tasks.0.data.rotate", "model.pretrain.lr"):
+        assert place in message
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.sampled_from(["model", "mimic", "mimic_vae", "tune", "train"]), st.text("abcdefgh_", min_size=12))
+def test_an_unknown_key_is_named_wherever_it_stands(tmp_path_factory, section, key):
+    with pytest.raises(RecipeError, match=f"{section}.{key}: unknown key"):
+        load(write(tmp_path_factory.mktemp("recipe"), lambda content: content[section].update({key: 1})))
+
+
+def test_a_task_name_used_twice_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="used twice: turned"):
+        load(write(tmp_path, lambda content: content["tasks"].append(content["tasks"][1])))
+
+
+def test_a_missing_recipe_names_the_nearest(tmp_path):
+    write(tmp_path, lambda content: None)
+    with pytest.raises(RecipeError, match=r"Did you mean '.*recipe.yaml'"):
+        load(tmp_path / "recipee.yaml")
+
+
+def test_a_file_that_is_not_yaml_is_refused(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("model: [")
+    with pytest.raises(RecipeError, match="is not YAML"):
+        load(tmp_path / "recipe.yaml")
