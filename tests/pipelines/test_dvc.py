@@ -1,0 +1,86 @@
+"""`dvc repro` in a fresh clone: runs everything once, then only what an edit touches."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from recast_gen.pipelines import STAGES
+
+from .test_stages import pico
+
+ROOT = Path(__file__).parents[2]
+
+
+def sh(folder: Path, *command: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """A clone with a pico recipe, reproduced once."""
+    folder = tmp_path_factory.mktemp("clone") / "repo"
+    names = ("recast_gen", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore")
+    folder.mkdir()
+    for name in names:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(
+            ROOT / name,
+            folder / name,
+            **({"ignore": shutil.ignore_patterns("__pycache__")} if copy is shutil.copytree else {}),
+        )
+    (folder / ".dvc").mkdir()
+    (folder / "weights_store").mkdir()
+    for name in (".dvc/config", ".dvc/.gitignore", "weights_store/.gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    pico("digits", folder)
+    sh(folder, "git", "init", "-q")
+    sh(folder, "dvc", "repro")
+    return folder
+
+
+def stale(folder: Path) -> set[str]:
+    return {name.partition("@")[0] for name in json.loads(sh(folder, "dvc", "status", "--json"))}
+
+
+def test_a_second_repro_does_nothing_and_the_journal_is_nobodys_dependency(clone):
+    assert "up to date" in sh(clone, "dvc", "repro")
+    assert sh(clone, "git", "status", "--short", "weights_store").split() == ["??", "weights_store/"]
+    lock = YAML(typ="safe").load(clone / "dvc.lock")
+    assert {name.partition("@")[0] for name in lock["stages"]} == set(STAGES)
+    assert not any("journal" in dep["path"] for stage in lock["stages"].values() for dep in stage["deps"])
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "expected"),
+    [
+        ("model", {"kwargs": {"depth": 3}}, {"extract", "report"}),
+        ("mimic", {"gauge": "identity"}, {"mimic"}),
+        ("mimic_vae", {"beta": 0.5}, {"mimic_vae"}),
+        ("tune", {"max_error": 0.02}, {"tune", "report"}),
+        ("train", {"lr": 0.01}, {"train"}),
+    ],
+)
+def test_an_edited_section_makes_only_its_own_stages_stale(clone, section, change, expected):
+    recipe = clone / "pipelines" / "digits.yaml"
+    before = recipe.read_text()
+    try:
+        pico("digits", clone, **{section: change})
+        assert stale(clone) == expected
+    finally:
+        recipe.write_text(before)
+    assert stale(clone) == set()
+
+
+def test_metrics_and_plots_are_shown(clone):
+    assert "weights_store/digits/train/metrics.json" in sh(clone, "dvc", "metrics", "show")
+    sh(clone, "dvc", "plots", "show")
+    assert "epochs.csv" in (clone / "dvc_plots" / "index.html").read_text()
