@@ -76,6 +76,7 @@ def families(tensors: Mapping[str, tuple[tuple[int, ...], str]], by: str = "inde
 def select(found: Families, globs: Iterable[str] | None) -> Families:
     """The families that the globs name, in the network's order; all shareable ones for None.
 
+    A glob that names a module means its weight; one that matches matrices or kernels leaves biases and norms alone.
     Raises FamilyError for a glob that matches nothing, and for a family that is not floating point.
     """
     shareable = [name for name, family in found.items() if family.shareable]
@@ -88,7 +89,7 @@ def select(found: Families, globs: Iterable[str] | None) -> Families:
         matched = {name for name in found if _matches(name, glob)}
         if not matched:
             raise FamilyError(f"No family matches {glob!r}.{nearest(glob, found)} Shareable are: {listing(shareable)}.")
-        chosen |= matched
+        chosen |= {name for name in matched if len(found[name].shape) > 1} or matched
     for name in chosen:
         if "float" not in found[name].dtype:
             raise FamilyError(f"Family {name!r} holds {found[name].dtype}; only floating-point weights have templates.")

@@ -103,9 +103,13 @@ def create(name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | 
 
 
 def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
-    """Loads weights into a model; SourceError lists every key that is missing, unexpected or of another shape."""
+    """Loads weights into a model; SourceError lists every key that is missing, unexpected or of another shape.
+
+    Batch normalisation's step counters may be missing, as they are in torch's own strict loading of old checkpoints.
+    """
     own = model.state_dict()
-    wrong = [f"missing {name}" for name in own if name not in weights]
+    counters = {name for name in own if name.endswith(".num_batches_tracked")}
+    wrong = [f"missing {name}" for name in own if name not in weights and name not in counters]
     wrong += [f"unexpected {name}" for name in weights if name not in own]
     wrong += [
         f"{name} is {weights[name].shape}, expected {tuple(own[name].shape)}"

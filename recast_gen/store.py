@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from .errors import StoreError
-from .weights import Weights, digest, dtype_of
+from .weights import Weights, digest, dtype_of, refuse_nonfinite
 
 FORMAT = 1
 SHARD_BYTES = 64 * 2**20
@@ -144,7 +144,12 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict, str]:
 
 
 def save_layers(path: str | Path, weights: Weights) -> str:
-    """Writes every tensor of a network as family stacks ``l ...``; returns the content hash."""
+    """Writes every tensor of a network as family stacks ``l ...``; returns the content hash.
+
+    Raises SourceError, writing nothing, for a tensor with NaN or infinity.
+    """
+    for name, tensor in weights.items():
+        refuse_nonfinite(name, tensor)
     found = weights.families()
     arrays = {family.name: np.stack([weights[name] for name in family.names]) for family in found.values()}
     stacks = {family.name: family.names for family in found.values()}

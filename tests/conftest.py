@@ -9,6 +9,8 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+import recast_gen as rg
+
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=20)
 settings.load_profile("tests")
 torch.set_num_threads(1)  # pico models are faster without threads
@@ -54,6 +56,10 @@ class Architecture:
                     parameter += 0.1 * torch.randn_like(parameter)
         return model.eval()
 
+    def bank(self, model: nn.Module, **settings) -> rg.TemplateBank:
+        """A bank of the model's own families, exact unless `settings` say otherwise."""
+        return rg.mimic(model, families=self.families, **settings)
+
     def batch(self, seed: int = 0) -> torch.Tensor:
         return torch.randn(4, *self.images, generator=torch.Generator().manual_seed(seed))
 
@@ -64,7 +70,7 @@ VIT = Architecture(
 )  # fmt: skip
 CNN = Architecture(
     "cnn", lambda n: timm.create_model("resnet18", num_classes=n, channels=(8, 8, 16, 16)), "fc",
-    ("layer*.conv?",), (3, 32, 32),
+    ("layer*.conv2",), (3, 32, 32),
 )  # fmt: skip
 OWN = Architecture("own", OwnNet, "classifier", ("convs.*@8x8x3x3", "linears.*"), (3, 16, 16))
 

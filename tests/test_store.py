@@ -206,7 +206,10 @@ def test_a_networks_tensors_come_back_in_their_order_shapes_and_dtypes(tmp_path)
 
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=20), min_size=1, max_size=5))
 def test_safetensors_are_byte_identical_whatever_the_order_of_their_metadata(tmp_path_factory, metadata):
-    folder, tensors = tmp_path_factory.mktemp("file"), {"a": noise("float32", [2, 3]), "b": noise("bfloat16", [3])}
+    folder, tensors = (
+        tmp_path_factory.mktemp("file"),
+        {"a": noise("float32", [2, 3]), "b": noise("bfloat16", [3]), "c": noise("int64", [1])},
+    )
     size = store.save_tensors(folder / "a", tensors, metadata)
     store.save_tensors(folder / "b", tensors, dict(reversed(metadata.items())))
     assert (folder / "a").read_bytes() == (folder / "b").read_bytes()
@@ -214,3 +217,9 @@ def test_safetensors_are_byte_identical_whatever_the_order_of_their_metadata(tmp
     with safe_open(folder / "a", framework="numpy") as file:
         assert file.metadata() == metadata
         assert all(same(file.get_tensor(name), array) for name, array in tensors.items())
+
+
+def test_a_number_without_axes_stays_one_in_safetensors(tmp_path):
+    store.save_tensors(tmp_path / "a", {"steps": np.array(7)}, {"format": "pt"})
+    with safe_open(tmp_path / "a", framework="numpy") as file:
+        assert same(file.get_tensor("steps"), np.array(7))

@@ -1,0 +1,86 @@
+"""Every public name on plain timm models and on a user's own module."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+import recast_gen as rg
+
+
+class Own(nn.Module):
+    """A user's module: no timm, no blocks, Linear and Conv2d."""
+
+    num_classes = 3
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+        self.linears = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+        self.classify = nn.Linear(8, 3)
+
+    def forward(self, images):
+        x = images.repeat(1, 3, 1, 1)[:, :8]
+        for conv in self.convs:
+            x = x + conv(x).relu()
+        x = x.mean((2, 3))
+        for linear in self.linears:
+            x = x + linear(x).relu()
+        return self.classify(x)
+
+
+MODELS = {
+    "vit_tiny_patch16_224": (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=3), "head", 3),
+    "resnet18": (lambda: timm.create_model("resnet18", num_classes=3), "fc", 1),
+    "own": (Own, "classify", 1),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_whole_public_surface(name, tmp_path):
+    make, head, groups = MODELS[name]
+    torch.manual_seed(0)
+    model, images = make().eval(), torch.randn(2, 3, 32 if name == "own" else 224, 32 if name == "own" else 224)
+    original = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        before = model(images)
+        found = rg.families(model)
+        assert sum(family.parameters for family in found.values()) == sum(value.numel() for value in original.values())
+
+        bank = rg.mimic(model, groups=groups)
+        assert all(measured["relative_error"] < 1e-6 for measured in bank.certificate.values())
+        bank.save(tmp_path / "bank.zarr")
+        bank = rg.load_bank(tmp_path / "bank.zarr")
+        rg.attach(model, bank, resolution=2)
+        assert (model(images) - before).abs().max() < 1e-5
+
+        rg.freeze(model, head=head)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        assert len(trained) == len(rg.coefficients(model)) + 2
+        for parameter in trained:
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+        adapted = model(images)
+        rg.save_task(tmp_path / "task.safetensors", model, bank, head=head)
+
+        made = rg.generate(tmp_path / "bank.zarr", tmp_path / "task.safetensors")
+        plain = make().eval()
+        plain.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in made.items()}, strict=True)
+        assert (plain(images) - adapted).abs().max() < 1e-5
+
+        rg.detach(model)
+        head_free = {key for key in original if not key.startswith(f"{head}.")}
+        assert all(torch.equal(model.state_dict()[key], original[key]) for key in head_free)
+        rg.attach(model, bank)
+        rg.load_task(tmp_path / "task.safetensors", model, bank)
+        assert torch.equal(model(images), adapted)
+        rg.bake(model)
+        make().load_state_dict(model.state_dict(), strict=True)
+        assert torch.equal(model(images), adapted)
+
+        model.load_state_dict(original)
+        rg.attach(model, rg.extend(bank, 8, source="random", seed=0))
+        assert (model(images) - before).abs().max() < 1e-5
+
+    drawn = rg.sample(rg.mimic_vae(original, groups=groups, templates=2, epochs=5), n=3, seed=1)
+    assert len(drawn) == 3 and all(coefficients.shape == (1, 1, 2) for coefficients in drawn[0].values())

@@ -1,0 +1,157 @@
+"""Weights come in from models, files, stores and mappings, and never by unpickling."""
+
+import pickle
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import recast_gen as rg
+from recast_gen import sources, store
+from recast_gen.errors import RecastError, SourceError
+from recast_gen.weights import Weights
+
+
+def same(weights, state) -> bool:
+    """Whether weights are a state dict, bit for bit and in its order."""
+    found = sources.to_torch(weights)
+    return list(found) == list(state) and all(
+        found[name].dtype == tensor.dtype and torch.equal(found[name], tensor) for name, tensor in state.items()
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("form", ["model", "mapping", "arrays", "pth", "lightning", "timm", "safetensors", "store"])
+def test_every_source_gives_the_same_weights_bit_for_bit(architecture, tmp_path, form, dtype):
+    model = architecture().to(dtype)
+    state = model.state_dict()
+    path = tmp_path / "weights.pth"
+    if form == "safetensors":
+        path = tmp_path / "weights.safetensors"
+        save_file(state, path)
+        state = dict(sorted(state.items()))  # the format keeps no order
+    elif form == "store":
+        store.save_layers(path, sources.read(model))
+    else:
+        torch.save({"lightning": {"state_dict": state, "epoch": 3}, "timm": {"model": state}}.get(form, state), path)
+    arrays = {name: sources.to_numpy(name, tensor) for name, tensor in state.items()}
+    source = {"model": model, "mapping": state, "arrays": arrays}.get(form, path)
+    found = sources.read(source)
+    assert same(dict(sorted(found.items())) if form == "safetensors" else found, state)
+    assert same(sources.read(str(source)), state) or form in ("model", "mapping", "arrays", "safetensors")
+
+
+def test_a_network_survives_a_store_into_a_model_again(architecture, tmp_path):
+    store.save_layers(tmp_path / "layers.zarr", sources.read(architecture()))
+    fresh = architecture(seed=9)
+    sources.fill(fresh, sources.read(tmp_path / "layers.zarr"))
+    assert torch.equal(fresh(architecture.batch()), architecture()(architecture.batch()))
+
+
+def test_a_bank_is_the_same_whichever_source_it_comes_from(architecture, tmp_path):
+    model = architecture()
+    store.save_layers(tmp_path / "layers.zarr", sources.read(model))
+    banks = [architecture.bank(source) for source in (model, model.state_dict(), tmp_path / "layers.zarr")]
+    assert banks[0].hash == banks[2].hash
+    for bank in banks:
+        assert bank.groups.keys() == banks[0].groups.keys() and bank.rest.keys() == banks[0].rest.keys()
+        for key, group in bank.groups.items():
+            assert np.array_equal(group.templates, banks[0].groups[key].templates)
+
+
+def test_what_timm_knows_of_a_model_comes_with_it(vit, own):
+    about = sources.read(vit()).backbone
+    assert about["timm_model"] == "vit_tiny_patch16_224" and about["head"] == "head"
+    assert about["timm_kwargs"]["num_classes"] == 3 and len(about["data_config"]["mean"]) == 3
+    assert sources.read(own()).backbone == {}
+
+
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_nothing_is_ever_unpickled(own, tmp_path):
+    torch.save({"weight": Evil(tmp_path / "harm")}, tmp_path / "evil.pth")
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil(tmp_path / "harm")))
+    torch.save(own(), tmp_path / "whole.pth")
+    for name in ("evil.pth", "evil.pt", "whole.pth"):
+        with pytest.raises(SourceError, match=name):
+            sources.read(tmp_path / name)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_what_is_no_source_is_refused_by_what_it_is(tmp_path):
+    with pytest.raises(SourceError, match="int is no source"):
+        rg.families(3)
+    with pytest.raises(SourceError, match=r"nowhere\.pth does not exist"):
+        rg.families(tmp_path / "nowhere.pth")
+    with pytest.raises(SourceError, match="epoch"):
+        rg.families({"epoch": 3, "weight": torch.zeros(2, 2)})
+    torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "noise.safetensors").write_bytes(b"noise" * 20)
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "folder").mkdir()
+    for name in ("list.pth", "noise.safetensors", "empty.pth", "folder"):
+        with pytest.raises(RecastError, match=name):
+            rg.families(tmp_path / name)
+
+
+def test_weights_that_do_not_fit_a_model_are_refused_key_by_key(own):
+    model, weights = own(), dict(sources.read(own()))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    del weights["linears.0.bias"]
+    weights |= {"extra.weight": np.zeros(2), "classifier.weight": np.zeros((5, 8), np.float32)}
+    with pytest.raises(SourceError) as error:
+        sources.fill(model, weights)
+    for words in ("missing linears.0.bias", "unexpected extra.weight", "classifier.weight is (5, 8), expected (3, 8)"):
+        assert words in str(error.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_described_network_is_rebuilt_with_a_head_of_any_size():
+    model = timm.create_model("test_resnet", num_classes=3).eval()
+    images = torch.randn(2, 3, 32, 32)
+    again = sources.rebuild(sources.read(model)).eval()
+    assert torch.equal(again(images), model(images))
+    assert sources.rebuild(sources.read(model), num_classes=7)(images).shape == (2, 7)
+    with pytest.raises(SourceError, match="which timm model"):
+        sources.rebuild(Weights({}))
+
+
+def test_an_unknown_model_or_wrong_arguments_name_the_model():
+    with pytest.raises(SourceError, match="resnet18"):
+        sources.create("resnet18x", {})
+    with pytest.raises(SourceError, match="resnet18"):
+        sources.create("resnet18", {"no_such_argument": 1})
+
+
+def test_a_model_is_made_from_a_checkpoint_file(tmp_path):
+    model = timm.create_model("test_resnet", num_classes=3).eval()
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    made = sources.create(
+        "test_resnet", {"num_classes": 3}, pretrained=True, checkpoint=tmp_path / "weights.safetensors"
+    )
+    assert all(torch.equal(tensor, made.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_resnet.r160_in1k"])
+def test_shapes_of_a_timm_name_are_those_of_its_model(name):
+    state = timm.create_model("test_resnet").state_dict()
+    assert sources.shapes(name) == {
+        key: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for key, tensor in state.items()
+    }
+
+
+def test_shapes_of_a_file_are_those_of_its_tensors(own, tmp_path):
+    torch.save(own().half().state_dict(), tmp_path / "own.pth")
+    assert sources.shapes(str(tmp_path / "own.pth"))["linears.0.weight"] == ((8, 8), "float16")
+    with pytest.raises(SourceError, match="does not exist"):
+        sources.shapes(str(tmp_path / "nowhere.pth"))

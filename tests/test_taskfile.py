@@ -1,0 +1,119 @@
+"""A task file holds one task of one bank, and a damaged one is refused."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recast_gen import store, taskfile
+from recast_gen.bank import Group, TemplateBank
+from recast_gen.errors import RecastError, TaskError
+
+
+def make_bank(layers: int, templates: int, groups: int = 1, seed: int = 0) -> TemplateBank:
+    """A bank of random numbers: `groups` groups of `layers` layers, and a head."""
+    rng = np.random.default_rng(seed)
+    made = {}
+    for group in range(groups):
+        names = tuple(f"blocks.{group * layers + index}.weight" for index in range(layers))
+        arrays = rng.standard_normal((templates, 4, 3)), rng.standard_normal((layers, 1, 1, templates))
+        made["blocks.*.weight", group] = Group(
+            "blocks.*.weight", names, *(array.astype(np.float32) for array in arrays), "float32", {}
+        )
+    return TemplateBank(made, {"head.weight": np.zeros((2, 4), np.float32)})
+
+
+def make_task(bank: TemplateBank, sets: int = 1, resolution: int = 1, classes: int = 2, seed: int = 0) -> taskfile.Task:
+    rng = np.random.default_rng(seed)
+    coefficients = {
+        name: rng.standard_normal((sets, resolution, len(group.templates))).astype(np.float32)
+        for name, group in bank.layers.items()
+    }
+    head = {"head.weight": rng.standard_normal((classes, 4)).astype(np.float32)}
+    return taskfile.Task(
+        coefficients, head, {"classes": [str(index) for index in range(classes)], "metrics": {"a": 0.5}}
+    )
+
+
+def same(one: taskfile.Task, other: taskfile.Task) -> bool:
+    return one.about == other.about and all(
+        list(mine) == list(theirs) and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+        for mine, theirs in [(one.coefficients, other.coefficients), (one.head, other.head)]
+    )
+
+
+@pytest.fixture
+def written(tmp_path):
+    bank = make_bank(2, 2, 2)
+    taskfile.write(tmp_path / "task.safetensors", make_task(bank), bank)
+    return tmp_path / "task.safetensors", bank
+
+
+@given(*(st.integers(1, 3) for _ in range(6)), st.integers(0, 2**32 - 1))
+def test_any_task_comes_back_bit_for_bit(tmp_path_factory, layers, templates, groups, sets, resolution, classes, seed):
+    path, bank = tmp_path_factory.mktemp("task") / "task.safetensors", make_bank(layers, templates, groups)
+    task = make_task(bank, sets, resolution, classes, seed)
+    assert taskfile.write(path, task, bank) == path.stat().st_size
+    assert same(taskfile.read(path, bank), task)
+
+
+def test_two_writes_of_one_task_are_byte_identical(written):
+    path, bank = written
+    before = path.read_bytes()
+    taskfile.write(path, make_task(bank), bank)
+    assert path.read_bytes() == before
+
+
+def test_every_flipped_byte_is_refused(written):
+    path, bank = written
+    good, rng = path.read_bytes(), random.Random(0)
+    for at in rng.sample(range(len(good)), 80):
+        bad = bytearray(good)
+        bad[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(bad)
+        with pytest.raises(TaskError, match=r"task\.safetensors"):
+            taskfile.read(path, bank)
+
+
+def test_every_truncation_is_refused(written):
+    path, bank = written
+    good = path.read_bytes()
+    for length in {0, 1, 8, len(good) - 1, *random.Random(0).sample(range(len(good)), 20)}:
+        path.write_bytes(good[:length])
+        with pytest.raises(TaskError, match=r"task\.safetensors"):
+            taskfile.read(path, bank)
+
+
+def test_a_task_of_another_bank_is_refused_with_both_hashes(written):
+    path, bank = written
+    other = make_bank(2, 2, 2, seed=1)
+    with pytest.raises(TaskError, match=f"belongs to bank {bank.hash}, but this is bank {other.hash}"):
+        taskfile.read(path, other)
+
+
+def test_a_missing_or_foreign_file_is_refused_by_its_path(tmp_path):
+    bank = make_bank(2, 2)
+    with pytest.raises(TaskError, match=r"nowhere\.safetensors does not exist"):
+        taskfile.read(tmp_path / "nowhere.safetensors", bank)
+    store.save_tensors(tmp_path / "plain.safetensors", {"a": np.zeros(3, np.float32)}, {})
+    with pytest.raises(TaskError, match=r"plain\.safetensors has task format None"):
+        taskfile.read(tmp_path / "plain.safetensors", bank)
+    with pytest.raises(TaskError):
+        taskfile.read(tmp_path, bank)
+
+
+def test_coefficients_of_several_shapes_are_refused_and_nothing_is_written(tmp_path):
+    bank = make_bank(2, 2)
+    task = make_task(bank)
+    task.coefficients["blocks.0.weight"] = np.zeros((1, 2, 2), np.float32)
+    with pytest.raises(RecastError, match="several shapes"):
+        taskfile.write(tmp_path / "task.safetensors", task, bank)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_head_that_the_backbone_lacks_is_refused_by_name():
+    task = taskfile.Task({}, {"classifier.weight": np.zeros((2, 4), np.float32)})
+    with pytest.raises(TaskError, match=r"classifier\.weight"):
+        taskfile.merge_head({"head.weight": np.zeros((2, 4), np.float32)}, task)
