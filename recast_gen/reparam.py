@@ -11,10 +11,14 @@ TOLERANCE = 5e-3  # relative; bfloat16 rounds a weight by up to 4e-3
 
 
 class Templates(nn.Module):
-    """The frozen templates ``t o ...`` of one group: one module in all its layers, absent from state dicts."""
+    """The frozen templates ``t o ...`` of one group: one module in all its layers, absent from state dicts.
 
-    def __init__(self, templates: torch.Tensor):
+    bank: the hash of the bank they come from.
+    """
+
+    def __init__(self, templates: torch.Tensor, bank: str):
         super().__init__()
+        self.bank = bank
         self.register_buffer("values", templates, persistent=False)
 
 
@@ -63,7 +67,8 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: int = 1) -> nn.Modu
         for name, base in group:
             _check(name, getattr(*places[name]), mix(base, group.templates), group, resolution)
     for group in bank.groups.values():
-        shared = Templates(torch.from_numpy(group.templates).to(getattr(*places[group.names[0]]).detach()))
+        like = getattr(*places[group.names[0]]).detach()
+        shared = Templates(torch.from_numpy(group.templates).to(like), bank.hash)
         for name, base in group:
             module, leaf = places[name]
             weight = getattr(module, leaf)
@@ -92,7 +97,7 @@ def _check(name: str, weight: torch.Tensor, rebuilt, group, resolution: int) -> 
     here = weight.detach().float().cpu()
     error = float((here - torch.from_numpy(rebuilt)).norm() / here.norm().clamp_min(1e-30))
     certified = group.certificate["layer_error"][group.names.index(name)]
-    if not abs(error - certified) <= TOLERANCE:
+    if not (error <= TOLERANCE or abs(error - certified) <= TOLERANCE):  # the bank's own, or what it was fitted to
         raise AttachError(
             f"{name} is not the weight that the bank was fitted to (it is {error:.2g} away from the bank's, relative; "
             f"the fit was {certified:.2g}). Load the bank's own backbone into the model (rg.generate(bank)), or fit a "
@@ -133,9 +138,9 @@ def freeze(model: nn.Module, head: str = "head", coefficients: bool = True) -> n
 def detach(model: nn.Module) -> nn.Module:
     """Takes the bank off, in place: the original weights come back bit for bit."""
     for module, leaf, source in attached(model).values():
-        device = module.parametrizations[leaf].original.device
+        like = module.parametrizations[leaf].original  # the model may have been moved since
         parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)
-        setattr(module, leaf, nn.Parameter(source.original.to(device), requires_grad=source.trainable))
+        setattr(module, leaf, nn.Parameter(source.original.to(like), requires_grad=source.trainable))
     return model
 
 

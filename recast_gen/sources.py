@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".th", ".zarr"}
+
+
 def read(source: Any) -> Weights:
     """The weights of a source: a model, a mapping of names to tensors, or the path of a store or checkpoint.
 
@@ -51,17 +54,13 @@ def to_numpy(name: str, tensor: Any) -> np.ndarray:
         raise SourceError(f"{name} is no tensor that can be read ({type(tensor).__name__}: {error}).") from error
 
 
-def to_torch(weights: Mapping[str, np.ndarray]) -> "dict[str, torch.Tensor]":
-    """Arrays as tensors that own their memory, bfloat16 kept."""
+def to_torch(array: np.ndarray) -> "torch.Tensor":
+    """One array as a tensor that owns its memory, bfloat16 kept."""
     import torch
 
-    bfloat16 = dtype_of("bfloat16")
-    return {
-        name: torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
-        if array.dtype == bfloat16
-        else torch.from_numpy(array.copy())
-        for name, array in weights.items()
-    }
+    if array.dtype == dtype_of("bfloat16"):
+        return torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
 
 
 def describe(model: "nn.Module") -> dict:
@@ -120,7 +119,7 @@ def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
         raise SourceError(
             f"The weights do not fit the model: {listing(wrong, 8)}. Give the kwargs they were made with."
         )
-    model.load_state_dict(to_torch(weights))
+    model.load_state_dict({name: to_torch(array) for name, array in weights.items()})
 
 
 def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
@@ -137,7 +136,7 @@ def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
 
 def shapes(source: str) -> dict[str, tuple[tuple[int, ...], str]]:
     """Name -> (shape, dtype) of the tensors of a path or, without making its weights, of a timm model's name."""
-    if Path(source).exists() or Path(source).suffix:
+    if Path(source).exists() or Path(source).suffix in SUFFIXES:
         return {name: (tensor.shape, tensor.dtype.name) for name, tensor in read(source).items()}
     import torch
 

@@ -27,7 +27,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     stale = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
         yield fresh
-        if path.is_dir():  # a directory cannot be renamed over another
+        if fresh.is_dir() and path.is_dir():  # a directory cannot be renamed over another
             path.rename(stale)
         fresh.rename(path)
     finally:
@@ -40,7 +40,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: 
     with atomic(path) as fresh:
         fresh.touch()
         mode = fresh.stat().st_mode  # the user's own, which the library would narrow
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, fresh, dict(metadata))
+        save_file({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, fresh, dict(metadata))
         fresh.chmod(mode)
         with open(fresh, "r+b") as file:  # the library writes metadata in random order; sorted, it has the same length
             size = int.from_bytes(file.read(8), "little")
@@ -131,6 +131,7 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict, str]:
         about = dict(root.attrs)
         arrays = {array.attrs["name"]: Stored(path, array, array.attrs) for _, array in root.arrays()}
         hashes = {array.attrs["name"]: array.attrs["sha256"] for _, array in root.arrays()}
+        expected = _root_hash(kind, hashes, about.get("content", {}))
     except Exception as error:
         raise StoreError(f"{path} cannot be read as a {kind} store ({error}). {REMEDY}") from error
     if about.get("complete") is not True:
@@ -138,9 +139,9 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict, str]:
     if (about.get("kind"), about.get("format")) != (kind, FORMAT):
         found = f"{about.get('kind')} (format {about.get('format')})"
         raise StoreError(f"{path} is {found}; expected {kind} (format {FORMAT}).")
-    if _root_hash(kind, hashes, about["content"]) != about["hash"]:
+    if about.get("hash") != expected:
         raise StoreError(f"{path}: attributes do not match their hash. {REMEDY}")
-    return arrays, about["content"], about["hash"]
+    return arrays, about["content"], expected
 
 
 def save_layers(path: str | Path, weights: Weights) -> str:
@@ -161,5 +162,5 @@ def load_layers(path: str | Path) -> Weights:
     arrays, about, _ = load(path, "layers")
     rows = {}
     for family, names in about["stacks"].items():
-        rows |= zip(names, arrays[family][...])
+        rows |= zip(names, map(np.asarray, arrays[family][...]))
     return Weights({name: rows[name] for name in about["order"]}, about["backbone"])

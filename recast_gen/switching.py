@@ -10,7 +10,7 @@ from . import taskfile
 from .bank import TemplateBank
 from .errors import AttachError, TaskError, listing
 from .reparam import attached, coefficients, set_coefficients
-from .sources import to_numpy
+from .sources import to_numpy, to_torch
 
 
 def save_task(
@@ -48,9 +48,11 @@ def save_task(
 
 def _coefficients(model: nn.Module, bank: TemplateBank) -> dict[str, np.ndarray]:
     found = dict(zip(attached(model), coefficients(model)))
-    if found.keys() != bank.layers.keys():
-        odd = found.keys() ^ bank.layers.keys()
-        raise AttachError(f"The model has another bank attached: {listing(sorted(odd), 4)} are in only one of them.")
+    hashes = {source.templates.bank for _, _, source in attached(model).values()}
+    if hashes != {bank.hash}:
+        raise AttachError(
+            f"The model has bank {listing(hashes)} attached, not {bank.hash}: detach it and attach this one."
+        )
     return {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found.items()}
 
 
@@ -70,7 +72,7 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
         path_, _, leaf = name.rpartition(".")
         module = model.get_submodule(path_)
         old = getattr(module, leaf)
-        old.data = torch.from_numpy(array.copy()).to(old)
+        old.data = to_torch(array).to(old)
         if isinstance(module, nn.Linear):
             module.out_features = len(array)
     if hasattr(model, "num_classes"):

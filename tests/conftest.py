@@ -72,7 +72,7 @@ CNN = Architecture(
     "cnn", lambda n: timm.create_model("resnet18", num_classes=n, channels=(8, 8, 16, 16)), "fc",
     ("layer*.conv2",), (3, 32, 32),
 )  # fmt: skip
-OWN = Architecture("own", OwnNet, "classifier", ("convs.*@8x8x3x3", "linears.*"), (3, 16, 16))
+OWN = Architecture("own", OwnNet, "classifier", ("convs.*@8x8x3x3", "linears.*.weight"), (3, 16, 16))
 
 
 @pytest.fixture(scope="session")

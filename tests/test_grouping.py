@@ -76,6 +76,12 @@ def test_select_takes_names_globs_and_modules(glob):
     assert list(grouping.select(found, [glob])) == ["blocks.*.attn.qkv.weight"]
 
 
+def test_a_glob_that_matches_matrices_leaves_biases_alone_and_one_that_names_biases_finds_them():
+    found = grouping.families(blocks(3) | blocks(3, shape=(4,), leaf="attn.qkv.bias"))
+    assert list(grouping.select(found, ["blocks.*"])) == ["blocks.*.attn.qkv.weight"]
+    assert list(grouping.select(found, ["*.bias"])) == ["blocks.*.attn.qkv.bias"]
+
+
 def test_select_matches_every_shape_of_a_name_or_the_one_that_is_given():
     found = grouping.families(blocks(3) | {"blocks.3.attn.qkv.weight": ((8, 4), "float32")})
     assert set(grouping.select(found, ["blocks.*.attn.qkv"])) == set(found)

@@ -206,10 +206,8 @@ def test_a_networks_tensors_come_back_in_their_order_shapes_and_dtypes(tmp_path)
 
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=20), min_size=1, max_size=5))
 def test_safetensors_are_byte_identical_whatever_the_order_of_their_metadata(tmp_path_factory, metadata):
-    folder, tensors = (
-        tmp_path_factory.mktemp("file"),
-        {"a": noise("float32", [2, 3]), "b": noise("bfloat16", [3]), "c": noise("int64", [1])},
-    )
+    folder = tmp_path_factory.mktemp("file")
+    tensors = {"a": noise("float32", [2, 3]), "b": noise("bfloat16", [3]), "c": noise("int64", [1])}
     size = store.save_tensors(folder / "a", tensors, metadata)
     store.save_tensors(folder / "b", tensors, dict(reversed(metadata.items())))
     assert (folder / "a").read_bytes() == (folder / "b").read_bytes()

@@ -126,6 +126,22 @@ def test_a_trained_weight_outside_coefficients_and_head_is_refused_by_name(vit, 
     assert not list(tmp_path.iterdir())
 
 
+def test_training_the_very_model_that_a_bank_was_made_from_leaves_the_bank_as_it_was(vit, tmp_path):
+    model = vit()
+    bank = vit.bank(model)
+    written = bank.save(tmp_path / "bank.zarr")
+    rg.attach(model, bank)
+    with torch.no_grad():
+        model.head.weight += 1
+    rg.save_task(tmp_path / "task.safetensors", model, bank)
+    assert bank.hash == written
+    rg.generate(tmp_path / "bank.zarr", tmp_path / "task.safetensors")
+    with torch.no_grad():
+        model.norm.weight += 1
+    with pytest.raises(TaskError, match=r"norm\.weight"):
+        rg.save_task(tmp_path / "drifted.safetensors", model, bank)
+
+
 def test_heads_and_classes_that_do_not_fit_are_refused(own, vit, tmp_path):
     bank, model = own.bank(own()), own()
     rg.attach(model, bank)

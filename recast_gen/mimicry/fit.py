@@ -89,7 +89,7 @@ def _fit(weights, families, by, groups, group_size, templates, fit, settings, ch
                 f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
             )
     generated = {name for family in chosen.values() for name in family.names}
-    rest = {name: np.asarray(weights[name]) for name in weights if name not in generated}
+    rest = {name: np.array(weights[name]) for name in weights if name not in generated}  # its own, as models train on
     for name, tensor in rest.items():
         refuse_nonfinite(name, tensor)
     banks, total = {}, sum(len(members) for _, members in plan)

@@ -1,0 +1,89 @@
+"""Imports point only downwards, and each heavy library has one importer."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import recast_gen
+
+ROOT = Path(recast_gen.__file__).parent
+ORDER = (
+    "errors", "recipe", "grouping", "weights", "store", "bank", "taskfile", "mimicry.factorization",
+    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
+    "generation", "switching", "api", "tasks.data", "tasks.module", "tasks.sequence", "tuning", "report", "pipelines",
+    "cli",
+)  # fmt: skip
+ONLY_IMPORTERS = {
+    "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module"}, "optuna": {"tuning"},
+    "matplotlib": {"report"}, "typer": {"cli"}, "pydantic": {"recipe"},
+}  # fmt: skip
+PACKAGES = {"__init__", "mimicry", "tasks", "pipelines"}
+SHARED_STAGES = {"pipelines.stage", "pipelines.mimic"}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+
+def imports(module: str) -> set[str]:
+    """Every module that a module imports, at any level: absolute dotted names, those of the package without its own."""
+    path = MODULES[module]
+    package = ["recast_gen", *path.relative_to(ROOT).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*start, *filter(None, [node.module])])
+            inner = {f"{base}.{alias.name}" for alias in node.names}
+            submodules = {name for name in inner if name.removeprefix("recast_gen.") in MODULES}
+            found |= submodules or {base}
+    return {name.removeprefix("recast_gen.") for name in found}
+
+
+def allowed(module: str) -> set[str]:
+    """Every module of the package that a module may import."""
+    if module in PACKAGES:
+        return set()  # a package's own file imports nothing
+    stages = {name for name in MODULES if name.startswith("pipelines")}
+    if module in stages:
+        return set(ORDER[: ORDER.index("pipelines")]) | SHARED_STAGES - {module}
+    below = ORDER[: ORDER.index(module)]
+    return set(below) | (stages if "pipelines" in below else set())
+
+
+def test_every_module_has_a_rank():
+    assert {name for name in MODULES if not name.startswith("pipelines.")} - PACKAGES == set(ORDER) - {"pipelines"}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_only_to_a_lower_rank(module):
+    inside = {name for name in imports(module) if name in MODULES or name == "recast_gen"}
+    assert not inside - allowed(module)
+
+
+@pytest.mark.parametrize("library", ONLY_IMPORTERS)
+def test_a_heavy_library_has_only_its_own_importers(library):
+    importers = {module for module in MODULES if library in {name.partition(".")[0] for name in imports(module)}}
+    assert importers <= ONLY_IMPORTERS[library]
+
+
+def test_the_only_importers_are_still_there():
+    assert {name for names in ONLY_IMPORTERS.values() for name in names} <= MODULES.keys()
+
+
+def test_importing_the_package_imports_neither_torch_nor_numpy():
+    script = "import json, sys, recast_gen; dir(recast_gen); print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy"} & set(json.loads(done.stdout))
+
+
+def test_every_public_name_can_be_imported_and_an_unknown_one_is_an_attribute_error():
+    assert all(getattr(recast_gen, name) is not None for name in recast_gen.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        recast_gen.no_such_name  # noqa: B018
