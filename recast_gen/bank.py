@@ -195,8 +195,10 @@ def extend(bank: TemplateBank, templates: int, source: str = "random", seed: int
         drawn = random_templates((templates, *group.templates.shape[1:]), np.float32(scale), own_seed)
         layers, sets, blocks, _ = group.coefficients.shape
         zeros = np.zeros((layers, sets, blocks, templates), np.float32)
+        count = len(group.templates) + templates
+        certificate = group.certificate | {"templates": count, "coefficients": layers * sets * count}
         groups[key] = replace(
-            group, templates=np.concatenate([group.templates, drawn]), random=templates, seed=own_seed,
+            group, certificate=certificate, templates=np.concatenate([group.templates, drawn]), random=templates, seed=own_seed,
             coefficients=np.concatenate([group.coefficients, zeros], axis=3), posterior=None,
         )  # fmt: skip
     return TemplateBank(groups, bank.rest, bank.backbone, bank.fit | {"extended": {"random": templates, "seed": seed}})

@@ -85,6 +85,8 @@ def create(name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | 
     import timm
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry; the error says it once
+    if ":" not in name and not timm.is_model(name):  # "hf-hub:..." is known to the hub alone
+        raise SourceError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
     try:
         model = timm.create_model(name, pretrained=pretrained and checkpoint is None, **kwargs)
     except Exception as error:
@@ -93,9 +95,7 @@ def create(name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | 
                 f"The weights of {name!r} could not be downloaded ({type(error).__name__}): connect to timm's hub, or "
                 "give a checkpoint file as `model.checkpoint: PATH` (.safetensors, .pth)."
             ) from error
-        raise SourceError(
-            f"timm cannot make {name!r} with {kwargs} ({error}).{nearest(name, timm.list_models())}"
-        ) from error
+        raise SourceError(f"timm cannot make {name!r} with {kwargs} ({error}).") from error
     if checkpoint is not None:
         fill(model, read(checkpoint))
     return model

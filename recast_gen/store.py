@@ -30,6 +30,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         if fresh.is_dir() and path.is_dir():  # a directory cannot be renamed over another
             path.rename(stale)
         fresh.rename(path)
+    except BaseException:
+        if stale.exists():
+            stale.rename(path)
+        raise
     finally:
         for leftover in (fresh, stale):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)

@@ -50,9 +50,7 @@ def _coefficients(model: nn.Module, bank: TemplateBank) -> dict[str, np.ndarray]
     found = dict(zip(attached(model), coefficients(model)))
     hashes = {source.templates.bank for _, _, source in attached(model).values()}
     if hashes != {bank.hash}:
-        raise AttachError(
-            f"The model has bank {listing(hashes)} attached, not {bank.hash}: detach it and attach this one."
-        )
+        raise AttachError(f"The model has another bank attached, {listing(hashes)}, not {bank.hash}: attach this one.")
     return {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found.items()}
 
 
