@@ -198,7 +198,7 @@ def extend(bank: TemplateBank, templates: int, source: str = "random", seed: int
         count = len(group.templates) + templates
         certificate = group.certificate | {"templates": count, "coefficients": layers * sets * count}
         groups[key] = replace(
-            group, certificate=certificate, templates=np.concatenate([group.templates, drawn]), random=templates, seed=own_seed,
-            coefficients=np.concatenate([group.coefficients, zeros], axis=3), posterior=None,
+            group, certificate=certificate, templates=np.concatenate([group.templates, drawn]), random=templates,
+            seed=own_seed, coefficients=np.concatenate([group.coefficients, zeros], axis=3), posterior=None,
         )  # fmt: skip
     return TemplateBank(groups, bank.rest, bank.backbone, bank.fit | {"extended": {"random": templates, "seed": seed}})
