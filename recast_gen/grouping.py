@@ -36,6 +36,11 @@ class Family:
 class Families(dict[str, Family]):
     """Families by name; a module's name finds its weight (``families["blocks.*.attn.qkv"]``)."""
 
+    @property
+    def shareable(self) -> list[str]:
+        """The names of the families that a bank makes sense for."""
+        return [name for name, family in self.items() if family.shareable]
+
     def __missing__(self, name: str) -> Family:
         if (weight := f"{name}.weight") in self:
             return self[weight]
@@ -46,30 +51,61 @@ def _depth_order(name: str) -> list:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
-def _depth_free(name: str, by: str) -> str:
-    if by == "shape":
-        return "*." + name.rpartition(".")[2]
+def _indexed(name: str) -> str:
     return ".".join("*" if part.isdecimal() else part for part in name.split("."))
+
+
+def _siblings(name: str) -> str:
+    """Also the numbers inside the parts above the layer: ``denselayer12``, but not its ``conv1`` and ``conv2``."""
+    parts = name.split(".")
+    return _indexed(".".join([re.sub(r"\d+", "*", part) for part in parts[:-2]] + parts[-2:]))
+
+
+def _leaf(name: str) -> str:
+    return "*." + name.rpartition(".")[2]
+
+
+RULES = {"index": (_indexed, _siblings), "shape": (_leaf,)}
 
 
 def families(tensors: Mapping[str, tuple[tuple[int, ...], str]], by: str = "index") -> Families:
     """Puts every tensor into exactly one family.
 
-    tensors: name -> (shape, dtype name).  by: ``index`` takes the whole-number parts of a dotted name as its depth;
+    tensors: name -> (shape, dtype name).  by: ``index`` takes the whole-number parts of a dotted name as its depth, for
+    what is alone then also the numbers inside its parts, and turns to ``shape`` where nothing can be shared;
     ``shape`` puts all tensors of one shape and leaf name (weight, bias, ...) together.  Where one depth-free name
     covers several shapes or dtypes the family's name ends in ``@`` and the shape.
+    Raises FamilyError for another `by`.
     """
-    stacks: dict[str, dict[tuple, list[str]]] = {}
-    for name in sorted(tensors, key=_depth_order):
-        shape, dtype = tensors[name]
-        stacks.setdefault(_depth_free(name, by), {}).setdefault((tuple(shape), dtype), []).append(name)
+    if by not in RULES:
+        raise FamilyError(f"No way to group by {by!r}.{nearest(by, RULES)} There are: {', '.join(RULES)}.")
+    alone, stacks = sorted(tensors, key=_depth_order), []
+    for rule in RULES[by]:
+        buckets: dict[tuple, list[str]] = {}
+        for name in alone:
+            buckets.setdefault((rule(name), *tensors[name]), []).append(name)
+        stacks += [(key[0], names) for key, names in buckets.items() if len(names) > 1]
+        alone = [name for names in buckets.values() if len(names) == 1 for name in names]
+    stacks += [(RULES[by][0](name), [name]) for name in alone]
+    found = _named(sorted(stacks, key=lambda stack: _depth_order(stack[1][0])), tensors, by)
+    if by == "index" and not found.shareable:
+        by_shape = families(tensors, "shape")
+        return by_shape if by_shape.shareable else found
+    return found
+
+
+def _named(stacks: list[tuple[str, list[str]]], tensors: Mapping, by: str) -> Families:
+    kinds: dict[str, list[tuple]] = {}
+    for free, names in stacks:
+        kinds.setdefault(free, []).append(tensors[names[0]])
     found = Families()
-    for free, variants in stacks.items():
-        dtypes = {dtype for _, dtype in variants}
-        for (shape, dtype), names in variants.items():
-            size = "@" + "x".join(map(str, shape)) + (f":{dtype}" if len(dtypes) > 1 else "")
-            key = free + size if len(variants) > 1 or by == "shape" else free
-            found[key] = Family(key, tuple(names), shape, dtype)
+    for free, names in stacks:
+        shape, dtype = tensors[names[0]]
+        name = free
+        if len(kinds[free]) > 1 or by == "shape":
+            several = len({dtype for _, dtype in kinds[free]}) > 1
+            name += "@" + "x".join(map(str, shape)) + (f":{dtype}" if several else "")
+        found[name] = Family(name, tuple(names), tuple(shape), dtype)
     return found
 
 
@@ -79,16 +115,17 @@ def select(found: Families, globs: Iterable[str] | None) -> Families:
     A glob that names a module means its weight; one that matches matrices or kernels leaves biases and norms alone.
     Raises FamilyError for a glob that matches nothing, and for a family that is not floating point.
     """
-    shareable = [name for name, family in found.items() if family.shareable]
     if globs is None:
-        if not shareable:
+        if not found.shareable:
             raise FamilyError(f"No family has two layers or more to share. There are: {listing(found)}.")
-        return Families({name: found[name] for name in shareable})
+        return Families({name: found[name] for name in found.shareable})
     chosen = set()
     for glob in [globs] if isinstance(globs, str) else globs:
         matched = {name for name in found if _matches(name, glob)}
         if not matched:
-            raise FamilyError(f"No family matches {glob!r}.{nearest(glob, found)} Shareable are: {listing(shareable)}.")
+            raise FamilyError(
+                f"No family matches {glob!r}.{nearest(glob, found)} Shareable are: {listing(found.shareable)}."
+            )
         chosen |= {name for name in matched if len(found[name].shape) > 1} or matched
     for name in chosen:
         if "float" not in found[name].dtype:

@@ -63,12 +63,21 @@ class Pretrain(Training):
 
 
 class Model(Section):
-    name: str  # timm's
+    name: str | None = None  # timm's, or package.module:callable; none for a checkpoint alone
     kwargs: dict[str, Any] = {}
     pretrained: bool = True  # weights from timm's hub
     checkpoint: str | None = None  # a file of weights instead
     data_config: dict[str, Any] = {}  # over timm's: input_size, mean, std, crop_pct, interpolation
+    head: str | None = None  # the head's module; timm's own when not given
     pretrain: Pretrain | None = None
+
+    @model_validator(mode="after")
+    def something(self):
+        if not (self.name or self.checkpoint):
+            raise ValueError("a model needs `name`, or `checkpoint` alone for its weights without a task")
+        if self.pretrain and not self.name:
+            raise ValueError("`pretrain` needs `name`")
+        return self
 
 
 class Groups(Section):

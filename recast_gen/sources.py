@@ -1,23 +1,21 @@
-"""Pretrained weights in: a model, timm's hub, a checkpoint file, a store, or a mapping."""
+"""Networks and where their weights come from: a model, timm's hub, a class, a file, a mapping."""
 
-import json
+import importlib
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import RecastError, SourceError, listing, nearest
-from .store import load_layers
-from .weights import Weights, dtype_of
+from . import checkpoints
+from .errors import SourceError, listing, nearest
+from .tensors import to_numpy, to_torch
+from .weights import Weights
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
-
-
-SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".th", ".zarr"}
 
 
 def read(source: Any) -> Weights:
@@ -28,7 +26,7 @@ def read(source: Any) -> Weights:
     if isinstance(source, Weights):
         return source
     if isinstance(source, str | Path):
-        return _read_path(Path(source))
+        return checkpoints.read(source)
     if isinstance(source, Mapping):
         return Weights({name: to_numpy(name, tensor) for name, tensor in source.items()})
     if hasattr(source, "state_dict"):
@@ -37,30 +35,6 @@ def read(source: Any) -> Weights:
     raise SourceError(
         f"{type(source).__name__} is no source of weights: give a model, a path, or a mapping of tensors."
     )
-
-
-def to_numpy(name: str, tensor: Any) -> np.ndarray:
-    """One tensor as numpy, bfloat16 kept; shares memory where it can."""
-    if isinstance(tensor, np.ndarray):
-        return tensor
-    try:
-        tensor = tensor.detach().cpu()
-        if str(tensor.dtype) == "torch.bfloat16":
-            import torch
-
-            return tensor.contiguous().view(torch.uint16).numpy().view(dtype_of("bfloat16"))
-        return tensor.numpy()
-    except (AttributeError, TypeError, RuntimeError) as error:
-        raise SourceError(f"{name} is no tensor that can be read ({type(tensor).__name__}: {error}).") from error
-
-
-def to_torch(array: np.ndarray) -> "torch.Tensor":
-    """One array as a tensor that owns its memory, bfloat16 kept."""
-    import torch
-
-    if array.dtype == dtype_of("bfloat16"):
-        return torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(array.copy())
 
 
 def describe(model: "nn.Module") -> dict:
@@ -78,27 +52,49 @@ def describe(model: "nn.Module") -> dict:
 
 
 def create(name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | None = None) -> "nn.Module":
-    """A timm model, with weights from its hub, from a checkpoint file, or random.
+    """A timm model by name, or what ``package.module:callable`` returns, with weights from timm's hub or a checkpoint.
 
     Raises SourceError for an unknown name, a hub that cannot be reached, and keys that do not fit.
     """
+    hub = pretrained and checkpoint is None
+    model = _own(name, kwargs) if _is_own(name) else _timm(name, kwargs, hub)
+    if checkpoint is not None:
+        fill(model, checkpoints.read(checkpoint))
+    return model
+
+
+def _is_own(name: str) -> bool:
+    return ":" in name and not name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+
+
+def _own(name: str, kwargs: dict) -> "nn.Module":
+    module, _, function = name.partition(":")
+    sys.path.insert(0, "")  # as `python -m` does: the user's module lies where the command runs
+    try:
+        return getattr(importlib.import_module(module), function)(**kwargs)
+    except Exception as error:
+        raise SourceError(
+            f"{name!r} with {kwargs} makes no model ({type(error).__name__}: {error}); expected package.module:callable"
+        ) from error
+    finally:
+        sys.path.remove("")
+
+
+def _timm(name: str, kwargs: dict, hub: bool) -> "nn.Module":
     import timm
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry; the error says it once
-    if ":" not in name and not timm.is_model(name):  # "hf-hub:..." is known to the hub alone
+    if ":" not in name and not timm.is_model(name):
         raise SourceError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
     try:
-        model = timm.create_model(name, pretrained=pretrained and checkpoint is None, **kwargs)
+        return timm.create_model(name, pretrained=hub, **kwargs)
     except Exception as error:
-        if pretrained and checkpoint is None:
+        if hub:
             raise SourceError(
                 f"The weights of {name!r} could not be downloaded ({type(error).__name__}): connect to timm's hub, or "
                 "give a checkpoint file as `model.checkpoint: PATH` (.safetensors, .pth)."
             ) from error
         raise SourceError(f"timm cannot make {name!r} with {kwargs} ({error}).") from error
-    if checkpoint is not None:
-        fill(model, read(checkpoint))
-    return model
 
 
 def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
@@ -123,64 +119,31 @@ def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
 
 
 def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
-    """The timm model that a store or bank describes, with its weights; with a fresh head for `num_classes`."""
+    """The model that a store or bank describes, with its weights; with a fresh head for `num_classes`."""
     about = weights.backbone
     if not about.get("timm_model"):
-        raise SourceError("These weights do not say which timm model they belong to: attach them to your own model.")
-    model = create(about["timm_model"], about.get("timm_kwargs", {}))
-    fill(model, weights)
+        raise SourceError("These weights do not say which model they belong to: attach their bank to your own model.")
+    kwargs, known = about.get("timm_kwargs", {}), dict(weights)
     if num_classes is not None:
-        model.reset_classifier(num_classes)
+        kwargs = kwargs | {"num_classes": num_classes}
+        if not about.get("head"):
+            raise SourceError("These weights do not say which module is the head: give `model.head` in the recipe.")
+    model = create(about["timm_model"], kwargs)
+    if num_classes is not None:
+        fresh = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(f"{about['head']}.")}
+        known = {name: tensor for name, tensor in known.items() if name not in fresh} | {
+            name: to_numpy(name, tensor) for name, tensor in fresh.items()
+        }
+    fill(model, known)
     return model
 
 
 def shapes(source: str) -> dict[str, tuple[tuple[int, ...], str]]:
     """Name -> (shape, dtype) of the tensors of a path or, without making its weights, of a timm model's name."""
-    if Path(source).exists() or Path(source).suffix in SUFFIXES:
-        return {name: (tensor.shape, tensor.dtype.name) for name, tensor in read(source).items()}
+    if Path(source).exists() or Path(source).suffix in checkpoints.SUFFIXES:
+        return dict(checkpoints.read(source).shapes)
     import torch
 
     with torch.device("meta"):
         state = create(source, {}).state_dict()
     return {name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in state.items()}
-
-
-def _read_path(path: Path) -> Weights:
-    if path.is_dir():
-        return load_layers(path)
-    if not path.is_file():
-        raise SourceError(f"{path} does not exist; expected a checkpoint file (.safetensors, .pth, .pt) or a store.")
-    try:
-        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    except RecastError:
-        raise
-    except Exception as error:
-        raise SourceError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}).") from error
-
-
-def _read_safetensors(path: Path) -> Weights:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        meta = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-    about = {}
-    if "timm_model" in meta:
-        about = {"timm_model": meta["timm_model"], "timm_kwargs": json.loads(meta["timm_kwargs"])}
-    return Weights(tensors, about)
-
-
-def _read_pickle(path: Path) -> Weights:
-    import pickle
-
-    import torch
-
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise SourceError(
-            f"{path} holds more than tensors, and nothing is unpickled here: save its state_dict() and give that."
-        ) from error
-    for key in ("state_dict", "model"):
-        found = found[key] if isinstance(found, Mapping) and isinstance(found.get(key), Mapping) else found
-    return Weights({name: to_numpy(name, tensor) for name, tensor in found.items()})

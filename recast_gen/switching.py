@@ -10,7 +10,7 @@ from . import taskfile
 from .bank import TemplateBank
 from .errors import AttachError, TaskError, listing
 from .reparam import attached, coefficients, set_coefficients
-from .sources import to_numpy, to_torch
+from .tensors import to_numpy, to_torch
 
 
 def save_task(

@@ -35,11 +35,12 @@ class Weights(Mapping[str, np.ndarray]):
     """A network's tensors by name, in its own order.
 
     tensors: name -> array in its own dtype.  backbone: what is known about the network, as JSON:
-    ``timm_model``, ``timm_kwargs``, ``data_config`` (timm's ``input_size, mean, std, ...``), ``origin``.
+    ``timm_model``, ``timm_kwargs``, ``data_config`` (timm's ``input_size, mean, std, ...``), ``head``.
+    shapes: name -> (shape, dtype name), where they are known without reading the tensors.
     """
 
-    def __init__(self, tensors: Mapping[str, np.ndarray], backbone: dict | None = None):
-        self.tensors, self.backbone = tensors, backbone or {}
+    def __init__(self, tensors: Mapping[str, np.ndarray], backbone: dict | None = None, shapes: Mapping | None = None):
+        self.tensors, self.backbone, self._shapes = tensors, backbone or {}, shapes
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name]
@@ -50,9 +51,16 @@ class Weights(Mapping[str, np.ndarray]):
     def __len__(self):
         return len(self.tensors)
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
+        """Name -> (shape, dtype name) of every tensor."""
+        if self._shapes is None:
+            self._shapes = {name: (tensor.shape, tensor.dtype.name) for name, tensor in self.items()}
+        return self._shapes
+
     def families(self, by: str = "index") -> grouping.Families:
         """Every tensor in exactly one family; see `recast_gen.grouping.families`."""
-        return grouping.families({name: (tensor.shape, tensor.dtype.name) for name, tensor in self.items()}, by)
+        return grouping.families(self.shapes, by)
 
     def stack(self, names: Iterable[str]) -> np.ndarray:
         """The named layers as one float32 stack ``l ...``.  Raises SourceError for NaN or infinity."""

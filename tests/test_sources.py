@@ -1,5 +1,6 @@
 """Weights come in from models, files, stores and mappings, and never by unpickling."""
 
+import json
 import pickle
 
 import numpy as np
@@ -11,12 +12,13 @@ from safetensors.torch import save_file
 import recast_gen as rg
 from recast_gen import sources, store
 from recast_gen.errors import RecastError, SourceError
+from recast_gen.tensors import to_numpy
 from recast_gen.weights import Weights
 
 
 def same(weights, state) -> bool:
     """Whether weights are a state dict, bit for bit."""
-    expected = {name: sources.to_numpy(name, tensor) for name, tensor in state.items()}
+    expected = {name: to_numpy(name, tensor) for name, tensor in state.items()}
     return weights.keys() == expected.keys() and all(
         isinstance(weights[name], np.ndarray)
         and (weights[name].dtype, weights[name].shape) == (array.dtype, array.shape)
@@ -25,7 +27,23 @@ def same(weights, state) -> bool:
     )
 
 
-@pytest.fixture(params=["model", "mapping", "arrays", "path", "lightning", "timm", "safetensors", "store"])
+KINDS = [
+    "model",
+    "mapping",
+    "arrays",
+    "path",
+    "lightning",
+    "timm",
+    "ema",
+    "wrapped",
+    "safetensors",
+    "sharded",
+    "folder",
+    "store",
+]
+
+
+@pytest.fixture(params=KINDS)
 def as_source(request, tmp_path):
     """A model -> the same weights as each kind of source in turn."""
 
@@ -37,7 +55,7 @@ def as_source(request, tmp_path):
             case "mapping":
                 return state
             case "arrays":
-                return {name: sources.to_numpy(name, tensor) for name, tensor in state.items()}
+                return {name: to_numpy(name, tensor) for name, tensor in state.items()}
             case "safetensors":
                 save_file(state, path := str(tmp_path / "weights.safetensors"))
             case "store":
@@ -48,6 +66,17 @@ def as_source(request, tmp_path):
                 torch.save({"state_dict": state, "epoch": 3}, path)
             case "timm":
                 torch.save({"model": state}, path)
+            case "ema":
+                torch.save({"epoch": 3, "ema": {"state_dict": state}}, path)
+            case "wrapped":
+                torch.save({f"module._orig_mod.{name}": tensor for name, tensor in state.items()}, path)
+            case "sharded" | "folder":
+                shards = {name: f"{index % 2}.safetensors" for index, name in enumerate(state)}
+                for shard in set(shards.values()):
+                    save_file({name: state[name] for name in state if shards[name] == shard}, tmp_path / shard)
+                path = tmp_path / "model.safetensors.index.json"
+                path.write_text(json.dumps({"weight_map": shards}))
+                return tmp_path if request.param == "folder" else path
         return path
 
     return make
@@ -138,7 +167,7 @@ def test_a_described_network_is_rebuilt_with_a_head_of_any_size():
     again = sources.rebuild(sources.read(model)).eval()
     assert torch.equal(again(images), model(images))
     assert sources.rebuild(sources.read(model), num_classes=7)(images).shape == (2, 7)
-    with pytest.raises(SourceError, match="which timm model"):
+    with pytest.raises(SourceError, match="which model"):
         sources.rebuild(Weights({}))
 
 
@@ -171,3 +200,27 @@ def test_shapes_of_a_file_are_those_of_its_tensors(own, tmp_path):
     assert sources.shapes(str(tmp_path / "own.pth"))["linears.0.weight"] == ((8, 8), "float16")
     with pytest.raises(SourceError, match="does not exist"):
         sources.shapes(str(tmp_path / "nowhere.pth"))
+
+
+def test_an_npz_file_and_the_shapes_of_every_kind_without_reading(own, tmp_path):
+    state = {name: to_numpy(name, tensor) for name, tensor in own().state_dict().items()}
+    np.savez(tmp_path / "own.npz", **state)
+    assert all(np.array_equal(sources.read(tmp_path / "own.npz")[name], array) for name, array in state.items())
+    save_file(own().half().state_dict(), tmp_path / "own.safetensors")
+    assert sources.read(tmp_path / "own.safetensors").shapes["linears.0.weight"] == ((8, 8), "float16")
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "1.safetensors"}}))
+    with pytest.raises(SourceError, match="1.safetensors"):
+        sources.read(tmp_path)
+
+
+def test_a_class_of_the_users_makes_the_model(tmp_path, monkeypatch):
+    (tmp_path / "mynets.py").write_text(
+        "from torch import nn\n\n\ndef make(width=4):\n    return nn.Linear(width, 2)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert sources.create("mynets:make", {"width": 6}).weight.shape == (2, 6)
+    with pytest.raises(SourceError, match="package.module:callable"):
+        sources.create("mynets:made", {})

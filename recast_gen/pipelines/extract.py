@@ -2,7 +2,7 @@
 
 from .. import store
 from ..recipe import Recipe
-from ..sources import create, describe, read
+from ..sources import create, read
 from ..tasks import data, module
 from .stage import Folder, main
 
@@ -12,17 +12,19 @@ def run(recipe: Recipe, folder: Folder) -> dict:
 
     asked, metrics, epochs = recipe.model, {}, []
     torch.manual_seed(recipe.seed)
-    model = create(asked.name, asked.kwargs, asked.pretrained, asked.checkpoint)
-    about = describe(model) | {"timm_model": asked.name, "timm_kwargs": asked.kwargs}
-    about["data_config"] = about["data_config"] | asked.data_config
+    source = create(asked.name, asked.kwargs, asked.pretrained, asked.checkpoint) if asked.name else asked.checkpoint
+    about = read(source).backbone
+    about |= {"timm_model": asked.name, "timm_kwargs": asked.kwargs} if asked.name else {}
+    about |= {"head": asked.head} if asked.head else {}
+    about["data_config"] = about.get("data_config", {}) | asked.data_config
     if asked.pretrain:
         splits = data.load(asked.pretrain.data, about["data_config"], recipe.seed)
-        rates = [{"params": list(model.parameters()), "lr": asked.pretrain.lr}]
-        outcome = module.fit(model, splits, asked.pretrain, rates, recipe.seed, frozen=False)
+        rates = [{"params": list(source.parameters()), "lr": asked.pretrain.lr}]
+        outcome = module.fit(source, splits, asked.pretrain, rates, recipe.seed, frozen=False)
         about["classes"] = splits.classes
         metrics = {"validation": outcome.validation, "test": outcome.test, "best_epoch": outcome.best_epoch}
         epochs = outcome.history
-    weights = read(model)
+    weights = read(source)
     weights.backbone = about
     written = store.save_layers(folder / "extract.zarr", weights)
     folder.write_csv("epochs.csv", epochs)  # empty unless it was trained here

@@ -1,0 +1,132 @@
+"""Checkpoint files -> weights, read a tensor at a time; nothing is ever unpickled."""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from .errors import RecastError, SourceError, listing
+from .store import load_layers
+from .tensors import to_numpy
+from .weights import Weights
+
+SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".th", ".npz", ".zarr", ".json"}
+NESTED = ("state_dict", "model", "ema", "model_ema", "state_dict_ema")  # where training scripts put their weights
+WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+FOLDER = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+class Lazy(Mapping[str, np.ndarray]):
+    """Arrays by name, each read when it is asked for and not kept."""
+
+    def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]):
+        self.readers = readers
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.readers[name]()
+
+    def __iter__(self):
+        return iter(self.readers)
+
+    def __len__(self):
+        return len(self.readers)
+
+
+def read(path: str | Path) -> Weights:
+    """The weights in a checkpoint file, a folder of one (as transformers writes it), or an ``extract.zarr``.
+
+    ``.safetensors`` (single, or sharded by its index), ``.pth .pt .bin .th`` (tensors only, also nested under
+    ``state_dict``, ``model`` or ``ema``), ``.npz``.  A wrapper's prefix that all names share is dropped.
+    Raises SourceError for what cannot be read, StoreError for a damaged store.
+    """
+    path = Path(path)
+    if path.is_dir():
+        inside = next((path / name for name in FOLDER if (path / name).is_file()), None)
+        return read(inside) if inside else load_layers(path)
+    if not path.is_file():
+        raise SourceError(f"{path} does not exist; expected a checkpoint file ({', '.join(sorted(SUFFIXES))}).")
+    reader = {".safetensors": _safetensors, ".json": _sharded, ".npz": _npz}.get(path.suffix, _torch)
+    try:
+        weights = reader(path)
+    except RecastError:
+        raise
+    except Exception as error:
+        raise SourceError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}).") from error
+    return _unwrapped(weights)
+
+
+def _unwrapped(weights: Weights) -> Weights:
+    for prefix in WRAPPERS:
+        if weights and all(name.startswith(prefix) for name in weights):
+            readers = {name.removeprefix(prefix): partial(weights.__getitem__, name) for name in weights}
+            shapes = {name.removeprefix(prefix): shape for name, shape in weights.shapes.items()}
+            return _unwrapped(Weights(Lazy(readers), weights.backbone, shapes))
+    return weights
+
+
+def _safetensors(path: Path) -> Weights:
+    from safetensors import safe_open
+
+    def tensor(name: str) -> np.ndarray:
+        with safe_open(path, framework="numpy") as file:
+            return file.get_tensor(name)
+
+    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
+    with safe_open(path, framework="numpy") as file:
+        meta, slices = file.metadata() or {}, {name: file.get_slice(name) for name in file.keys()}
+        shapes = {}
+        for name, part in slices.items():
+            kind = part.get_dtype()
+            dtype = names.get(kind) or kind.replace("U", "uint").replace("I", "int")
+            shapes[name] = (tuple(part.get_shape()), dtype)
+    about = {}
+    if "timm_model" in meta:
+        about = {"timm_model": meta["timm_model"], "timm_kwargs": json.loads(meta["timm_kwargs"])}
+    return Weights(Lazy({name: partial(tensor, name) for name in shapes}), about, shapes)
+
+
+def _sharded(path: Path) -> Weights:
+    placed = json.loads(path.read_text())["weight_map"]
+    missing = sorted({file for file in placed.values() if not (path.parent / file).is_file()})
+    if missing:
+        raise SourceError(f"{path} names shards that are not beside it: {listing(missing)}. Copy them there.")
+    shards = {file: read(path.parent / file) for file in dict.fromkeys(placed.values())}
+    absent = [name for name, file in placed.items() if name not in shards[file]]
+    if absent:
+        raise SourceError(f"{path}: {listing(absent)} are not in the shards that it names. Copy the checkpoint afresh.")
+    readers = {name: partial(shards[file].__getitem__, name) for name, file in placed.items()}
+    return Weights(Lazy(readers), {}, {name: shards[file].shapes[name] for name, file in placed.items()})
+
+
+def _npz(path: Path) -> Weights:
+    file = np.load(path, allow_pickle=False)
+    return Weights(Lazy({name: partial(file.__getitem__, name) for name in file.files}))
+
+
+def _torch(path: Path) -> Weights:
+    import pickle
+
+    import torch
+
+    try:
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # a file from before torch 1.6 cannot be memory-mapped
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise SourceError(
+            f"{path} holds more than tensors, and nothing is unpickled here: save its state_dict() and give that."
+        ) from error
+    while isinstance(found, Mapping) and (
+        inner := next((key for key in NESTED if isinstance(found.get(key), Mapping)), "")
+    ):
+        found = found[inner]
+    if not isinstance(found, Mapping):
+        raise SourceError(f"{path} holds {type(found).__name__}; expected tensors by name.")
+    shapes = {
+        name: (tuple(tensor.shape), str(tensor.dtype)[6:]) for name, tensor in found.items() if hasattr(tensor, "shape")
+    }
+    readers = {name: partial(to_numpy, name, tensor) for name, tensor in found.items()}
+    return Weights(Lazy(readers), {}, shapes if len(shapes) == len(readers) else None)
