@@ -81,10 +81,21 @@ def _safetensors(path: Path) -> Weights:
             kind = part.get_dtype()
             dtype = names.get(kind) or kind.replace("U", "uint").replace("I", "int")
             shapes[name] = (tuple(part.get_shape()), dtype)
+    return Weights(Lazy({name: partial(tensor, name) for name in shapes}), _described(meta), shapes)
+
+
+def _described(meta: Mapping[str, str]) -> dict:
+    """The backbone that a file's metadata names: ``timm_model, timm_kwargs`` (JSON), ``mean, std`` (numbers)."""
     about = {}
     if "timm_model" in meta:
-        about = {"timm_model": meta["timm_model"], "timm_kwargs": json.loads(meta["timm_kwargs"])}
-    return Weights(Lazy({name: partial(tensor, name) for name in shapes}), about, shapes)
+        kwargs = json.loads(meta.get("timm_kwargs", "{}"))
+        about = {"timm_model": meta["timm_model"], "timm_kwargs": kwargs}
+        config = {key: [float(part) for part in meta[key].split(",")] for key in ("mean", "std") if key in meta}
+        if "img_size" in kwargs:
+            size = kwargs["img_size"]
+            config |= {"input_size": [kwargs.get("in_chans", 3), size, size], "crop_pct": 1.0}
+        about |= {"data_config": config} if config else {}
+    return about
 
 
 def _sharded(path: Path) -> Weights:

@@ -86,6 +86,30 @@ def report(recipe: Recipe = Path("pipelines/digits.yaml")) -> None:
 
 
 @app.command()
+def compare(
+    bank: Annotated[Path, typer.Argument(help="A bank.zarr.")],
+    model: Annotated[
+        str, typer.Argument(help="The network it was made from: timm's name, checkpoint or extract.zarr.")
+    ],
+    images: Annotated[str, typer.Option(help="A folder with one subfolder a class, or an .npz.")],
+) -> None:
+    """Prints what the bank changes: features block by block, predictions, accuracy."""
+    from .bank import load_bank
+    from .comparison import compare
+    from .sources import model_of
+    from .tasks.data import load_all
+
+    network, about = model_of(model)
+    found = compare(load_bank(bank), network, load_all(images, about.get("data_config", {})))
+    print(f"{found['images']} images")
+    for name, cosine in found["blocks"].items():
+        print(f"{name:24} cosine of features {cosine:.6f}")
+    print(f"{'logits':24} cosine {found['logits_cosine']:.6f}, largest difference {found['largest_difference']:.2g}")
+    print(f"{'same prediction':24} {found['same_prediction']:.1%}")
+    print(f"{'accuracy':24} {found['accuracy']:.1%} before, {found['accuracy_of_bank']:.1%} with the bank")
+
+
+@app.command()
 def generate(
     bank: Annotated[Path, typer.Argument(help="A bank.zarr.")],
     task: Annotated[Path | None, typer.Argument(help="A task file; the backbone itself when not given.")] = None,

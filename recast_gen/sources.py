@@ -118,6 +118,15 @@ def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
     model.load_state_dict({name: to_torch(array) for name, array in weights.items()})
 
 
+def model_of(source: str) -> "tuple[nn.Module, dict]":
+    """The network, and its backbone, of a timm name, a checkpoint that names its model, or an ``extract.zarr``."""
+    if Path(source).exists() or Path(source).suffix in checkpoints.SUFFIXES:
+        weights = checkpoints.read(source)
+        return rebuild(weights), weights.backbone
+    model = create(source, {}, pretrained=True)
+    return model, describe(model)
+
+
 def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
     """The model that a store or bank describes, with its weights; with a fresh head for `num_classes`."""
     about = weights.backbone

@@ -15,8 +15,8 @@ ORDER = (
     "errors", "recipe", "grouping", "weights", "tensors", "store", "checkpoints", "bank", "taskfile",
     "mimicry.factorization",
     "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
-    "generation", "switching", "api", "tasks.data", "tasks.module", "tasks.sequence", "tuning", "report", "pipelines",
-    "cli",
+    "generation", "switching", "api", "comparison", "tasks.data", "tasks.module", "tasks.sequence", "tuning",
+    "report", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
     "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module"}, "optuna": {"tuning"},

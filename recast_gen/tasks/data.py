@@ -74,6 +74,15 @@ def load(data: Data, data_config: dict, seed: int) -> Splits:
     return Splits(**ready, classes=[names[label] for label in keep])
 
 
+def load_all(path: str, data_config: dict) -> Dataset:
+    """The images of an ``.npz`` (its test part, where it has one) or folder, fitted to a backbone, in a fixed order."""
+    data = Data(source="npz" if path.endswith(".npz") else "folder", path=path)
+    parts, names = _READERS[data.source](data)
+    config = resolve_data_config(dict(data_config))
+    raw = parts.get("test") or parts["train"]
+    return _dataset(raw, list(range(len(names))), config["input_size"][0], create_transform(**config), data)
+
+
 def _dataset(raw: _Raw, keep: list[int], channels: int, transform, data: Data) -> Dataset:
     raw = raw.subset(np.flatnonzero(np.isin(raw.labels, keep)))
     position = {label: index for index, label in enumerate(keep)}
@@ -96,6 +105,8 @@ def _dataset(raw: _Raw, keep: list[int], channels: int, transform, data: Data) -
 
 def _complete(parts: dict[str, _Raw], data: Data, seed: int) -> dict[str, _Raw]:
     """Splits validation and test off the training part where the source has none."""
+    if "train" not in parts:
+        raise DataError(f"{_where(data)} has only {listing(parts)} images; a task needs some to train on.")
     parts, size = dict(parts), len(parts["train"].labels)
     for part, share in (("test", data.test), ("validation", data.validation)):
         if part in parts:
@@ -137,9 +148,9 @@ def _npz(data: Data) -> tuple[dict[str, _Raw], list[str]]:
         for part, key in zip(PARTS, ("train", "val", "test"))
         if f"x_{key}" in arrays and f"y_{key}" in arrays
     }
-    if "train" not in parts:
+    if not parts:
         raise DataError(f"{path} holds {listing(arrays)}; expected x_train, y_train and perhaps x_val, x_test.")
-    names = arrays.get("classes", np.arange(parts["train"].labels.max() + 1))
+    names = arrays.get("classes", np.arange(max(raw.labels.max() for raw in parts.values()) + 1))
     return parts, [str(name) for name in names]
 
 
