@@ -90,6 +90,8 @@ class Groups(Section):
 class Direct(Section):
     """The paper's gradient loop."""
 
+    loss: Literal["smooth_l1", "l1", "mse", "cosine"] = "smooth_l1"
+    coordinates: bool = False  # descend in the span of the layers; mse and cosine only
     steps: Count = 1000
     lr: Positive = 1e-2
     step_size: Count = 300

@@ -2,44 +2,86 @@
 
 import numpy as np
 import torch
-from torch.nn.functional import smooth_l1_loss
+from einops import rearrange
+from torch.nn.functional import cosine_similarity, l1_loss, mse_loss, smooth_l1_loss
 
+from ..errors import FitError, nearest
+from . import factorization
+from .closed_form import closed_form
 from .factorization import Factorization
+
+LOSSES = {
+    "smooth_l1": smooth_l1_loss,
+    "l1": l1_loss,
+    "mse": mse_loss,
+    "cosine": lambda found, wanted: 1 - cosine_similarity(found, wanted, dim=-1).mean(),
+}
+ELEMENTWISE = ("smooth_l1", "l1")  # not functions of inner products, so they need every number
 
 
 def direct(
-    stack: np.ndarray, templates: int, *, seed: int = 0, steps: int = 1000, lr: float = 1e-2, step_size: int = 300,
-    gamma: float = 0.5, noise: float = 0.0, clip: float = 1.0,
+    stack: np.ndarray, templates: int, *, seed: int = 0, loss: str = "smooth_l1", coordinates: bool = False,
+    steps: int = 1000, lr: float = 1e-2, step_size: int = 300, gamma: float = 0.5, noise: float = 0.0,
+    clip: float = 1.0,
 ) -> Factorization:  # fmt: skip
-    """Fits templates ``t ...`` and coefficients ``l t`` to a stack ``l ...`` by RMSprop on SmoothL1.
+    """Fits templates ``t ...`` and coefficients ``l t`` to a stack ``l ...`` by RMSprop.
 
-    Problem: as in `closed_form`, with SmoothL1 in place of the square; non-convex in (T, C) jointly, and below an error
-    of 1 SmoothL1 is half the square, so the truncated SVD is its optimum too and the certificate's gap shows what
-    descent leaves.  The stack is scaled to unit root mean square, as rates are absolute.  The step with the least loss
-    is returned, templates and coefficients of that same step.
-    noise: standard deviation of Gaussian noise on the coefficients in each step.  clip: on the gradient's norm.
-    Source: section 3.3 of https://arxiv.org/abs/2411.16870; deviations: the scaling, and that the clip acts on the
-    gradients of the step it precedes.
+    Problem: as in `closed_form`, with `loss` in place of the square (``smooth_l1, l1, mse, cosine``); non-convex in
+    (T, C) jointly.  Optimum: the truncated SVD for ``mse``, and for SmoothL1 while errors stay below 1, where it is half
+    the square; the certificate's gap shows what descent leaves.  The stack is scaled to unit root mean square, as
+    rates are absolute.  The step with the least loss is returned, templates and coefficients of that same step.
+    coordinates: descend in the basis of the layers' span, a step costs O(l t l) instead of O(l t d); ``mse`` and
+    ``cosine`` only.  noise: standard deviation of Gaussian noise on the coefficients in each step.  clip: on the
+    gradient's norm.  ``l1`` starts from the SVD, the others at random.
+    Raises FitError for another loss, and for coordinates with a loss that needs every number.
+    Source: section 3.3 of https://arxiv.org/abs/2411.16870; deviations: the scaling, the other losses, coordinates, and
+    that the clip acts on the gradients of the step it precedes.
     """  # fmt: skip
+    if loss not in LOSSES:
+        raise FitError(f"No loss {loss!r}.{nearest(loss, LOSSES)} There are: {', '.join(LOSSES)}.")
+    if coordinates and loss in ELEMENTWISE:
+        raise FitError(f"loss {loss!r} needs every number of the layers: give coordinates=False, or loss 'mse'.")
     rng = torch.Generator().manual_seed(seed)
-    rows = torch.from_numpy(stack.reshape(len(stack), -1))
-    scale = rows.square().mean().sqrt().clamp_min(torch.finfo(rows.dtype).tiny)
-    rows = rows / scale
-    bank = (torch.randn(templates, rows.shape[1], generator=rng) / templates**0.5).requires_grad_()
-    coefficients = torch.randn(len(rows), templates, generator=rng).requires_grad_()
-    optimizer = torch.optim.RMSprop([bank, coefficients], lr=lr)
+    if coordinates:
+        layers, basis, scale = factorization.coordinates(stack)
+        rows = torch.from_numpy(layers.copy())
+    else:
+        rows = rearrange(torch.from_numpy(stack), "l ... -> l (...)")
+        scale = float(rows.square().mean().sqrt().clamp_min(torch.finfo(rows.dtype).tiny))
+        rows = rows / scale
+    if loss == "l1":
+        start = closed_form(stack, templates)
+        bank = rearrange(torch.from_numpy(start.templates), "t ... -> t (...)") / scale
+        coefficients = torch.from_numpy(start.coefficients.copy())
+    else:
+        bank = torch.randn(templates, rows.shape[1], generator=rng, dtype=rows.dtype) / templates**0.5
+        coefficients = torch.randn(len(rows), templates, generator=rng, dtype=rows.dtype)
+    parameters = [bank.requires_grad_(), coefficients.requires_grad_()]
+    optimizer = torch.optim.RMSprop(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size, gamma)
     best, kept, history = float("inf"), None, []
     for step in range(steps):
-        jitter = noise * torch.randn(coefficients.shape, generator=rng)
-        loss = smooth_l1_loss((coefficients + jitter) @ bank, rows)
-        history.append({"epoch": step, "loss": loss.item()})
+        jitter = noise * torch.randn(coefficients.shape, generator=rng, dtype=rows.dtype)
+        value = LOSSES[loss]((coefficients + jitter) @ bank, rows)
+        history.append({"epoch": step, "loss": value.item()})
         if history[-1]["loss"] < best:
             best, kept = history[-1]["loss"], (bank.detach().clone(), coefficients.detach().clone())
         optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([bank, coefficients], clip)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         schedule.step()
-    fitted, base = kept
-    return Factorization((fitted * scale).reshape(templates, *stack.shape[1:]).numpy(), base.numpy(), history)
+    fitted, base = (tensor.numpy() for tensor in kept)
+    if coordinates:
+        fitted = factorization.combine(scale * fitted @ basis, stack)
+    else:
+        fitted = (fitted * scale).reshape(templates, *stack.shape[1:])
+    if loss == "cosine":  # blind to each layer's length, so give it back
+        base = base * _lengths(stack, fitted, base)
+    return Factorization(fitted, base.astype(np.float32), history)
+
+
+def _lengths(stack: np.ndarray, templates: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """The factor ``l 1`` that brings each layer's reconstruction nearest to it."""
+    rows, rebuilt = stack.reshape(len(stack), -1), coefficients @ templates.reshape(len(templates), -1)
+    return ((rows * rebuilt).sum(1) / np.square(rebuilt).sum(1).clip(min=1e-30))[:, None]

@@ -38,6 +38,18 @@ def spectrum(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[::-1].clip(min=0), vectors[:, ::-1]
 
 
+def coordinates(stack: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """The layers in the orthonormal basis of their own span: coordinates ``l r``, basis ``r l``, scale.
+
+    ``stack = scale * coordinates @ basis @ stack``, with coordinates of mean square 1 and r the rank of the stack.
+    """
+    values, vectors = spectrum(gram(stack))
+    rank = max(1, int((values > values[0] * 1e-10).sum()))
+    singular = np.sqrt(values[:rank]).clip(min=np.finfo(np.float32).tiny)
+    scale = float(np.sqrt((singular**2).sum() / (len(stack) * rank)))
+    return vectors[:, :rank] * singular / scale, (vectors[:, :rank] / singular).T, scale
+
+
 def combine(matrix: np.ndarray, stack: np.ndarray) -> np.ndarray:
     """``t l, l ... -> t ...`` in float64, returned as float32; the long axis is walked once."""
     rows = stack.reshape(len(stack), -1)

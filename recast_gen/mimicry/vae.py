@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..errors import FitError
-from .factorization import Factorization, combine, gram, spectrum
+from .factorization import Factorization, combine, coordinates
 
 ACTIVE = 0.01  # nats of KL above which a latent carries something (Burda et al. 2016 use 0.01 on its variance)
 
@@ -59,14 +59,11 @@ def vae(
     """  # fmt: skip
     if beta < 0:
         raise FitError(f"beta is {beta}; expected 0 or more.")
-    values, vectors = spectrum(gram(stack))
-    rank = int((values > values[0] * 1e-10).sum())
+    layers, basis, scale = coordinates(stack)
+    rank = layers.shape[1]
     if templates > rank:
         raise FitError(f"{templates} templates for layers of rank {rank}: give {rank} or fewer.")
-    singular = np.sqrt(values[:rank])
-    scale = np.sqrt(values.sum() / (len(stack) * rank))
-    coordinates = vectors[:, :rank] * singular / scale  # l r, mean square 1
-    y = torch.from_numpy(coordinates.copy())
+    y = torch.from_numpy(layers.copy())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LayerVAE(rank, templates, hidden).double()
@@ -93,12 +90,11 @@ def vae(
             parts = {name: value.item() for name, value in model.elbo(y, beta, noise_floor).items()}
         history.append({"epoch": epoch, "loss": loss().item(), **(parts if variational else {})})
     decoder = model.decoder.weight.detach().T.numpy()  # t r
-    coefficients = coordinates @ np.linalg.pinv(decoder, rcond=1e-6)
+    coefficients = layers @ np.linalg.pinv(decoder, rcond=1e-6)
     posterior = None
     if variational:
         with torch.no_grad():
             mean, log_variance = model.encoder(y).chunk(2, -1)
         posterior = np.stack([mean.numpy(), (0.5 * log_variance).exp().numpy()]).astype(np.float32)
-    basis = (vectors[:, :rank] / singular).T  # r l: coordinates -> layers
     fitted = combine(scale * decoder @ basis, stack)
     return Factorization(fitted, coefficients.astype(np.float32), history, posterior)

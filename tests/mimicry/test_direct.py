@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recast_gen as rg
+from recast_gen.errors import FitError
 from recast_gen.mimicry.closed_form import closed_form
 from recast_gen.mimicry.direct import direct
 from recast_gen.mimicry.measures import certificate
@@ -69,3 +70,23 @@ def test_mimic_by_descent_is_the_same_bank_twice_and_attaches(own):
     expected = rebuilt(own.batch())
     torch.testing.assert_close(rg.attach(model, banks[0])(own.batch()), expected, rtol=1e-5, atol=1e-5)
     assert all(measured["relative_error"] > 1e-3 for measured in banks[0].certificate.values())
+
+
+@pytest.mark.parametrize("loss", ["smooth_l1", "l1", "mse", "cosine"])
+def test_every_loss_ends_near_the_bound(loss):
+    stack = np.random.default_rng(0).standard_normal((4, 6, 8)).astype(np.float32)
+    measured = certificate(stack, direct(stack, 3, loss=loss, steps=600))
+    assert measured["bound"] <= measured["relative_error"] + 1e-6 < 1.25 * measured["bound"]
+
+
+def test_coordinates_reach_the_same_loss_as_all_numbers():
+    stack = np.random.default_rng(1).standard_normal((5, 20, 30)).astype(np.float32)
+    slow, fast = (direct(stack, 2, loss="mse", coordinates=chosen, steps=800) for chosen in (False, True))
+    best = [min(row["loss"] for row in fit.history) for fit in (slow, fast)]
+    assert abs(best[0] - best[1]) < 0.01 * best[0]
+    assert abs(certificate(stack, fast)["relative_error"] ** 2 - best[1]) < 1e-3
+
+
+def test_coordinates_refuse_a_loss_that_needs_every_number():
+    with pytest.raises(FitError, match="coordinates=False"):
+        direct(np.ones((2, 3), np.float32), 1, coordinates=True)
