@@ -96,7 +96,7 @@ def main(what: str = "names") -> None:
             row = {"model": model, "difference": "", "reason": f"{type(error).__name__}: {error}"[:200]}
         done.append({"module": module, **row})
         write(path, done)
-        print(f"{module}: {model} {row['difference'] or row['reason']}", flush=True)
+        print(f"{module}: {model} {row['reason'] or row['difference']}", flush=True)
     good = sum(row["difference"] not in ("", None) and float(row["difference"]) <= 1e-4 for row in done)
     print(f"{good} of {len(done)} modules exact to 1e-4")
 

@@ -27,8 +27,8 @@ def direct(
     """Fits templates ``t ...`` and coefficients ``l t`` to a stack ``l ...`` by RMSprop.
 
     Problem: as in `closed_form`, with `loss` in place of the square (``smooth_l1, l1, mse, cosine``); non-convex in
-    (T, C) jointly.  Optimum: the truncated SVD for ``mse``, and for SmoothL1 while errors stay below 1, where it is half
-    the square; the certificate's gap shows what descent leaves.  The stack is scaled to unit root mean square, as
+    (T, C) jointly.  Optimum: the truncated SVD for ``mse``, and for SmoothL1 while errors stay below 1, where it is
+    half the square; the certificate's gap shows what descent leaves.  The stack is scaled to unit root mean square, as
     rates are absolute.  The step with the least loss is returned, templates and coefficients of that same step.
     coordinates: descend in the basis of the layers' span, a step costs O(l t l) instead of O(l t d); ``mse`` and
     ``cosine`` only.  noise: standard deviation of Gaussian noise on the coefficients in each step.  clip: on the
