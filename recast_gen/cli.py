@@ -1,12 +1,11 @@
 """The `recast` command."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .errors import RecastError
+from .errors import plainly
 
 app = typer.Typer(
     name="recast", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -17,17 +16,19 @@ Recipe = Annotated[Path, typer.Argument(help="A recipe, such as pipelines/digits
 
 def main() -> None:
     """Runs the command; an error of ours is one plain message."""
-    try:
+    with plainly():
         app()
-    except RecastError as error:
-        sys.exit(f"error: {error}")
 
 
 @app.command()
 def inspect(
     source: Annotated[str, typer.Argument(help="A timm model's name, a checkpoint file, or an extract.zarr.")],
-    groups: Annotated[int | None, typer.Option(help="Groups a family; half its layers when not given.")] = None,
-    templates: Annotated[int | None, typer.Option(help="Templates a group; all its layers when not given.")] = None,
+    groups: Annotated[
+        int | None, typer.Option(min=1, help="Groups a family, as far as it has layers; half as many.")
+    ] = None,
+    templates: Annotated[
+        int | None, typer.Option(min=1, help="Templates a group; all its layers when not given.")
+    ] = None,
     by: Annotated[str, typer.Option(help="What makes a family: index or shape.")] = "index",
     every: Annotated[bool, typer.Option("--all", help="Also families that have nothing to share.")] = False,
 ) -> None:
@@ -42,7 +43,7 @@ def inspect(
             continue
         row = [family.name, family.layers, "x".join(map(str, family.shape)), family.parameters, "", ""]
         if family.shareable:
-            sizes = [len(names) for names in split(family, groups or max(1, family.layers // 2))]
+            sizes = [len(names) for names in split(family, min(groups or max(1, family.layers // 2), family.layers))]
             kept = [min(templates or size, size) for size in sizes]
             row[4] = sum(kept) * family.parameters // family.layers
             row[5] = sum(size * count for size, count in zip(sizes, kept))

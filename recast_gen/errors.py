@@ -1,5 +1,8 @@
 """Every error a user can meet: each says what, where, what was expected and what to do."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -50,3 +53,20 @@ def listing(words, most: int = 12) -> str:
     words = list(words)
     rest = f", and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(map(str, words[:most])) + rest if words else "none"
+
+
+def check_count(word: str, value, error: type[RecastError]) -> None:
+    """Raises `error`, which calls the value `word`, unless it is a whole number of 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise error(f"{word}={value!r}: expected a whole number of 1 or more.")
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """At a command's door: an error of ours, or a package that is not installed, is one message and exit status 1."""
+    try:
+        yield
+    except RecastError as error:
+        sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {error.name} is not installed: pip install 'recast-gen[all]'")

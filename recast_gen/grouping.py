@@ -119,6 +119,8 @@ def select(found: Families, globs: Iterable[str] | None) -> Families:
         if not found.shareable:
             raise FamilyError(f"No family has two layers or more to share. There are: {listing(found)}.")
         return Families({name: found[name] for name in found.shareable})
+    if not globs:
+        raise FamilyError(f"No family was chosen. Shareable are: {listing(found.shareable)}.")
     chosen = set()
     for glob in [globs] if isinstance(globs, str) else globs:
         matched = {name for name in found if _matches(name, glob)}
@@ -144,10 +146,10 @@ def split(family: Family, groups: int | None = None, group_size: int | None = No
     Give the number of groups, or how many layers a group has (the last one takes what is left); neither: one group.
     """
     layers = family.layers
-    for word, count in (("groups", groups), ("layers a group", group_size)):
-        if count is not None and not 1 <= count <= layers:
+    for word, value in (("groups", groups), ("layers a group", group_size)):
+        if value is not None and not (isinstance(value, int) and 1 <= value <= layers):
             raise FamilyError(
-                f"Family {family.name!r} has {layers} layers, so {count} {word} cannot be: give 1 to {layers}."
+                f"Family {family.name!r} has {layers} layers, so {value} {word} cannot be: give 1 to {layers}."
             )
     if groups is not None and group_size is not None:
         raise FamilyError(f"Both groups={groups} and group_size={group_size} were given: give one of them.")

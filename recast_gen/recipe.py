@@ -5,7 +5,7 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import RecipeError, listing, nearest
 
@@ -13,6 +13,16 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _templates(value: Any) -> Any:
+    if value != "full" and not (isinstance(value, int) and value >= 1):
+        raise ValueError("expected a count of 1 or more, or 'full'")
+    return value
+
+
+Templates = Annotated[Any, BeforeValidator(_templates)]
 
 
 class Section(BaseModel):
@@ -62,12 +72,22 @@ class Pretrain(Training):
     data: Data
 
 
+class DataConfig(Section):
+    """How a network wants its images; what is not given is timm's."""
+
+    input_size: Annotated[list[Count], Field(min_length=3, max_length=3)] | None = None  # channels, height, width
+    mean: list[float] | None = None
+    std: list[Positive] | None = None
+    crop_pct: Positive | None = None
+    interpolation: str | None = None
+
+
 class Model(Section):
     name: str | None = None  # timm's, or package.module:callable; none for a checkpoint alone
     kwargs: dict[str, Any] = {}
     pretrained: bool = True  # weights from timm's hub
     checkpoint: str | None = None  # a file of weights instead
-    data_config: dict[str, Any] = {}  # over timm's: input_size, mean, std, crop_pct, interpolation
+    data_config: DataConfig = DataConfig()
     head: str | None = None  # the head's module; timm's own when not given
     pretrain: Pretrain | None = None
 
@@ -81,10 +101,20 @@ class Model(Section):
 
 
 class Groups(Section):
-    """How families are cut into groups; neither: one group a family."""
+    """How families are cut into groups, and how many templates a group has at most; neither: one group a family."""
 
     groups: Count | None = None
     group_size: Count | None = None
+    templates: Templates = "full"
+
+    @model_validator(mode="after")
+    def one_of_them(self):
+        if self.groups and self.group_size:
+            raise ValueError("give `groups` or `group_size`, not both")
+        return self
+
+    def cut(self) -> dict:
+        return self.model_dump(include={"groups", "group_size", "templates"})
 
 
 class Direct(Section):
@@ -101,20 +131,27 @@ class Direct(Section):
 
 
 class Mimic(Groups):
-    templates: Count | Literal["full"] = "full"
     gauge: Literal["svd", "identity", "orthonormal"] = "svd"
     solver: Literal["closed_form", "direct"] = "closed_form"
     sets: Count = 1
     direct: Direct = Direct()
 
+    def options(self) -> dict:
+        """What a fit needs besides how families are cut."""
+        chosen = self.model_dump(include={"gauge", "solver", "sets"})
+        return chosen | (self.direct.model_dump() if self.solver == "direct" else {})
+
 
 class MimicVae(Groups):
-    templates: Count | Literal["full"] = "full"
     epochs: Count = 60
     beta: NotNegative = 1.0
     hidden: Count = 32
     noise_floor: Positive = 1e-3
     variational: bool = True
+
+    def options(self) -> dict:
+        """What a fit needs besides how families are cut."""
+        return self.model_dump(exclude={"groups", "group_size", "templates"})
 
 
 class Tune(Section):
@@ -123,34 +160,33 @@ class Tune(Section):
     min_templates: Count = 2
     choose: Literal["smallest", "mimic", "mimic_vae"] = "smallest"  # the study's choice, or that section's own bank
     max_error: NotNegative = 0.01  # "smallest" is among the banks with at most this relative error
-    vae_epochs: Count = 30
     storage: str | None = None  # an Optuna storage URL; a journal file beside the results when not given
 
 
 class Train(Training):
     resolution: Count = 1
     head_lr: Positive | None = None  # lr when not given
-    seeds: Annotated[list[int], Field(min_length=1)] = [42, 1998, 3142592]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]
+
+
+def _names_once(tasks: Any) -> Any:
+    names = [task.get("name") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"task names must differ; used twice: {listing(twice)}")
+    return tasks
 
 
 class Recipe(Section):
-    seed: int = 0
+    seed: Seed = 0
     model: Model
     families: list[str] | None = None  # globs; every shareable family when not given
     by: Literal["index", "shape"] = "index"
     mimic: Mimic = Mimic()
     mimic_vae: MimicVae = MimicVae()
     tune: Tune = Tune()
-    tasks: Annotated[list[Task], Field(min_length=1)]
+    tasks: Annotated[list[Task], Field(min_length=1), BeforeValidator(_names_once)]
     train: Train = Train()
-
-    @model_validator(mode="after")
-    def names_once(self):
-        names = [task.name for task in self.tasks]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"task names must differ; used twice: {listing(twice)}")
-        return self
 
 
 def load(path: str | Path) -> Recipe:

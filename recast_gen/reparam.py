@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .bank import TemplateBank, mix, project
-from .errors import AttachError, nearest
+from .errors import AttachError, check_count, nearest
 
 TOLERANCE = 5e-3  # relative; bfloat16 rounds a weight by up to 4e-3
 
@@ -58,11 +58,19 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: int = 1) -> nn.Modu
 
     The forward is unchanged where the fit is exact.  resolution: output blocks with coefficients of their own.
     Raises AttachError, changing nothing, when a layer is missing, has another shape or other weights than the bank was
-    fitted to, does not divide into `resolution` blocks, or when a bank is attached already.
+    fitted to, is tied to another, does not divide into `resolution` blocks, or when a bank is attached already.
     """
+    check_count("resolution", resolution, AttachError)
     if attached(model):
         raise AttachError("This model has a bank attached already: detach or bake it first.")
     places = {name: _place(model, name) for name in bank.layers}
+    owners: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if owners.setdefault(id(parameter), name) != name and {name, owners[id(parameter)]} & bank.layers.keys():
+            raise AttachError(
+                f"{name} and {owners[id(parameter)]} are one tensor, which cannot have coefficients of its own twice: "
+                "fit the bank without that family."
+            )
     for group in bank.groups.values():
         for name, base in group:
             _check(name, getattr(*places[name]), mix(base, group.templates), group, resolution)
@@ -92,7 +100,7 @@ def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
 def _check(name: str, weight: torch.Tensor, rebuilt, group, resolution: int) -> None:
     if tuple(weight.shape) != rebuilt.shape:
         raise AttachError(f"{name} is {tuple(weight.shape)} in the model; the bank was fitted to {rebuilt.shape}.")
-    if resolution < 1 or len(rebuilt) % resolution:
+    if len(rebuilt) % resolution:
         raise AttachError(f"resolution={resolution} does not divide the {len(rebuilt)} outputs of {name}.")
     here = weight.detach().float().cpu()
     error = float((here - torch.from_numpy(rebuilt)).norm() / here.norm().clamp_min(1e-30))

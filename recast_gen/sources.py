@@ -30,6 +30,8 @@ def read(source: Any) -> Weights:
     if isinstance(source, Mapping):
         return Weights({name: to_numpy(name, tensor) for name, tensor in source.items()})
     if hasattr(source, "state_dict"):
+        if any(".parametrizations." in name for name in source.state_dict()):
+            raise SourceError("A bank is attached to this model: call rg.detach(model) or rg.bake(model) first.")
         tensors = {name: to_numpy(name, tensor) for name, tensor in source.state_dict().items()}
         return Weights(tensors, describe(source))
     raise SourceError(
@@ -38,17 +40,20 @@ def read(source: Any) -> Weights:
 
 
 def describe(model: "nn.Module") -> dict:
-    """What timm knows of a model, as JSON: its name and how it wants its images; the head's name."""
+    """What timm knows of a model, as JSON: how it wants its images, its head and, where they suffice to make it
+    again, its name and kwargs."""
     config = getattr(model, "pretrained_cfg", None) or {}
     if not config.get("architecture"):
         return {}
     keys = ("input_size", "interpolation", "mean", "std", "crop_pct")
-    return {
-        "timm_model": config["architecture"],
-        "timm_kwargs": {"num_classes": model.num_classes} if hasattr(model, "num_classes") else {},
-        "data_config": {key: config[key] for key in keys if config.get(key) is not None},
-        "head": config.get("classifier") or "",
-    }
+    about = {"data_config": {key: config[key] for key in keys if config.get(key) is not None}}
+    if isinstance(config.get("classifier"), str):  # distilled models have two heads, which no task file holds
+        about["head"] = config["classifier"]
+    kwargs = {"num_classes": model.num_classes} if hasattr(model, "num_classes") else {}
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if {name: shape for name, (shape, _) in shapes(config["architecture"], kwargs).items()} == own:
+        about |= {"timm_model": config["architecture"], "timm_kwargs": kwargs}
+    return about
 
 
 def create(name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | None = None) -> "nn.Module":
@@ -82,19 +87,26 @@ def _own(name: str, kwargs: dict) -> "nn.Module":
 
 def _timm(name: str, kwargs: dict, hub: bool) -> "nn.Module":
     import timm
+    import torch
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry; the error says it once
     if ":" not in name and not timm.is_model(name):
         raise SourceError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
     try:
-        return timm.create_model(name, pretrained=hub, **kwargs)
+        if not hub:
+            return timm.create_model(name, **kwargs)
+        if ":" not in name:
+            with torch.device("meta"):
+                timm.create_model(name, **kwargs)  # a wrong argument is no fault of the hub
     except Exception as error:
-        if hub:
-            raise SourceError(
-                f"The weights of {name!r} could not be downloaded ({type(error).__name__}): connect to timm's hub, or "
-                "give a checkpoint file as `model.checkpoint: PATH` (.safetensors, .pth)."
-            ) from error
         raise SourceError(f"timm cannot make {name!r} with {kwargs} ({error}).") from error
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry; the error says it once
+    try:
+        return timm.create_model(name, pretrained=True, **kwargs)
+    except Exception as error:
+        raise SourceError(
+            f"The weights of {name!r} could not be downloaded ({type(error).__name__}): connect to timm's hub, or "
+            "give a checkpoint file as `model.checkpoint: PATH` (.safetensors, .pth)."
+        ) from error
 
 
 def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
@@ -147,12 +159,12 @@ def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
     return model
 
 
-def shapes(source: str) -> dict[str, tuple[tuple[int, ...], str]]:
+def shapes(source: str, kwargs: dict | None = None) -> dict[str, tuple[tuple[int, ...], str]]:
     """Name -> (shape, dtype) of the tensors of a path or, without making its weights, of a timm model's name."""
     if Path(source).exists() or Path(source).suffix in checkpoints.SUFFIXES:
         return dict(checkpoints.read(source).shapes)
     import torch
 
     with torch.device("meta"):
-        state = create(source, {}).state_dict()
+        state = create(source, kwargs or {}).state_dict()
     return {name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in state.items()}

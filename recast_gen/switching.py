@@ -23,14 +23,11 @@ def save_task(
     Raises TaskError when the model differs from the bank in something that a task file does not hold.
     """
     numbers = _coefficients(model, bank)
-    others = {name: tensor for name, tensor in model.state_dict().items() if ".parametrizations." not in name}
-    own = {name: to_numpy(name, tensor) for name, tensor in others.items() if head and name.startswith(f"{head}.")}
+    state = model.state_dict()
+    own = {name: to_numpy(name, tensor) for name, tensor in state.items() if head and name.startswith(f"{head}.")}
     if head and not own:
         raise TaskError(f"The model has no head {head!r}: name the module that holds it, or '' for none.")
-    drifted = [
-        name for name, tensor in others.items()
-        if name not in own and not (name in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[name]))
-    ]  # fmt: skip
+    drifted = _drifted(model, bank, own)
     if drifted:
         raise TaskError(
             f"{listing(drifted, 4)} differ from the bank's, and a task file holds only coefficients and the head "
@@ -44,6 +41,15 @@ def save_task(
     if model_name := bank.backbone.get("timm_model"):
         about["backbone"] = model_name
     return taskfile.write(path, taskfile.Task(numbers, own, about), bank)
+
+
+def _drifted(model: nn.Module, bank: TemplateBank, head) -> list[str]:
+    """The tensors besides coefficients and head in which the model is not the bank's backbone."""
+    return [
+        name for name, tensor in model.state_dict().items()
+        if ".parametrizations." not in name and name not in head
+        and not (name in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[name]))
+    ]  # fmt: skip
 
 
 def _coefficients(model: nn.Module, bank: TemplateBank) -> dict[str, np.ndarray]:
@@ -61,9 +67,12 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
     """
     task = taskfile.read(path, bank)
     _coefficients(model, bank)
-    missing = [name for name in task.head if name not in model.state_dict()]
-    if missing:
-        raise TaskError(f"{path}: the model has no {listing(missing, 4)}: it has another head than the task.")
+    state = model.state_dict()
+    unlike = [
+        name for name, array in task.head.items() if name not in state or state[name].shape[1:] != array.shape[1:]
+    ]
+    if unlike:
+        raise TaskError(f"{path}: the model has no {listing(unlike, 4)} like the task's: it has another head.")
     for name, (module, leaf, _) in attached(model).items():
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
     for name, array in task.head.items():

@@ -1,8 +1,10 @@
 """A study of template and group counts: which bank is the smallest that rebuilds the network well enough."""
 
+import fcntl
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,16 +56,18 @@ def study(
     space = _space(families, settings.min_templates)
     combinations = len(settings.generators) * sum(len(counts) for counts in space.values())
     searched = settings.model_dump(exclude={"trials", "storage", "choose"})
-    key = [layers_hash, recipe.families, recipe.by, recipe.seed, searched]
+    makers = {"mimic": (mimic, recipe.mimic.options()), "mimic_vae": (mimic_vae, recipe.mimic_vae.options())}
+    options = {generator: makers[generator][1] for generator in settings.generators}
+    key = [layers_hash, recipe.families, recipe.by, recipe.seed, searched, options]
     name = f"tune-{digest(key)[:12]}"
     fits: dict[str, TemplateBank] = {}
 
     def fit(generator: str, groups: int, templates: int) -> TemplateBank:
         label = f"{generator}, {groups} groups, {templates} templates"
         if label not in fits:
-            make, options = (mimic, {}) if generator == "mimic" else (mimic_vae, {"epochs": settings.vae_epochs})
+            make, chosen = makers[generator]
             common = {"families": recipe.families, "by": recipe.by, "seed": recipe.seed}
-            fits[label] = make(weights, groups=groups, templates=templates, **common, **options)
+            fits[label] = make(weights, groups=groups, templates=templates, **common, **chosen)
         return fits[label]
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
@@ -78,18 +82,18 @@ def study(
             f"error {measured['relative_error']:.3g}, stored {measured['stored_share']:.1%}")  # fmt: skip
         return tuple(measured[key] for key in OBJECTIVES)
 
-    found = _open(name, settings.storage, journal, recipe.seed, exhaustive=combinations <= settings.trials)
-    for row in own:
-        if row["generator"] in settings.generators and row["templates"] in space.get(row["groups"], ()):
-            params = {key: row[key] for key in ("generator", "groups")} | {
-                f"templates_of_{row['groups']}": row["templates"]
-            }
-            found.enqueue_trial(params, skip_if_exists=True)
-    complete = found.get_trials(states=[optuna.trial.TrialState.COMPLETE])
-    missing = min(settings.trials, combinations) - len(complete)
-    if missing > 0:
-        found.optimize(objective, n_trials=missing)
-    return _choose(found, settings, own, fit)
+    with _alone(journal):
+        found = _open(name, settings.storage, journal, recipe.seed, exhaustive=combinations <= settings.trials)
+        for row in own:
+            if row["generator"] in settings.generators and row["templates"] in space.get(row["groups"], ()):
+                params = {"generator": row["generator"], "groups": row["groups"]}
+                params[f"templates_of_{row['groups']}"] = row["templates"]
+                found.enqueue_trial(params, skip_if_exists=True)
+        complete = found.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+        missing = min(settings.trials, combinations) - len(complete)
+        if missing > 0:
+            found.optimize(objective, n_trials=missing)
+        return _choose(found, settings, own, fit)
 
 
 def _space(families: grouping.Families, least: int) -> dict[int, range]:
@@ -108,7 +112,6 @@ def _open(name: str, storage: str | None, journal: Path, seed: int, exhaustive: 
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if storage is None:
-        journal.parent.mkdir(parents=True, exist_ok=True)
         mend(journal)
         storage = JournalStorage(JournalFileBackend(str(journal)))
     found = optuna.create_study(storage=storage, study_name=name, directions=["minimize"] * 2, load_if_exists=True)
@@ -122,6 +125,18 @@ def _open(name: str, storage: str | None, journal: Path, seed: int, exhaustive: 
         sampler = optuna.samplers.BruteForceSampler if exhaustive else optuna.samplers.TPESampler
         found.sampler = sampler(seed=sampler_seed)
     return found
+
+
+@contextmanager
+def _alone(journal: Path) -> Iterator[None]:
+    """Holds the study for this process.  Raises FitError while another one has it."""
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    with journal.with_name("study.running").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FitError(f"Another process runs the study {journal}: wait for it, or stop it.") from None
+        yield
 
 
 def mend(journal: Path) -> None:

@@ -26,7 +26,7 @@ def test_inspect_prints_families_sizes_and_coefficients():
     [
         (["inspect", "vit_smal_patch16_224"], "Did you mean 'vit_small_patch16_224'?"),
         (["inspect", "nowhere.pth"], "nowhere.pth does not exist"),
-        (["inspect", "vit_small_patch16_224", "--groups", 13], "has 12 layers, so 13 groups cannot be"),
+        (["inspect", "vit_small_patch16_224", "--by", "name"], "There are: index, shape"),
         (["run", "mimicc"], "Did you mean 'mimic'?"),
         (["run", "mimic", "nowhere.yaml"], "nowhere.yaml does not exist"),
         (["generate", "nowhere.zarr"], "nowhere.zarr does not exist"),

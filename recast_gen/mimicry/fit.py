@@ -1,12 +1,14 @@
 """Every group of the chosen families through one fit, into a bank."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from inspect import signature
 
 import numpy as np
 
 from .. import grouping
 from ..bank import Group, TemplateBank
-from ..errors import FitError, nearest
+from ..errors import FitError, check_count, listing, nearest
 from ..weights import Weights, dtype_of, refuse_nonfinite
 from .closed_form import closed_form
 from .factorization import Factorization, regauge
@@ -35,15 +37,11 @@ def mimic(
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
     """
     if solver == "closed_form":
-        if options:
-            raise FitError(f"solver 'closed_form' takes no options; found {grouping.listing(options)}.")
-        fit = closed_form
+        fit = _prepared(closed_form, options)
     elif solver == "direct":
-        from functools import partial
-
         from .direct import direct
 
-        fit = partial(direct, seed=seed, **options)
+        fit = _prepared(direct, {"seed": seed, **options})
     else:
         raise FitError(f"No solver {solver!r}.{nearest(solver, SOLVERS)} There are: {', '.join(SOLVERS)}.")
     settings = {"generator": "mimic", "solver": solver, "gauge": gauge if isinstance(gauge, str) else "given"}
@@ -68,18 +66,27 @@ def mimic_vae(
     **options,
 ) -> TemplateBank:
     """The VAE template generator: a bank that can also be sampled; `options` are those of `vae.vae`."""
-    from functools import partial
-
     from .vae import vae
 
-    fit = partial(vae, epochs=epochs, beta=beta, seed=seed, variational=variational, **options)
+    fit = _prepared(vae, {"epochs": epochs, "beta": beta, "seed": seed, "variational": variational, **options})
     settings = {"generator": "mimic_vae", "variational": variational, "beta": beta}
     return _fit(weights, families, by, groups, group_size, templates, fit, settings, None, 1, on_group)
 
 
+def _prepared(fit: Callable, options: dict) -> Fit:
+    known = [name for name in signature(fit).parameters if name not in ("stack", "templates")]
+    for name in options:
+        if name not in known:
+            raise FitError(f"{fit.__name__} has no option {name!r}.{nearest(name, known)} It has: {listing(known)}.")
+    for name in ("steps", "epochs", "hidden"):
+        if name in options:
+            check_count(name, options[name], FitError)
+    return partial(fit, **options)
+
+
 def _fit(weights, families, by, groups, group_size, templates, fit, settings, change, sets, on_group) -> TemplateBank:
-    found = weights.families(by)
-    chosen = grouping.select(found, families)
+    check_count("sets", sets, FitError)
+    chosen = grouping.select(weights.families(by), families)
     plan = [(family, grouping.split(family, groups, group_size)) for family in chosen.values()]
     for family, members in plan:
         largest = max(map(len, members))
@@ -96,8 +103,8 @@ def _fit(weights, families, by, groups, group_size, templates, fit, settings, ch
     for family, members in plan:
         for index, names in enumerate(members):
             stack = weights.stack(names)
-            count = len(names) if templates == "full" else min(templates, len(names))
-            fitted = fit(stack, count)
+            kept = len(names) if templates == "full" else min(templates, len(names))
+            fitted = fit(stack, kept)
             if change is not None:
                 fitted = change(fitted)
             measured = certificate(stack, fitted, dtype_of(family.dtype).itemsize)

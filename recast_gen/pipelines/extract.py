@@ -16,7 +16,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     about = read(source).backbone
     about |= {"timm_model": asked.name, "timm_kwargs": asked.kwargs} if asked.name else {}
     about |= {"head": asked.head} if asked.head else {}
-    about["data_config"] = about.get("data_config", {}) | asked.data_config
+    about["data_config"] = about.get("data_config", {}) | asked.data_config.model_dump(exclude_none=True)
     if asked.pretrain:
         splits = data.load(asked.pretrain.data, about["data_config"], recipe.seed)
         rates = [{"params": list(source.parameters()), "lr": asked.pretrain.lr}]

@@ -5,20 +5,17 @@ from collections.abc import Callable
 from .. import store
 from ..mimicry import fit
 from ..mimicry.measures import overall
-from ..recipe import Recipe
+from ..recipe import Groups, Recipe
 from ..weights import Weights
 from .stage import Folder, main, progress
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
     weights = store.load_layers(folder.of("extract", "extract.zarr"))
-    options = recipe.mimic.model_dump(exclude={"direct"})
-    if recipe.mimic.solver == "direct":
-        options |= recipe.mimic.direct.model_dump()
-    return fit_bank(fit.mimic, weights, recipe, options, folder)
+    return fit_bank(fit.mimic, weights, recipe, recipe.mimic, folder)
 
 
-def fit_bank(make: Callable, weights: Weights, recipe: Recipe, options: dict, folder: Folder) -> dict:
+def fit_bank(make: Callable, weights: Weights, recipe: Recipe, section: Groups, folder: Folder) -> dict:
     """Fits with `make` and writes what every fit has: the bank, one row a layer, one row an epoch of each group."""
     epochs, last = [], []
 
@@ -32,7 +29,7 @@ def fit_bank(make: Callable, weights: Weights, recipe: Recipe, options: dict, fo
             last.extend(group["history"][-1:])
 
         common = {"families": recipe.families, "by": recipe.by, "seed": recipe.seed, "on_group": on_group}
-        bank = make(weights, **common, **options)
+        bank = make(weights, **common, **section.cut(), **section.options())
     written = bank.save(folder / "bank.zarr")
     layers = [
         {"layer": name, "family": group.family, "cosine": cosine, "relative_error": error}

@@ -1,5 +1,6 @@
 """What all stages share: recipe in, one folder of outputs, a plain message when something is wrong."""
 
+import argparse
 import csv
 import json
 import sys
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from ..errors import RecastError, StoreError
+from ..errors import StoreError, plainly
 from ..recipe import Recipe, load
 from ..store import atomic
 
@@ -79,7 +80,8 @@ def execute(stage: str, recipe_path: str | Path = DEFAULT) -> dict:
 
 def main(file: str) -> None:
     """The entry point of a stage's module: its own file name is the stage, the argument the recipe."""
-    try:
-        execute(Path(file).stem, *sys.argv[1:2])
-    except RecastError as error:
-        sys.exit(f"error: {error}")
+    stage = Path(file).stem
+    parser = argparse.ArgumentParser(f"python -m recast_gen.pipelines.{stage}", description=f"Runs stage {stage}.")
+    parser.add_argument("recipe", nargs="?", default=DEFAULT, help=f"a YAML file ({DEFAULT} when not given)")
+    with plainly():
+        execute(stage, parser.parse_args().recipe)

@@ -2,13 +2,16 @@
 
 from ..bank import load_bank
 from ..recipe import Recipe
+from ..store import atomic
 from ..tasks.sequence import adapt
 from .stage import Folder, main
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
     bank = load_bank(folder.of("tune", "bank.zarr"))
-    results = adapt(bank, recipe.tasks, recipe.train, recipe.seed, folder / "tasks")
+    with atomic(folder / "tasks") as out:
+        out.mkdir()
+        results = adapt(bank, recipe.tasks, recipe.train, recipe.seed, out)
     folder.write_csv("runs.csv", results.runs)
     folder.write_csv("epochs.csv", results.history)
     folder.write_csv("matrix.csv", results.matrix)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,6 +16,13 @@ from ..errors import DataError, listing, nearest
 from ..recipe import Data
 
 PARTS = ("train", "validation", "test")
+SPLIT_FOLDERS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
@@ -126,7 +134,12 @@ def _where(data: Data) -> str:
     return " ".join(filter(None, (data.source, data.name, data.path)))
 
 
-def _arrays(images: np.ndarray, labels: np.ndarray) -> _Raw:
+def _arrays(images: np.ndarray, labels: np.ndarray, where: str) -> _Raw:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise DataError(f"{where} is {images.dtype} {images.shape}; expected images as uint8 `n h w` or `n h w c`.")
+    labels = labels.reshape(-1)
+    if len(labels) != len(images):
+        raise DataError(f"{where} has {len(images)} images and {len(labels)} labels; expected one label an image.")
     return _Raw(lambda index: Image.fromarray(images[index]), np.asarray(labels, dtype=np.int64))
 
 
@@ -134,17 +147,22 @@ def _digits(data: Data) -> tuple[dict[str, _Raw], list[str]]:
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    return {"train": _arrays((found.images * (255 / 16)).astype(np.uint8), found.target)}, list(map(str, range(10)))
+    return {"train": _arrays((found.images * (255 / 16)).astype(np.uint8), found.target, "digits")}, list(
+        map(str, range(10))
+    )
 
 
 def _npz(data: Data) -> tuple[dict[str, _Raw], list[str]]:
     path = Path(data.path)
     if not path.is_file():
         raise DataError(f"{path} does not exist; expected an .npz of `x_train, y_train` (images uint8 `n h w c`).")
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as an .npz of arrays ({error}): copy or write it again.") from error
     parts = {
-        part: _arrays(arrays[f"x_{key}"], arrays[f"y_{key}"])
+        part: _arrays(arrays[f"x_{key}"], arrays[f"y_{key}"], f"{path}, x_{key}")
         for part, key in zip(PARTS, ("train", "val", "test"))
         if f"x_{key}" in arrays and f"y_{key}" in arrays
     }
@@ -159,7 +177,19 @@ def _folder(data: Data) -> tuple[dict[str, _Raw], list[str]]:
     if not root.is_dir():
         raise DataError(f"{root} does not exist; expected a folder with one subfolder of images a class.")
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    files = [(path, label) for label, name in enumerate(names) for path in sorted((root / name).rglob("*"))]
+    if names and set(names) <= SPLIT_FOLDERS.keys():
+        parts = {SPLIT_FOLDERS[name]: _one_folder(root / name) for name in names}
+        classes = {tuple(found) for _, found in parts.values()}
+        if len(classes) > 1:
+            raise DataError(f"{root}: its parts {listing(names)} have different classes; expected the same subfolders.")
+        return {part: raw for part, (raw, _) in parts.items()}, list(classes.pop())
+    raw, names = _one_folder(root)
+    return {"train": raw}, names
+
+
+def _one_folder(root: Path) -> tuple[_Raw, list[str]]:
+    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    files = [(path, label) for label, name in enumerate(names) for path in sorted((root / name).glob("*"))]
     files = [(path, label) for path, label in files if path.suffix.lower() in SUFFIXES]
     if not files:
         raise DataError(f"{root} is empty: no subfolder holds an image ({', '.join(sorted(SUFFIXES))}).")
@@ -172,7 +202,7 @@ def _folder(data: Data) -> tuple[dict[str, _Raw], list[str]]:
         except OSError as error:
             raise DataError(f"{path} is no image that can be read ({error}): remove or replace it.") from error
 
-    return {"train": _Raw(read, np.array([label for _, label in files]))}, names
+    return _Raw(read, np.array([label for _, label in files])), names
 
 
 def _torchvision(data: Data) -> tuple[dict[str, _Raw], list[str]]:

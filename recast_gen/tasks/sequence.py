@@ -37,7 +37,7 @@ class Results:
                 tests = [row["test"] for row in rows]
                 table[task][method] = {
                     "test": statistics.mean(tests),
-                    "spread": statistics.pstdev(tests),
+                    "spread": statistics.stdev(tests) if len(tests) > 1 else 0.0,
                     "coefficients": rows[0]["coefficients"],
                     "head": rows[0]["head"],
                 }
@@ -57,11 +57,10 @@ def adapt(
 
     seed: of the splits; the heads and batches take theirs from ``settings.seeds``.
     """
-    results, config = Results(), bank.backbone["data_config"]
-    base, sets = bank.base(), {}
-    for task in tasks:
-        sets[task.name] = splits = data.load(task.data, config, seed)
-        best = -1.0
+    results, base = Results(), bank.base()
+    sets = {task.name: data.load(task.data, bank.backbone["data_config"], seed) for task in tasks}
+    for index, task in enumerate(tasks):
+        splits, best = sets[task.name], -1.0
         for run_seed in settings.seeds:
             for method in METHODS:
                 torch.manual_seed(run_seed)
@@ -88,8 +87,8 @@ def adapt(
                     path = out / f"{task.name}.safetensors"
                     args = (bank.backbone["head"], splits.classes, metrics)
                     results.bytes[task.name] = save_task(path, model, bank, *args)
-        for earlier in sets:
-            load_task(out / f"{earlier}.safetensors", model, bank)
-            row = {"after": task.name, "of": earlier, "test": accuracy(model, sets[earlier].test)}
+        for earlier in tasks[: index + 1]:
+            load_task(out / f"{earlier.name}.safetensors", model, bank)
+            row = {"after": task.name, "of": earlier.name, "test": accuracy(model, sets[earlier.name].test)}
             results.matrix.append(row)
     return results
