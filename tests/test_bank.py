@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import recast_gen as rg
-from recast_gen.bank import mix, project, random_templates
 from recast_gen.errors import FitError, StoreError
+from recast_gen.templates import mix, project, random_templates
 
 SIZES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**32 - 1))  # s b t seed
 

@@ -12,7 +12,8 @@ import recast_gen
 
 ROOT = Path(recast_gen.__file__).parent
 ORDER = (
-    "errors", "recipe", "grouping", "weights", "store", "bank", "taskfile", "mimicry.factorization",
+    "errors", "recipe", "grouping", "weights", "files", "templates", "store", "bank", "taskfile",
+    "mimicry.factorization",
     "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
     "generation", "switching", "api", "tasks.data", "tasks.module", "tasks.sequence", "tuning", "report", "pipelines",
     "cli",
