@@ -1,26 +1,57 @@
 """generate: a bank and its task files -> plain timm state dicts, with numpy alone."""
 
+import argparse
+import sys
+from pathlib import Path
+
 import numpy as np
 
 from .. import generation
-from ..bank import load_bank
-from ..recipe import Recipe
-from .stage import Folder, main
+from ..bank import open_bank
+from ..errors import RecastError, RecipeError, nearest
+from ..recipe import Recipe, load
+from .stage import DEFAULT, Folder, main
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
-    bank = load_bank(folder.of("tune", "bank.zarr"))
-    base, rows, sizes = bank.base(), [], {}
+    bank = open_bank(folder.of("tune", "bank.zarr"))
+    rows, sizes = [], {}
     for task in recipe.tasks:
-        out = folder / "weights" / f"{task.name}.safetensors"
-        made = generation.write(bank, folder.of("train", "tasks") / f"{task.name}.safetensors", out)
+        file, out = (
+            folder.of("train", "tasks") / f"{task.name}.safetensors",
+            folder / "weights" / f"{task.name}.safetensors",
+        )
+        generation.write(bank, file, out)
         sizes[task.name] = out.stat().st_size
-        for name in bank.layers:
-            change = np.linalg.norm(made[name].astype(np.float64) - base[name]) / np.linalg.norm(base[name])
-            rows.append({"task": task.name, "layer": name, "relative_change": float(change)})
+        for (name, made), (_, base) in zip(generation.stream(bank, file), generation.stream(bank)):
+            if name in bank.layers:
+                change = np.linalg.norm(made.astype(np.float64) - base) / np.linalg.norm(base)
+                rows.append({"task": task.name, "layer": name, "relative_change": float(change)})
     folder.write_csv("changes.csv", rows)
     return {"bytes": sizes, "bank": bank.hash, "mean_change": sum(row["relative_change"] for row in rows) / len(rows)}
 
 
+def one(recipe_path: str | Path, task: str, out: str | Path) -> None:
+    """Writes one task of a recipe to a file of one's own; the stage's outputs stay as they are."""
+    names, folder = [found.name for found in load(recipe_path).tasks], Folder(recipe_path, "generate")
+    if task not in names:
+        raise RecipeError(f"{recipe_path} has no task {task!r}.{nearest(task, names)} There are: {', '.join(names)}.")
+    file = folder.of("train", "tasks") / f"{task}.safetensors"
+    generation.write(folder.of("tune", "bank.zarr"), file, out)
+
+
 if __name__ == "__main__":
-    main(__file__)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe", nargs="?", default=DEFAULT)
+    parser.add_argument("--task", help="generate this one alone, into --out")
+    parser.add_argument("--out", type=Path, help="the safetensors file to write")
+    asked = parser.parse_args()
+    if (asked.task is None) != (asked.out is None):
+        parser.error("--task and --out belong together")
+    if asked.task is None:
+        main(__file__)
+    else:
+        try:
+            one(asked.recipe, asked.task, asked.out)
+        except RecastError as error:
+            sys.exit(f"error: {error}")
