@@ -38,6 +38,13 @@ class Group:
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         return iter(zip(self.names, self.coefficients))
 
+    def weights(self, coefficients: Mapping[str, np.ndarray] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, weight in the original dtype) of every layer from `coefficients`, its base ones for None."""
+        templates, dtype = self.templates[...], dtype_of(self.dtype)
+        for name, base in self:
+            chosen = base if coefficients is None else coefficients[name]
+            yield name, mix(chosen, templates).astype(dtype, copy=False)
+
 
 @dataclass(frozen=True)
 class TemplateBank:
@@ -73,10 +80,7 @@ class TemplateBank:
         An opened bank holds one group's templates at a time.
         """
         for group in self.groups.values():
-            templates = group.templates[...]
-            for name, base in group:
-                chosen = base if coefficients is None else coefficients[name]
-                yield name, mix(chosen, templates).astype(dtype_of(group.dtype), copy=False)
+            yield from group.weights(coefficients)
         for name, tensor in self.rest.items():
             yield name, tensor[...]
 
@@ -90,9 +94,9 @@ class TemplateBank:
         arrays, attributes = self._pack()
         return store.fingerprint("bank", arrays, attributes)
 
-    def save(self, path: str | Path) -> str:
-        """Writes the bank to a zarr directory, atomically; returns its hash."""
-        return store.save(path, "bank", *self._pack())
+    def save(self, path: str | Path, packed: bool = False) -> str:
+        """Writes the bank to a zarr directory, or packed as one safetensors file, atomically; returns its hash."""
+        return store.save(path, "bank", *self._pack(), packed=packed)
 
     def _pack(self) -> tuple[dict[str, np.ndarray], dict]:
         arrays, described = {}, []
