@@ -53,7 +53,8 @@ def write(
     bank, task = _open(bank, task)
     about, shapes = dict(bank.backbone.get("timm_kwargs", {})), bank.shapes
     if task is not None:
-        about["num_classes"] = len(task.about["classes"])
+        if classes := task.about.get("classes"):  # without a head of its own, it has the backbone's
+            about["num_classes"] = len(classes)
         shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.head_for(bank, task).items()}
     metadata = {"format": "pt", "timm_model": bank.backbone.get("timm_model") or "", "timm_kwargs": json.dumps(about)}
     stream_tensors(out, shapes, stream(bank, task), metadata)

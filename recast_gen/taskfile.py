@@ -82,16 +82,20 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
         raise TaskError(f"{path} has task format {meta.get('format')}; expected {FORMAT}.")
     if meta.pop("sha256", None) != _checksum(meta, tensors):
         raise TaskError(f"{path} is damaged: its content does not match its checksum. Copy or train it again.")
-    if meta["bank"] != bank.hash:
-        raise TaskError(f"{path} belongs to bank {meta['bank']}, but this is bank {bank.hash}: load the bank it names.")
-    flat, sets, resolution = tensors.pop("coefficients"), int(meta["sets"]), int(meta["resolution"])
+    try:
+        found, sets, resolution = meta["bank"], int(meta["sets"]), int(meta["resolution"])
+        flat, about = tensors.pop("coefficients"), json.loads(meta["about"])
+    except (KeyError, ValueError) as error:
+        raise TaskError(f"{path} is no complete task file ({error}): write it with rg.save_task.") from error
+    if found != bank.hash:
+        raise TaskError(f"{path} belongs to bank {found}, but this is bank {bank.hash}: load the bank it names.")
     shapes = {name: (sets, resolution, len(group.templates)) for name, group in bank.layers.items()}
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
-    if len(flat) != ends[-1]:
-        raise TaskError(f"{path} holds {len(flat)} coefficients; its bank has {ends[-1]}. Train it again.")
+    if flat.shape != (ends[-1],):
+        raise TaskError(f"{path} holds {flat.size} coefficients; its bank has {ends[-1]}. Train it again.")
     pieces = np.split(flat.astype(np.float32), ends[:-1])
     coefficients = {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces)}
-    return Task(coefficients, tensors, json.loads(meta["about"]))
+    return Task(coefficients, tensors, about)
 
 
 def head_for(bank: TemplateBank, task: Task) -> dict[str, np.ndarray]:

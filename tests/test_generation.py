@@ -177,6 +177,14 @@ def test_a_bank_that_is_damaged_within_leaves_no_file_and_the_old_one_stays(vit,
     assert sorted(file.name for file in tmp_path.iterdir()) == ["bank.zarr", "out.safetensors", "task.safetensors"]
 
 
+def test_a_task_without_a_head_keeps_the_backbones_number_of_classes(vit, tmp_path):
+    model = vit()
+    bank = vit.bank(model)
+    rg.save_task(tmp_path / "task.safetensors", rg.attach(model, bank), bank, head="")
+    generation.write(bank, tmp_path / "task.safetensors", tmp_path / "out.safetensors")
+    assert sources.read(tmp_path / "out.safetensors").backbone["timm_kwargs"] == {"num_classes": 3}
+
+
 def test_a_float16_task_generates_the_models_own_dtype(vit, tmp_path):
     model, bank, task = adapt(vit, tmp_path)
     rg.save_task(tmp_path / "half.safetensors", model, rg.load_bank(bank), dtype="float16")

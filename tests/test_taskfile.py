@@ -177,3 +177,19 @@ def test_numbers_that_a_task_cannot_hold_are_refused_by_name(tmp_path, dtype, va
     with pytest.raises(TaskError, match="Did you mean 'float16'"):
         taskfile.write(tmp_path / "task.safetensors", make_task(bank), bank, "float61")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change", [{"sets": "two"}, {"about": "{"}, {"bank": None}, {"coefficients": None}, {"resolution": "9"}]
+)
+def test_a_whole_file_that_says_nonsense_is_refused_by_its_path(written, change):
+    path, bank = written
+    with safe_open(path, framework="numpy") as file:
+        meta, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    for key, value in change.items():
+        place = tensors if key == "coefficients" else meta
+        place.pop(key) if value is None else place.update({key: value})
+    meta.pop("sha256")
+    store.save_tensors(path, tensors, meta | {"sha256": taskfile._checksum(meta, tensors)})
+    with pytest.raises(TaskError, match=r"task\.safetensors"):
+        taskfile.read(path, bank)
