@@ -137,7 +137,8 @@ def _open_zarr(path: Path) -> tuple[dict[str, Stored], dict, dict]:
 
     root = zarr.open_group(path, mode="r")
     arrays, hashes = {}, {}
-    for _, array in root.arrays():
+    for folder in sorted(folder.name for folder in path.iterdir() if folder.is_dir()):
+        array = root[folder]  # root.arrays() prints asyncio's traces for a damaged one
         name, dtype, hashes[name] = (array.attrs[key] for key in ("name", "dtype", "sha256"))
         missing = array.nchunks - array.nchunks_initialized
         read = lambda row, array=array: array[row : row + 1]  # noqa: E731

@@ -89,7 +89,6 @@ def read(paths: dict, which: str) -> list:
 
 
 @pytest.mark.parametrize("which", ["bank", "packed", "task"])
-@pytest.mark.filterwarnings("ignore")  # zarr's, about folders it does not know
 def test_no_flipped_byte_gives_other_data_or_an_error_without_a_name(written, which):
     path, good, rng, refused = written[which], read(written, which), random.Random(which), 0
     everything = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]
@@ -121,7 +120,6 @@ def test_a_truncated_file_is_refused_wherever_it_is_cut(written, which):
             read(written, which)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_every_missing_file_of_a_bank_is_refused_also_when_it_is_only_streamed(written, tmp_path):
     path, out = written["bank"], tmp_path / "out.safetensors"
     for file in [file for file in path.rglob("*") if file.is_file()]:
