@@ -7,7 +7,7 @@ from importlib import import_module
 
 _HOME = {
     "families": "api", "mimic": "api", "mimic_vae": "api",
-    "TemplateBank": "bank", "load_bank": "bank", "extend": "bank",
+    "TemplateBank": "bank", "load_bank": "bank", "extend": "bank", "pack": "bank", "unpack": "bank",
     "generate": "generation", "sample": "generation",
     "attach": "reparam", "detach": "reparam", "bake": "reparam", "coefficients": "reparam", "freeze": "reparam",
     "save_task": "switching", "load_task": "switching",

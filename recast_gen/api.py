@@ -13,21 +13,32 @@ def families(source: Any, by: str = "index") -> grouping.Families:
     return sources.read(source).families(by)
 
 
-def mimic(source: Any, families: Iterable[str] | None = None, groups: int | None = None, **settings) -> TemplateBank:
+def mimic(
+    source: Any,
+    families: Iterable[str] | None = None,
+    groups: int | None = None,
+    timm_kwargs: dict | None = None,
+    **settings,
+) -> TemplateBank:
     """Neural Mimicry: a bank that rebuilds the chosen families of a source.
 
     source: a model, a mapping of names to tensors, or the path of a store or checkpoint.  families: globs; every
     shareable family when not given.  groups: how many a family is cut into (one when not given).
+    timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
     settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``.
     """
-    return fit.mimic(sources.read(source), families=families, groups=groups, **settings)
+    return fit.mimic(sources.read(source, timm_kwargs), families=families, groups=groups, **settings)
 
 
 def mimic_vae(
-    source: Any, families: Iterable[str] | None = None, groups: int | None = None, **settings
+    source: Any,
+    families: Iterable[str] | None = None,
+    groups: int | None = None,
+    timm_kwargs: dict | None = None,
+    **settings,
 ) -> TemplateBank:
     """The VAE template generator: like `mimic`, and the bank can be sampled.
 
     settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", epochs=60, beta=1.0, seed=0``.
     """
-    return fit.mimic_vae(sources.read(source), families=families, groups=groups, **settings)
+    return fit.mimic_vae(sources.read(source, timm_kwargs), families=families, groups=groups, **settings)

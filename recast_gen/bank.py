@@ -1,76 +1,60 @@
 """TemplateBank: frozen templates, the coefficients that rebuild the original, and the rest of the backbone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from . import store
-from .errors import FitError, nearest
+from .errors import FitError, check_count, nearest
+from .templates import Lazy, mix, random_templates
 from .weights import Weights, digest, dtype_of
 
-
-def mix(coefficients, templates):
-    """Weight ``o ...`` of one layer from coefficients ``s b t`` and templates ``t o ...``.
-
-    Output block b (of b equal blocks along o) is ``mean_s sum_t c[s, b, t] * T[t, block b]``: RECAST eq. 2
-    (Tasnim & Plummer, ICLR 2025, https://arxiv.org/abs/2411.16870), with blocks added here.  Takes numpy and torch.
-    """
-    _, blocks, count = coefficients.shape
-    pieces = templates.reshape(count, blocks, -1).swapaxes(0, 1)  # b t n
-    return (coefficients.mean(0)[:, None, :] @ pieces).reshape(templates.shape[1:])
-
-
-def project(weight: np.ndarray, templates: np.ndarray, resolution: int = 1) -> np.ndarray:
-    """Coefficients ``1 b t`` (float32) whose `mix` is nearest to weight ``o ...`` in least squares."""
-    pieces = templates.astype(np.float64).reshape(len(templates), resolution, -1).swapaxes(0, 1)  # b t n
-    target = weight.astype(np.float64).reshape(resolution, -1, 1)
-    gram = pieces @ pieces.swapaxes(1, 2)
-    solved = np.linalg.pinv(gram, hermitian=True) @ (pieces @ target)
-    return solved[None, :, :, 0].astype(np.float32)
+ROW = 2**18  # numbers in a row of what lies flat in a bank: what is read and verified at once
 
 
 @dataclass(frozen=True)
 class Group:
     """Consecutive layers of one family and the templates they share.
 
-    names: tensor names in depth order.  templates: ``t o ...`` float32.  coefficients: ``l s b t`` float32, b = 1.
-    dtype: of the original tensors.  certificate: how good the fit is.  random: how many of the last templates come
-    from `seed`.  posterior: ``2 l t`` mean and standard deviation of the VAE's coefficients, or None.
+    names: tensor names in depth order.  templates: ``t o ...`` float32, `Lazy` in an opened bank.
+    coefficients: ``l s b t`` float32, b = 1.  dtype: of the original tensors.  certificate: how good the fit is.
+    random: how many of the last templates come from `seed`.  posterior: ``2 l t`` mean and standard deviation of the
+    VAE's coefficients, or None.
     """
 
     family: str
     names: tuple[str, ...]
-    templates: np.ndarray
-    coefficients: np.ndarray
+    templates: np.ndarray = field(repr=False)
+    coefficients: np.ndarray = field(repr=False)
     dtype: str
-    certificate: dict
+    certificate: dict = field(repr=False)
     random: int = 0
     seed: int = 0
-    posterior: np.ndarray | None = None
+    posterior: np.ndarray | None = field(default=None, repr=False)
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         return iter(zip(self.names, self.coefficients))
 
-
-def random_templates(shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
-    """Templates of random signs times `scale` (float32), the same bits on every machine.
-
-    A bit generator's raw stream is fixed by numpy's policy (NEP 19), that of its normal variates is not.
-    """
-    size = int(np.prod(shape))
-    bits = np.unpackbits(np.random.PCG64(seed).random_raw(-(-size // 64)).astype("<u8").view(np.uint8), count=size)
-    return (np.float32(scale) * (2 * bits.astype(np.float32) - 1)).reshape(shape)
+    def weights(self, coefficients: Mapping[str, np.ndarray] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, weight in the original dtype) of every layer from `coefficients`, its base ones for None."""
+        templates, dtype = self.templates[...], dtype_of(self.dtype)
+        for name, base in self:
+            chosen = base if coefficients is None else coefficients[name]
+            yield name, mix(chosen, templates).astype(dtype, copy=False)
 
 
 @dataclass(frozen=True)
 class TemplateBank:
-    """Groups by (family, index), every other tensor of the backbone, and what the backbone is."""
+    """Groups by (family, index), every other tensor of the backbone, and what the backbone is.
+
+    From `open_bank`, templates and rest are `Lazy`: take the numbers of either kind with ``[...]``.
+    """
 
     groups: dict[tuple[str, int], Group]
-    rest: dict[str, np.ndarray]
+    rest: dict[str, np.ndarray] = field(repr=False)
     backbone: dict = field(default_factory=dict)
     fit: dict = field(default_factory=dict)
 
@@ -84,14 +68,25 @@ class TemplateBank:
         """The group of every tensor that the bank generates, in the bank's order."""
         return {name: group for group in self.groups.values() for name in group.names}
 
+    @property
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> (shape, dtype name) of every tensor of the backbone, in the order of `stream`."""
+        made = {name: (tuple(group.templates.shape[1:]), group.dtype) for name, group in self.layers.items()}
+        return made | {name: (tuple(tensor.shape), tensor.dtype.name) for name, tensor in self.rest.items()}
+
+    def stream(self, coefficients: Mapping[str, np.ndarray] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """Every tensor of the backbone in its own dtype, one at a time, the base's for no `coefficients`.
+
+        An opened bank holds one group's templates at a time.
+        """
+        for group in self.groups.values():
+            yield from group.weights(coefficients)
+        for name, tensor in self.rest.items():
+            yield name, tensor[...].copy()  # the caller's own
+
     def base(self) -> Weights:
         """The backbone as the bank rebuilds it: every tensor, in its own dtype."""
-        rebuilt = {
-            name: mix(c, group.templates).astype(dtype_of(group.dtype))
-            for group in self.groups.values()
-            for name, c in group
-        }
-        return Weights(rebuilt | self.rest, self.backbone)
+        return Weights(dict(self.stream()), self.backbone)
 
     @cached_property
     def hash(self) -> str:
@@ -99,9 +94,9 @@ class TemplateBank:
         arrays, attributes = self._pack()
         return store.fingerprint("bank", arrays, attributes)
 
-    def save(self, path: str | Path) -> str:
-        """Writes the bank to a zarr directory, atomically; returns its hash."""
-        return store.save(path, "bank", *self._pack())
+    def save(self, path: str | Path, packed: bool = False) -> str:
+        """Writes the bank to a zarr directory, or packed as one safetensors file, atomically; returns its hash."""
+        return store.save(path, "bank", *self._pack(), packed=packed)
 
     def _pack(self) -> tuple[dict[str, np.ndarray], dict]:
         arrays, described = {}, []
@@ -130,50 +125,91 @@ class TemplateBank:
 
 
 def _flat(arrays) -> np.ndarray:
-    return np.concatenate([array.reshape(-1) for array in arrays])[None]
+    """All numbers as rows ``r n`` of about ROW numbers, zeros after the last."""
+    flat = np.concatenate([array.reshape(-1) for array in arrays])
+    rows = max(1, -(-len(flat) // ROW))
+    return np.pad(flat, (0, -len(flat) % rows)).reshape(rows, -1)
 
 
-def _take(flat: np.ndarray, shapes) -> Iterator[np.ndarray]:
-    start = 0
-    for shape in shapes:
-        stop = start + int(np.prod(shape))
-        yield flat[0, start:stop].reshape(shape)
-        start = stop
+def _slices(stored: store.Stored, shapes: Mapping) -> dict:
+    """Key -> `Lazy` array of each of `shapes`, which lie one after the other in rows ``r n``; the last row is kept."""
+    row = lru_cache(maxsize=1)(stored.__getitem__)
+    length, start, found = stored.shape[1], 0, {}
+    for key, shape in shapes.items():
+        stop = start + int(np.prod(shape, dtype=np.int64))
+
+        def read(start=start, stop=stop, shape=tuple(shape)):
+            first = min(start // length, len(stored) - 1)
+            rows = [row(index) for index in range(first, max(first + 1, -(-stop // length)))]
+            flat = rows[0] if len(rows) == 1 else np.concatenate(rows)
+            return flat[start - first * length : stop - first * length].reshape(shape)
+
+        found[key], start = Lazy(shape, stored.dtype.name, read), stop
+    return found
 
 
-def load_bank(path: str | Path) -> TemplateBank:
-    """Reads and verifies a bank.  Raises StoreError when it is missing, foreign or damaged."""
+def open_bank(path: str | Path) -> TemplateBank:
+    """A bank whose templates and rest stay on disk, a zarr directory or packed, until they are used.
+
+    Raises StoreError when it is missing, foreign or damaged; damaged numbers are found when they are read.
+    """
     arrays, about, found = store.load(path, "bank")
-    described = about["groups"]
-    coefficients = _take(arrays["coefficients"][...], [entry["coefficients"] for entry in described])
-    posteriors = [entry for entry in described if entry["posterior"]]
-    posterior = _take(
-        arrays["posterior"][...] if posteriors else np.empty((1, 0)),
-        [(2, entry["coefficients"][0], entry["coefficients"][3]) for entry in posteriors],
-    )
-    groups, templates, start = {}, {}, {}
-    for entry, base in zip(described, coefficients):
-        family = entry["family"]
-        if family not in templates:
-            templates[family], start[family] = arrays[f"templates.{family}"][...], [0]
-        stored = base.shape[3] - entry["random"]
-        own = templates[family][sum(start[family]) : sum(start[family]) + stored]
-        if entry["random"]:
-            drawn = random_templates((entry["random"], *own.shape[1:]), entry["scale"], entry["seed"])
-            own = np.concatenate([own, drawn])
-        groups[family, len(start[family]) - 1] = Group(
-            family, tuple(entry["names"]), own, base, entry["dtype"], entry["certificate"], entry["random"],
-            entry["seed"], next(posterior) if entry["posterior"] else None,
+    described, groups, stored = about["groups"], {}, {}
+    coefficients = _slices(arrays["coefficients"], {i: entry["coefficients"] for i, entry in enumerate(described)})
+    shapes = {
+        i: (2, entry["coefficients"][0], entry["coefficients"][3])
+        for i, entry in enumerate(described) if entry["posterior"]
+    }  # fmt: skip
+    posterior = _slices(arrays["posterior"], shapes) if shapes else {}
+    for index, entry in enumerate(described):
+        family, base = entry["family"], coefficients[index][...]
+        start = stored.setdefault(family, [0])
+        stop = start[-1] + base.shape[3] - entry["random"]
+        groups[family, len(start) - 1] = Group(
+            family, tuple(entry["names"]), _templates(arrays[f"templates.{family}"], start[-1], stop, entry), base,
+            entry["dtype"], entry["certificate"], entry["random"], entry["seed"],
+            posterior[index][...] if index in posterior else None,
         )  # fmt: skip
-        start[family].append(stored)
+        start.append(stop)
     rest = {}
     for dtype in {dtype for _, dtype, _ in about["rest"]}:
-        mine = [(name, shape) for name, of, shape in about["rest"] if of == dtype]
-        rest |= zip([name for name, _ in mine], _take(arrays[f"rest.{dtype}"][...], [shape for _, shape in mine]))
+        rest |= _slices(arrays[f"rest.{dtype}"], {name: shape for name, of, shape in about["rest"] if of == dtype})
     rest = {name: rest[name] for name, _, _ in about["rest"]}
     bank = TemplateBank(groups, rest, about["backbone"], about["fit"])
     bank.__dict__["hash"] = found  # what was verified need not be computed again
     return bank
+
+
+def _templates(stored: store.Stored, start: int, stop: int, entry: dict) -> Lazy:
+    count, layer = entry["random"], stored.shape[1:]
+
+    def read():
+        own = stored[start:stop]
+        return np.concatenate([own, random_templates((count, *layer), entry["scale"], entry["seed"])]) if count else own
+
+    return Lazy((stop - start + count, *layer), stored.dtype.name, read)
+
+
+def load_bank(path: str | Path) -> TemplateBank:
+    """Reads and verifies all of a bank, a zarr directory or packed.
+
+    Raises StoreError when it is missing, foreign or damaged.
+    """
+    bank = open_bank(path)
+    groups = {key: replace(group, templates=group.templates[...]) for key, group in bank.groups.items()}
+    loaded = replace(bank, groups=groups, rest={name: tensor[...] for name, tensor in bank.rest.items()})
+    loaded.__dict__["hash"] = bank.hash
+    return loaded
+
+
+def pack(bank: str | Path, file: str | Path) -> str:
+    """Writes a bank's directory as one safetensors file, nothing lost; returns the hash, which stays the same."""
+    return store.copy(bank, file, "bank", packed=True)
+
+
+def unpack(file: str | Path, bank: str | Path) -> str:
+    """Writes a packed bank as a zarr directory again, nothing lost; returns the hash, which stays the same."""
+    return store.copy(file, bank, "bank", packed=False)
 
 
 def extend(bank: TemplateBank, templates: int, source: str = "random", seed: int = 0) -> TemplateBank:
@@ -184,8 +220,7 @@ def extend(bank: TemplateBank, templates: int, source: str = "random", seed: int
     """
     if source != "random":
         raise FitError(f"No template source {source!r}.{nearest(source, ['random'])} There is: random.")
-    if templates < 1:
-        raise FitError(f"{templates} more templates cannot be: give 1 or more.")
+    check_count("templates", templates, FitError)
     groups = {}
     for index, (key, group) in enumerate(bank.groups.items()):
         if group.random:
@@ -195,10 +230,13 @@ def extend(bank: TemplateBank, templates: int, source: str = "random", seed: int
         drawn = random_templates((templates, *group.templates.shape[1:]), np.float32(scale), own_seed)
         layers, sets, blocks, _ = group.coefficients.shape
         zeros = np.zeros((layers, sets, blocks, templates), np.float32)
+        posterior = group.posterior
+        if posterior is not None:  # the new ones are certain to be 0
+            posterior = np.concatenate([posterior, np.zeros((2, layers, templates), np.float32)], axis=2)
         count = len(group.templates) + templates
         certificate = group.certificate | {"templates": count, "coefficients": layers * sets * count}
         groups[key] = replace(
             group, certificate=certificate, templates=np.concatenate([group.templates, drawn]), random=templates,
-            seed=own_seed, coefficients=np.concatenate([group.coefficients, zeros], axis=3), posterior=None,
+            seed=own_seed, coefficients=np.concatenate([group.coefficients, zeros], axis=3), posterior=posterior,
         )  # fmt: skip
     return TemplateBank(groups, bank.rest, bank.backbone, bank.fit | {"extended": {"random": templates, "seed": seed}})

@@ -18,7 +18,7 @@ WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put 
 FOLDER = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-class Lazy(Mapping[str, np.ndarray]):
+class LazyTensors(Mapping[str, np.ndarray]):
     """Arrays by name, each read when it is asked for and not kept."""
 
     def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]):
@@ -62,7 +62,7 @@ def _unwrapped(weights: Weights) -> Weights:
         if weights and all(name.startswith(prefix) for name in weights):
             readers = {name.removeprefix(prefix): partial(weights.__getitem__, name) for name in weights}
             shapes = {name.removeprefix(prefix): shape for name, shape in weights.shapes.items()}
-            return _unwrapped(Weights(Lazy(readers), weights.backbone, shapes))
+            return _unwrapped(Weights(LazyTensors(readers), weights.backbone, shapes))
     return weights
 
 
@@ -81,7 +81,7 @@ def _safetensors(path: Path) -> Weights:
             kind = part.get_dtype()
             dtype = names.get(kind) or kind.replace("U", "uint").replace("I", "int")
             shapes[name] = (tuple(part.get_shape()), dtype)
-    return Weights(Lazy({name: partial(tensor, name) for name in shapes}), _described(meta), shapes)
+    return Weights(LazyTensors({name: partial(tensor, name) for name in shapes}), _described(meta), shapes)
 
 
 def _described(meta: Mapping[str, str]) -> dict:
@@ -108,12 +108,12 @@ def _sharded(path: Path) -> Weights:
     if absent:
         raise SourceError(f"{path}: {listing(absent)} are not in the shards that it names. Copy the checkpoint afresh.")
     readers = {name: partial(shards[file].__getitem__, name) for name, file in placed.items()}
-    return Weights(Lazy(readers), {}, {name: shards[file].shapes[name] for name, file in placed.items()})
+    return Weights(LazyTensors(readers), {}, {name: shards[file].shapes[name] for name, file in placed.items()})
 
 
 def _npz(path: Path) -> Weights:
     file = np.load(path, allow_pickle=False)
-    return Weights(Lazy({name: partial(file.__getitem__, name) for name in file.files}))
+    return Weights(LazyTensors({name: partial(file.__getitem__, name) for name in file.files}))
 
 
 def _torch(path: Path) -> Weights:
@@ -140,4 +140,4 @@ def _torch(path: Path) -> Weights:
         name: (tuple(tensor.shape), str(tensor.dtype)[6:]) for name, tensor in found.items() if hasattr(tensor, "shape")
     }
     readers = {name: partial(to_numpy, name, tensor) for name, tensor in found.items()}
-    return Weights(Lazy(readers), {}, shapes if len(shapes) == len(readers) else None)
+    return Weights(LazyTensors(readers), {}, shapes if len(shapes) == len(readers) else None)

@@ -112,12 +112,36 @@ def compare(
 
 @app.command()
 def generate(
-    bank: Annotated[Path, typer.Argument(help="A bank.zarr.")],
+    bank: Annotated[Path, typer.Argument(help="A bank.zarr, or a packed bank.")],
     task: Annotated[Path | None, typer.Argument(help="A task file; the backbone itself when not given.")] = None,
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("generated.safetensors"),
 ) -> None:
-    """Writes a task's complete weights, on the CPU, with numpy alone."""
+    """Writes a task's complete weights, on the CPU, with numpy alone, layer by layer."""
+    from math import prod
+
     from .generation import write
 
     made = write(bank, task, out)
-    print(f"{out}: {len(made)} tensors, {sum(tensor.size for tensor in made.values()):,} numbers")
+    print(f"{out}: {len(made)} tensors, {sum(prod(shape) for shape, _ in made.values()):,} numbers")
+
+
+@app.command()
+def pack(
+    bank: Annotated[Path, typer.Argument(help="A bank.zarr.")],
+    file: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+) -> None:
+    """Writes a bank as one file, nothing lost; every command reads it as it reads the directory."""
+    from .bank import pack
+
+    print(f"{file}: bank {pack(bank, file)}")
+
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(help="A packed bank.")],
+    bank: Annotated[Path, typer.Argument(help="The bank.zarr to write.")],
+) -> None:
+    """Writes a packed bank as a directory again, nothing lost."""
+    from .bank import unpack
+
+    print(f"{bank}: bank {unpack(file, bank)}")

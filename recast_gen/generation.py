@@ -1,52 +1,70 @@
 """Bank + task -> weights, on a CPU with numpy alone."""
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from . import taskfile
-from .bank import TemplateBank, load_bank, mix
+from .bank import TemplateBank, open_bank
 from .errors import FitError
-from .store import save_tensors
-from .weights import dtype_of
+from .files import stream_tensors
 
 
-def _bank(bank: TemplateBank | str | Path) -> TemplateBank:
-    return bank if isinstance(bank, TemplateBank) else load_bank(bank)
+def _open(bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None):
+    bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    if isinstance(task, Mapping):
+        task = taskfile.Task(task, {})
+    if not (task is None or isinstance(task, taskfile.Task)):
+        task = taskfile.read(task, bank)
+    return bank, task
+
+
+def stream(
+    bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, array) of every tensor of `generate`, one at a time, with one group of templates in memory.
+
+    Raises StoreError and TaskError for files that do not belong together, and for a damaged array before its turn.
+    """
+    bank, task = _open(bank, task)
+    if task is None:
+        yield from bank.stream()
+        return
+    head = taskfile.head_for(bank, task)
+    for name, tensor in bank.stream(task.coefficients):
+        yield name, head.get(name, tensor)
 
 
 def generate(bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None) -> dict[str, np.ndarray]:
     """The complete state dict of a task (of the backbone itself for None): name -> array in the original dtype.
 
+    task: a task file, or coefficients by tensor name, as `sample` draws them, for the backbone's own head.
     Raises StoreError and TaskError for files that are damaged or do not belong together.
     """
-    bank = _bank(bank)
-    if task is None:
-        return dict(bank.base())
-    if not isinstance(task, taskfile.Task):
-        task = taskfile.read(task, bank)
-    made = {
-        name: mix(task.coefficients[name], group.templates).astype(dtype_of(group.dtype))
-        for name, group in bank.layers.items()
-    }
-    return taskfile.merge_head(made | bank.rest, task)
+    return dict(stream(bank, task))
 
 
-def write(bank: TemplateBank | str | Path, task: str | Path | None, out: str | Path) -> dict[str, np.ndarray]:
-    """Generates into one safetensors file, atomically, and returns what was written.
+def write(
+    bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None, out: str | Path
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Generates into one safetensors file, layer by layer and atomically; returns (shape, dtype name) by name.
 
-    Its metadata names the architecture (``timm_model``, ``timm_kwargs``), ``num_classes`` of the task included.
+    Its metadata names the architecture where the bank knows it (``timm_model``, ``timm_kwargs``), ``num_classes`` of
+    the task included.
     """
-    bank = _bank(bank)
-    about = dict(bank.backbone.get("timm_kwargs", {}))
+    bank, task = _open(bank, task)
+    about, shapes = dict(bank.backbone.get("timm_kwargs", {})), bank.shapes
     if task is not None:
-        task = taskfile.read(task, bank)
-        about["num_classes"] = len(task.about["classes"])
-    tensors = generate(bank, task)
-    metadata = {"format": "pt", "timm_model": bank.backbone.get("timm_model") or "", "timm_kwargs": json.dumps(about)}
-    save_tensors(out, tensors, metadata)
-    return tensors
+        if classes := task.about.get("classes"):  # without a head of its own, it has the backbone's
+            about["num_classes"] = len(classes)
+        shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.head_for(bank, task).items()}
+    metadata = {"format": "pt"}
+    if model := bank.backbone.get("timm_model"):
+        metadata |= {"timm_model": model, "timm_kwargs": json.dumps(about)}
+    stream_tensors(out, shapes, stream(bank, task), metadata)
+    return shapes
 
 
 def sample(
@@ -56,7 +74,7 @@ def sample(
 
     temperature: factor on the posterior's standard deviation; 0 gives its mean.  Raises FitError where there is none.
     """
-    bank = _bank(bank)
+    bank, _ = _open(bank)
     if temperature < 0 or n < 1:
         raise FitError(f"n={n}, temperature={temperature}: give n of 1 or more and a temperature of 0 or more.")
     for key, group in bank.groups.items():

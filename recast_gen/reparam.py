@@ -4,8 +4,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from .bank import TemplateBank, mix, project
+from .bank import TemplateBank
 from .errors import AttachError, check_count, nearest
+from .templates import mix, project
 
 TOLERANCE = 5e-3  # relative; bfloat16 rounds a weight by up to 4e-3
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def read(source: Any) -> Weights:
+def read(source: Any, timm_kwargs: dict | None = None) -> Weights:
     """The weights of a source: a model, a mapping of names to tensors, or the path of a store or checkpoint.
 
+    timm_kwargs: what a timm model was made with, where that is more than its name and class count.
     Raises SourceError for anything else and for files that cannot be read; nothing is ever unpickled.
     """
     if isinstance(source, Weights):
@@ -33,13 +34,13 @@ def read(source: Any) -> Weights:
         if any(".parametrizations." in name for name in source.state_dict()):
             raise SourceError("A bank is attached to this model: call rg.detach(model) or rg.bake(model) first.")
         tensors = {name: to_numpy(name, tensor) for name, tensor in source.state_dict().items()}
-        return Weights(tensors, describe(source))
+        return Weights(tensors, describe(source, timm_kwargs))
     raise SourceError(
         f"{type(source).__name__} is no source of weights: give a model, a path, or a mapping of tensors."
     )
 
 
-def describe(model: "nn.Module") -> dict:
+def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
     """What timm knows of a model, as JSON: how it wants its images, its head and, where they suffice to make it
     again, its name and kwargs."""
     config = getattr(model, "pretrained_cfg", None) or {}
@@ -50,6 +51,7 @@ def describe(model: "nn.Module") -> dict:
     if isinstance(config.get("classifier"), str):  # distilled models have two heads, which no task file holds
         about["head"] = config["classifier"]
     kwargs = {"num_classes": model.num_classes} if hasattr(model, "num_classes") else {}
+    kwargs |= timm_kwargs or {}
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if {name: shape for name, (shape, _) in shapes(config["architecture"], kwargs).items()} == own:
         about |= {"timm_model": config["architecture"], "timm_kwargs": kwargs}

@@ -1,80 +1,62 @@
-"""Stacks and attributes <-> a checksummed zarr v3 directory, written whole or not at all."""
+"""Stacks and attributes <-> a checksummed zarr v3 directory or one packed file, written whole or not at all."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors import safe_open
 
 from .errors import StoreError
+from .files import atomic, recover, save_tensors
 from .weights import Weights, digest, dtype_of, refuse_nonfinite
 
-FORMAT = 1
+FORMAT = 2
 SHARD_BYTES = 64 * 2**20
-
-
-@contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """A sibling of `path` to write to; it replaces `path` when the block ends well and is removed when it does not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    stale = path.with_name(f".{path.name}.{os.getpid()}.old")
-    try:
-        yield fresh
-        if fresh.is_dir() and path.is_dir():  # a directory cannot be renamed over another
-            path.rename(stale)
-        fresh.rename(path)
-    except BaseException:
-        if stale.exists():
-            stale.rename(path)
-        raise
-    finally:
-        for leftover in (fresh, stale):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-
-
-def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> int:
-    """Writes a safetensors file, atomically and byte-identically for the same content; returns its size in bytes."""
-    with atomic(path) as fresh:
-        fresh.touch()
-        mode = fresh.stat().st_mode  # the user's own, which the library would narrow
-        save_file({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, fresh, dict(metadata))
-        fresh.chmod(mode)
-        with open(fresh, "r+b") as file:  # the library writes metadata in random order; sorted, it has the same length
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size))
-            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-            file.seek(8)
-            file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
-        return fresh.stat().st_size
+REMEDY = "Write it again: `dvc repro --force` of its stage, or copy it afresh."
 
 
 def fingerprint(kind: str, arrays: Mapping[str, np.ndarray], attributes: Mapping) -> str:
     """The content hash that a store of these arrays and attributes carries."""
-    return _root_hash(kind, {name: digest(array) for name, array in arrays.items()}, attributes)
+    return _root_hash(kind, {name: _row_hashes(array) for name, array in arrays.items()}, attributes)
 
 
-def _root_hash(kind: str, hashes: Mapping[str, str], attributes: Mapping) -> str:
+def _root_hash(kind: str, hashes: Mapping[str, list[str]], attributes: Mapping) -> str:
     return digest([FORMAT, kind, dict(hashes), dict(attributes)])
 
 
-def save(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray], attributes: Mapping) -> str:
-    """Writes stacks ``l ...`` (one chunk a layer) and JSON attributes; returns the content hash.
+def _row_hashes(stack: np.ndarray) -> list[str]:
+    return [digest(stack[row : row + 1]) for row in range(len(stack))]
 
+
+def save(
+    path: str | Path, kind: str, arrays: Mapping[str, np.ndarray], attributes: Mapping, packed: bool = False
+) -> str:
+    """Writes stacks ``l ...``, each row with its hash, and JSON attributes; returns the content hash.
+
+    packed: one safetensors file and not a zarr directory.
     Two writes of the same data are byte-identical; `path` holds the old state until the new one is complete.
     """
+    path = Path(path)
+    if not packed and path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").exists():
+        raise StoreError(f"{path} is a folder of something else: remove it, or write to another path.")
+    attributes = json.loads(json.dumps(attributes, sort_keys=True))
+    hashes = {name: _row_hashes(array) for name, array in arrays.items()}
+    root_hash = _root_hash(kind, hashes, attributes)
+    about = {"content": attributes, "format": FORMAT, "hash": root_hash, "kind": kind}
+    if packed:
+        about["sha256"] = hashes
+        save_tensors(path, arrays, {"recast": json.dumps(about, sort_keys=True, separators=(",", ":"))})
+    else:
+        _save_zarr(path, arrays, hashes, about)
+    return root_hash
+
+
+def _save_zarr(path: str | Path, arrays: Mapping[str, np.ndarray], hashes: Mapping, about: Mapping) -> None:
     import zarr
     from zarr.codecs import Crc32cCodec
 
-    attributes = json.loads(json.dumps(attributes, sort_keys=True))
-    hashes = {name: digest(array) for name, array in arrays.items()}
-    root_hash = _root_hash(kind, hashes, attributes)
     with atomic(path) as fresh:
         root = zarr.create_group(fresh)
         for name, array in arrays.items():
@@ -93,48 +75,53 @@ def save(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray], attribut
                 attributes={"dtype": array.dtype.name, "name": name, "sha256": hashes[name]},
             )
             stored[...] = bits
-        root.attrs.update({"content": attributes, "format": FORMAT, "hash": root_hash, "kind": kind})
+        root.attrs.update(about)
         root.attrs.update({"complete": True})
-    return root_hash
 
 
 class Stored:
-    """One stack on disk: ``[...]`` reads all of it, ``[i]`` one layer; both are verified."""
+    """A stack ``l ...`` on disk: ``[...]``, ``[a:b]`` and ``[i]`` read rows; each is verified before it is returned.
 
-    def __init__(self, path: Path, array, attributes: Mapping):
-        self._path, self._array, self._hash = path, array, attributes["sha256"]
-        self.dtype, self.shape = dtype_of(attributes["dtype"]), array.shape
+    hashes: of every row.  read: row -> its numbers ``1 ...``.  missing: how many chunks are not there.
+    """
+
+    def __init__(self, name: str, shape: tuple[int, ...], dtype: str, hashes: list[str], read: Callable, missing: int):
+        self.name, self.shape, self.dtype = name, tuple(shape), dtype_of(dtype)
+        self._hashes, self._read, self._missing = hashes, read, missing
+        if len(hashes) != self.shape[0]:
+            raise ValueError(f"{name} has {self.shape[0]} rows and {len(hashes)} hashes")
 
     def __getitem__(self, key) -> np.ndarray:
+        rows = range(self.shape[0])[slice(None) if key is ... else key]
+        wanted = [rows] if isinstance(rows, int) else rows
+        values = np.empty((len(wanted), *self.shape[1:]), self.dtype)
         try:
-            if self._array.nchunks_initialized != self._array.nchunks:
-                raise ValueError(f"{self._array.nchunks - self._array.nchunks_initialized} chunks are missing")
-            values = np.asarray(self._array[key]).view(self.dtype)
-            if key is ... and digest(values) != self._hash:
-                raise ValueError("its bytes do not match their hash")
+            if self._missing:
+                raise ValueError(f"{self._missing} chunks are missing")
+            for place, row in enumerate(wanted):  # one at a time, as zarr needs three times what it reads
+                values[place : place + 1] = found = np.asarray(self._read(row)).view(self.dtype)
+                if digest(found) != self._hashes[row]:
+                    raise ValueError("its bytes do not match their hash")
         except Exception as error:
-            raise StoreError(f"{self._path}: array {self._array.basename!r} is damaged ({error}). {REMEDY}") from error
-        return values
+            raise StoreError(f"{self.name!r} is damaged ({error}). {REMEDY}") from error
+        return values[0] if isinstance(rows, int) else values
 
-
-REMEDY = "Write it again: `dvc repro --force` of its stage, or copy it afresh."
+    def __len__(self) -> int:
+        return self.shape[0]
 
 
 def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict, str]:
-    """Opens a store: (stacks by name, attributes, content hash).
+    """Opens a store, packed or not, and reads no numbers yet: (stacks by name, attributes, content hash).
 
     Raises StoreError when it is missing, of another kind or format, incomplete, or changed since it was written.
     """
-    import zarr
-
     path = Path(path)
-    if not path.is_dir():
+    if not path.exists():
+        recover(path)
+    if not path.exists():
         raise StoreError(f"{path} does not exist; expected a {kind} store. Run the stage that writes it.")
     try:
-        root = zarr.open_group(path, mode="r")
-        about = dict(root.attrs)
-        arrays = {array.attrs["name"]: Stored(path, array, array.attrs) for _, array in root.arrays()}
-        hashes = {array.attrs["name"]: array.attrs["sha256"] for _, array in root.arrays()}
+        arrays, hashes, about = (_open_zarr if path.is_dir() else _open_packed)(path)
         expected = _root_hash(kind, hashes, about.get("content", {}))
     except Exception as error:
         raise StoreError(f"{path} cannot be read as a {kind} store ({error}). {REMEDY}") from error
@@ -146,6 +133,40 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict, str]:
     if about.get("hash") != expected:
         raise StoreError(f"{path}: attributes do not match their hash. {REMEDY}")
     return arrays, about["content"], expected
+
+
+def _open_zarr(path: Path) -> tuple[dict[str, Stored], dict, dict]:
+    import zarr
+
+    root = zarr.open_group(path, mode="r")
+    arrays, hashes = {}, {}
+    for folder in sorted(folder.name for folder in path.iterdir() if folder.is_dir()):
+        array = root[folder]  # root.arrays() prints asyncio's traces for a damaged one
+        name, dtype, hashes[name] = (array.attrs[key] for key in ("name", "dtype", "sha256"))
+        missing = array.nchunks - array.nchunks_initialized
+        read = lambda row, array=array: array[row : row + 1]  # noqa: E731
+        arrays[name] = Stored(f"{path}: array {name}", array.shape, dtype, hashes[name], read, missing)
+    return arrays, hashes, dict(root.attrs)
+
+
+def _open_packed(path: Path) -> tuple[dict[str, Stored], dict, dict]:
+    file = safe_open(path, framework="numpy")  # memory-mapped, so that processes share it
+    about = json.loads(file.metadata()["recast"])
+    arrays = {}
+    for name, hashes in about["sha256"].items():
+        rows = file.get_slice(name)
+        read = lambda row, rows=rows: rows[row : row + 1]  # noqa: E731
+        dtype = rows[0:0].dtype.name
+        arrays[name] = Stored(f"{path}: array {name}", rows.get_shape(), dtype, hashes, read, 0)
+    return arrays, about["sha256"], about | {"complete": True}  # a cut file does not open
+
+
+def copy(source: str | Path, target: str | Path, kind: str, packed: bool) -> str:
+    """Writes a store anew, packed or as a directory, with the same arrays, attributes and hash, which it returns."""
+    arrays, attributes, found = load(source, kind)
+    if Path(source).resolve() == Path(target).resolve():
+        raise StoreError(f"{target} is the source itself: give another path.")
+    return save(target, kind, {name: stored[...] for name, stored in arrays.items()}, attributes, packed)
 
 
 def save_layers(path: str | Path, weights: Weights) -> str:

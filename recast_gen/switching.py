@@ -15,11 +15,11 @@ from .tensors import to_numpy, to_torch
 
 def save_task(
     path: str | Path, model: nn.Module, bank: TemplateBank, head: str = "head", classes: list[str] | None = None,
-    metrics: dict | None = None,
+    metrics: dict | None = None, dtype: str = "float32",
 ) -> int:  # fmt: skip
     """Writes the coefficients and head of `model` as a task of `bank`; returns the file's size in bytes.
 
-    classes: their names, in the order of the head's outputs; numbers when not given.
+    classes: their names, in the order of the head's outputs; numbers when not given.  dtype: or ``float16``.
     Raises TaskError when the model differs from the bank in something that a task file does not hold.
     """
     numbers = _coefficients(model, bank)
@@ -40,7 +40,7 @@ def save_task(
     about = {"classes": names, "head": head, "metrics": metrics or {}}
     if model_name := bank.backbone.get("timm_model"):
         about["backbone"] = model_name
-    return taskfile.write(path, taskfile.Task(numbers, own, about), bank)
+    return taskfile.write(path, taskfile.Task(numbers, own, about), bank, dtype)
 
 
 def _drifted(model: nn.Module, bank: TemplateBank, head) -> list[str]:

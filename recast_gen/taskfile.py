@@ -8,11 +8,12 @@ import numpy as np
 from safetensors import safe_open
 
 from .bank import TemplateBank
-from .errors import TaskError, listing
-from .store import save_tensors
+from .errors import TaskError, listing, nearest
+from .files import save_tensors
 from .weights import digest
 
 FORMAT = "1"
+DTYPES = ("float32", "float16")
 
 
 @dataclass
@@ -24,20 +25,43 @@ class Task:
     about: dict = field(default_factory=dict)
 
 
-def write(path: str | Path, task: Task, bank: TemplateBank) -> int:
+def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float32") -> int:
     """Writes a task file, atomically; returns its size in bytes.
 
-    All coefficients are one flat float32 tensor in the bank's order, so that names cost nothing.
+    All coefficients are one flat tensor in the bank's order, so that names cost nothing.
+    dtype: of the coefficients; ``float16`` halves a wider head too, and generation gives its dtype back.
+    Raises TaskError for coefficients of several shapes, and for numbers that are not finite (in `dtype`).
     """
+    if dtype not in DTYPES:
+        raise TaskError(f"No task dtype {dtype!r}.{nearest(dtype, DTYPES)} There are: {', '.join(DTYPES)}.")
     shapes = {task.coefficients[name].shape[:2] for name in bank.layers}
     (sets, resolution), *others = shapes
     if others:
         raise TaskError(f"Coefficients of several shapes (sets, resolution) {sorted(shapes)}: attach with one of them.")
-    flat = np.concatenate([task.coefficients[name].reshape(-1) for name in bank.layers]).astype(np.float32)
-    tensors = {"coefficients": flat, **task.head}
+    flat = np.concatenate([task.coefficients[name].reshape(-1) for name in bank.layers])
+    tensors = {"coefficients": _cast("coefficients", flat, dtype)}
+    tensors |= {name: _cast(name, array, dtype if dtype == "float16" else None) for name, array in task.head.items()}
     about = json.dumps(task.about, sort_keys=True, separators=(",", ":"))
-    meta = {"format": FORMAT, "bank": bank.hash, "sets": str(sets), "resolution": str(resolution), "about": about}
+    families = json.dumps(list(dict.fromkeys(family for family, _ in bank.groups)), separators=(",", ":"))
+    meta = {
+        "format": FORMAT, "bank": bank.hash, "families": families, "sets": str(sets), "resolution": str(resolution),
+        "about": about,
+    }  # fmt: skip
     return save_tensors(path, tensors, meta | {"sha256": _checksum(meta, tensors)})
+
+
+def _cast(name: str, array: np.ndarray, dtype: str | None) -> np.ndarray:
+    if np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
+        return array
+    with np.errstate(over="ignore"):  # the next lines say it by name
+        cast = array if dtype is None or array.dtype.name == "bfloat16" else array.astype(dtype)
+    if not np.isfinite(cast).all():
+        bad = cast.size - int(np.isfinite(cast).sum())
+        raise TaskError(
+            f"{name} would hold {bad} values that are NaN or infinite as {cast.dtype.name}: train the task again, or "
+            "write it as float32."
+        )
+    return cast
 
 
 def _checksum(meta: dict, tensors: dict[str, np.ndarray]) -> str:
@@ -58,22 +82,27 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
         raise TaskError(f"{path} has task format {meta.get('format')}; expected {FORMAT}.")
     if meta.pop("sha256", None) != _checksum(meta, tensors):
         raise TaskError(f"{path} is damaged: its content does not match its checksum. Copy or train it again.")
-    if meta["bank"] != bank.hash:
-        raise TaskError(f"{path} belongs to bank {meta['bank']}, but this is bank {bank.hash}: load the bank it names.")
-    flat, sets, resolution = tensors.pop("coefficients"), int(meta["sets"]), int(meta["resolution"])
-    coefficients, start = {}, 0
-    for name, group in bank.layers.items():
-        shape = (sets, resolution, len(group.templates))
-        coefficients[name] = flat[start : start + int(np.prod(shape))].reshape(shape)
-        start += int(np.prod(shape))
-    return Task(coefficients, tensors, json.loads(meta["about"]))
+    try:
+        found, sets, resolution = meta["bank"], int(meta["sets"]), int(meta["resolution"])
+        flat, about = tensors.pop("coefficients"), json.loads(meta["about"])
+    except (KeyError, ValueError) as error:
+        raise TaskError(f"{path} is no complete task file ({error}): write it with rg.save_task.") from error
+    if found != bank.hash:
+        raise TaskError(f"{path} belongs to bank {found}, but this is bank {bank.hash}: load the bank it names.")
+    shapes = {name: (sets, resolution, len(group.templates)) for name, group in bank.layers.items()}
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
+    if flat.shape != (ends[-1],):
+        raise TaskError(f"{path} holds {flat.size} coefficients; its bank has {ends[-1]}. Train it again.")
+    pieces = np.split(flat.astype(np.float32), ends[:-1])
+    coefficients = {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces)}
+    return Task(coefficients, tensors, about)
 
 
-def merge_head(tensors: dict[str, np.ndarray], task: Task) -> dict[str, np.ndarray]:
-    """`tensors` with the task's head in place of the backbone's; TaskError for a head that the backbone has not."""
-    unknown = [name for name in task.head if name not in tensors]
+def head_for(bank: TemplateBank, task: Task) -> dict[str, np.ndarray]:
+    """The task's head in the backbone's dtypes.  Raises TaskError for a head that the backbone has not."""
+    unknown = [name for name in task.head if name not in bank.rest]
     if unknown:
         raise TaskError(
             f"The task's head has {listing(unknown)}, which the backbone lacks: it has another architecture."
         )
-    return tensors | task.head
+    return {name: array.astype(bank.rest[name].dtype, copy=False) for name, array in task.head.items()}

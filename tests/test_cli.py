@@ -45,3 +45,16 @@ def test_generate_writes_the_backbone_of_a_bank(tmp_path):
     done = recast("generate", "bank.zarr", "--out", "made.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert load_file(tmp_path / "made.safetensors").keys() == model.state_dict().keys()
+
+
+def test_a_bank_is_packed_unpacked_and_generated_from_either_way(tmp_path):
+    model = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=16, depth=4, num_heads=2)
+    found = rg.mimic(model, groups=2).save(tmp_path / "bank.zarr")
+    for words in (["pack", "bank.zarr", "bank.safetensors"], ["unpack", "bank.safetensors", "again.zarr"]):
+        done = recast(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert found in done.stdout
+    assert rg.load_bank(tmp_path / "again.zarr").hash == found
+    for bank in ("bank.zarr", "bank.safetensors"):
+        assert recast("generate", bank, "--out", f"{bank}.made", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "bank.zarr.made").read_bytes() == (tmp_path / "bank.safetensors.made").read_bytes()

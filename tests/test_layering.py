@@ -12,7 +12,8 @@ import recast_gen
 
 ROOT = Path(recast_gen.__file__).parent
 ORDER = (
-    "errors", "recipe", "grouping", "weights", "tensors", "store", "checkpoints", "bank", "taskfile",
+    "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "store", "checkpoints", "bank",
+    "taskfile",
     "mimicry.factorization",
     "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
     "generation", "switching", "api", "comparison", "tasks.data", "tasks.module", "tasks.sequence", "tuning",

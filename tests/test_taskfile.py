@@ -1,11 +1,13 @@
 """A task file holds one task of one bank, and a damaged one is refused."""
 
+import json
 import random
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from recast_gen import store, taskfile
 from recast_gen.bank import Group, TemplateBank
@@ -116,4 +118,78 @@ def test_coefficients_of_several_shapes_are_refused_and_nothing_is_written(tmp_p
 def test_a_head_that_the_backbone_lacks_is_refused_by_name():
     task = taskfile.Task({}, {"classifier.weight": np.zeros((2, 4), np.float32)})
     with pytest.raises(TaskError, match=r"classifier\.weight"):
-        taskfile.merge_head({"head.weight": np.zeros((2, 4), np.float32)}, task)
+        taskfile.head_for(make_bank(1, 1), task)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_task_of_the_papers_attention_variant_is_under_a_kilobyte_without_its_head(tmp_path, dtype):
+    """ViT-S: qkv and proj of 12 blocks, groups of 2 layers and 2 templates; a head of 10 classes."""
+    groups = {}
+    for leaf in ("qkv", "proj"):
+        for index in range(6):
+            names = tuple(f"blocks.{2 * index + layer}.attn.{leaf}.weight" for layer in range(2))
+            arrays = np.ones((2, 4, 3), np.float32), np.ones((2, 1, 1, 2), np.float32)
+            family = f"blocks.*.attn.{leaf}.weight"
+            groups[family, index] = Group(family, names, *arrays, "float32", {})
+    bank = TemplateBank(groups, {"head.weight": np.zeros((10, 384), np.float32), "head.bias": np.zeros(10, np.float32)})
+    coefficients = {name: np.ones((1, 1, 2), np.float32) for name in bank.layers}
+    about = {
+        "backbone": "vit_small_patch16_224", "classes": [str(index) for index in range(10)], "head": "head",
+        "metrics": {"validation": 0.9321, "test": 0.9123},
+    }  # fmt: skip
+    task = taskfile.Task(coefficients, bank.rest, about)
+    size = taskfile.write(tmp_path / "task.safetensors", task, bank, dtype)
+    with safe_open(tmp_path / "task.safetensors", framework="numpy") as file:
+        meta = file.metadata()
+        head = sum(file.get_tensor(name).nbytes for name in file.keys() if name != "coefficients")
+        assert file.get_tensor("coefficients").shape == (48,)
+        assert {file.get_tensor(name).dtype.name for name in file.keys()} == {dtype}
+    assert size - head <= 1024
+    assert (meta["format"], meta["bank"], meta["resolution"]) == ("1", bank.hash, "1")
+    assert json.loads(meta["families"]) == ["blocks.*.attn.qkv.weight", "blocks.*.attn.proj.weight"]
+    assert json.loads(meta["about"]) == about
+
+
+def test_a_float16_task_is_half_as_large_and_rounds_its_numbers_once(tmp_path):
+    bank = make_bank(2, 2, 2)
+    task = make_task(bank, classes=50)
+    sizes = [taskfile.write(tmp_path / dtype, task, bank, dtype) for dtype in ("float32", "float16")]
+    numbers = sum(array.size for array in [*task.coefficients.values(), *task.head.values()])
+    assert 2 * numbers - 16 <= sizes[0] - sizes[1] <= 2 * numbers + 16
+    found = taskfile.read(tmp_path / "float16", bank)
+    for name, array in task.coefficients.items():
+        assert found.coefficients[name].dtype == np.float32
+        assert np.array_equal(found.coefficients[name], array.astype(np.float16))
+    head = taskfile.head_for(bank, found)["head.weight"]
+    assert head.dtype == np.float32 and np.array_equal(head, task.head["head.weight"].astype(np.float16))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float16", 1e6), ("float32", np.nan), ("float32", np.inf)])
+@pytest.mark.parametrize("where", ["coefficients", "head.weight"])
+def test_numbers_that_a_task_cannot_hold_are_refused_by_name(tmp_path, dtype, value, where):
+    bank = make_bank(2, 2)
+    task = make_task(bank)
+    (task.head if where == "head.weight" else task.coefficients)[
+        where if where == "head.weight" else "blocks.1.weight"
+    ].flat[1] = value
+    with pytest.raises(TaskError, match=f"{where} would hold 1 values"):
+        taskfile.write(tmp_path / "task.safetensors", task, bank, dtype)
+    with pytest.raises(TaskError, match="Did you mean 'float16'"):
+        taskfile.write(tmp_path / "task.safetensors", make_task(bank), bank, "float61")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change", [{"sets": "two"}, {"about": "{"}, {"bank": None}, {"coefficients": None}, {"resolution": "9"}]
+)
+def test_a_whole_file_that_says_nonsense_is_refused_by_its_path(written, change):
+    path, bank = written
+    with safe_open(path, framework="numpy") as file:
+        meta, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    for key, value in change.items():
+        place = tensors if key == "coefficients" else meta
+        place.pop(key) if value is None else place.update({key: value})
+    meta.pop("sha256")
+    store.save_tensors(path, tensors, meta | {"sha256": taskfile._checksum(meta, tensors)})
+    with pytest.raises(TaskError, match=r"task\.safetensors"):
+        taskfile.read(path, bank)

@@ -1,26 +1,52 @@
 """generate: a bank and its task files -> plain timm state dicts, with numpy alone."""
 
+from pathlib import Path
+
 import numpy as np
 
 from .. import generation
-from ..bank import load_bank
-from ..recipe import Recipe
-from .stage import Folder, main
+from ..bank import open_bank
+from ..errors import RecipeError, nearest, plainly
+from ..files import atomic
+from ..recipe import Recipe, load
+from .stage import Folder, arguments, execute
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
-    bank = load_bank(folder.of("tune", "bank.zarr"))
-    base, rows, sizes = bank.base(), [], {}
-    for task in recipe.tasks:
-        out = folder / "weights" / f"{task.name}.safetensors"
-        made = generation.write(bank, folder.of("train", "tasks") / f"{task.name}.safetensors", out)
-        sizes[task.name] = out.stat().st_size
-        for name in bank.layers:
-            change = np.linalg.norm(made[name].astype(np.float64) - base[name]) / np.linalg.norm(base[name])
-            rows.append({"task": task.name, "layer": name, "relative_change": float(change)})
+    bank, tasks = open_bank(folder.of("tune", "bank.zarr")), folder.of("train", "tasks")
+    rows, sizes = [], {}
+    with atomic(folder / "weights") as weights:
+        weights.mkdir()
+        for task in recipe.tasks:
+            file, out = tasks / f"{task.name}.safetensors", weights / f"{task.name}.safetensors"
+            generation.write(bank, file, out)
+            sizes[task.name] = out.stat().st_size
+            for (name, made), (_, base) in zip(generation.stream(bank, file), generation.stream(bank)):
+                if name in bank.layers:
+                    change = np.linalg.norm(made.astype(np.float64) - base) / np.linalg.norm(base)
+                    rows.append({"task": task.name, "layer": name, "relative_change": float(change)})
     folder.write_csv("changes.csv", rows)
     return {"bytes": sizes, "bank": bank.hash, "mean_change": sum(row["relative_change"] for row in rows) / len(rows)}
 
 
+def one(recipe_path: str | Path, task: str, out: str | Path) -> None:
+    """Writes one task of a recipe to a file of one's own; the stage's outputs stay as they are."""
+    names, folder = [found.name for found in load(recipe_path).tasks], Folder(recipe_path, "generate")
+    if task not in names:
+        raise RecipeError(f"{recipe_path} has no task {task!r}.{nearest(task, names)} There are: {', '.join(names)}.")
+    file = folder.of("train", "tasks") / f"{task}.safetensors"
+    generation.write(folder.of("tune", "bank.zarr"), file, out)
+
+
 if __name__ == "__main__":
-    main(__file__)
+    parser = arguments(__file__)
+    parser.add_argument("--task", help="generate this one alone, into --out")
+    parser.add_argument("--out", type=Path, help="the safetensors file to write")
+    asked = parser.parse_args()
+    if (asked.task is None) != (asked.out is None):
+        parser.error("--task and --out belong together")
+    with plainly():
+        if asked.task is None:
+            execute("generate", asked.recipe)
+        else:
+            one(asked.recipe, asked.task, asked.out)

@@ -78,10 +78,15 @@ def execute(stage: str, recipe_path: str | Path = DEFAULT) -> dict:
     return metrics
 
 
-def main(file: str) -> None:
-    """The entry point of a stage's module: its own file name is the stage, the argument the recipe."""
+def arguments(file: str) -> argparse.ArgumentParser:
+    """What every stage takes on its command line: the recipe."""
     stage = Path(file).stem
     parser = argparse.ArgumentParser(f"python -m recast_gen.pipelines.{stage}", description=f"Runs stage {stage}.")
     parser.add_argument("recipe", nargs="?", default=DEFAULT, help=f"a YAML file ({DEFAULT} when not given)")
+    return parser
+
+
+def main(file: str) -> None:
+    """The entry point of a stage's module: its own file name is the stage, the argument the recipe."""
     with plainly():
-        execute(stage, parser.parse_args().recipe)
+        execute(Path(file).stem, arguments(file).parse_args().recipe)

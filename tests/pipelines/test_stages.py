@@ -170,3 +170,22 @@ def test_an_unreachable_error_limit_names_the_least_error(tmp_path, monkeypatch)
     with pytest.raises(RecastError, match="raise tune.max_error"):
         execute("tune", recipe)
     assert not Path("weights_store/digits/tune/bank.zarr").exists()
+
+
+def test_generate_writes_one_task_where_it_is_asked_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = pico("digits", tmp_path)
+    for stage in STAGES[: STAGES.index("generate")]:
+        execute(stage, recipe)
+
+    def by_hand(*words) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "recast_gen.pipelines.generate", str(recipe), *words]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert by_hand("--task", "high", "--out", "mine.safetensors").returncode == 0
+    assert not (tmp_path / "weights_store/digits/generate").exists()
+    for words, says in [(["--task", "hihg", "--out", "a"], "Did you mean 'high'?"), (["--task", "high"], "--out")]:
+        done = by_hand(*words)
+        assert done.returncode and says in done.stderr and "Traceback" not in done.stderr
+    execute("generate", recipe)
+    assert filecmp.cmp("mine.safetensors", "weights_store/digits/generate/weights/high.safetensors", shallow=False)
