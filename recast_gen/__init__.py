@@ -10,7 +10,7 @@ _HOME = {
     "TemplateBank": "bank", "load_bank": "bank", "extend": "bank",
     "generate": "generation", "sample": "generation",
     "attach": "reparam", "detach": "reparam", "bake": "reparam", "coefficients": "reparam", "freeze": "reparam",
-    "save_task": "switching", "load_task": "switching",
+    "save_task": "switching", "load_task": "switching", "TaskLibrary": "library",
     "RecastError": "errors",
 }  # fmt: skip
 __all__ = list(_HOME)

@@ -9,7 +9,7 @@ from torch import nn
 from . import taskfile
 from .bank import TemplateBank
 from .errors import AttachError, TaskError, listing
-from .reparam import attached, coefficients, set_coefficients
+from .reparam import attached, coefficients, put, set_coefficients
 from .sources import to_numpy, to_torch
 
 
@@ -22,7 +22,9 @@ def save_task(
     classes: their names, in the order of the head's outputs; numbers when not given.
     Raises TaskError when the model differs from the bank in something that a task file does not hold.
     """
-    numbers = _coefficients(model, bank)
+    check_attached(model, bank)
+    found = zip(attached(model), coefficients(model))
+    numbers = {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found}
     others = {name: tensor for name, tensor in model.state_dict().items() if ".parametrizations." not in name}
     own = {name: to_numpy(name, tensor) for name, tensor in others.items() if head and name.startswith(f"{head}.")}
     if head and not own:
@@ -46,12 +48,12 @@ def save_task(
     return taskfile.write(path, taskfile.Task(numbers, own, about), bank)
 
 
-def _coefficients(model: nn.Module, bank: TemplateBank) -> dict[str, np.ndarray]:
-    found = dict(zip(attached(model), coefficients(model)))
+def check_attached(model: nn.Module, bank: TemplateBank) -> None:
+    """Raises AttachError when the model has another bank attached, or none."""
+    coefficients(model)
     hashes = {source.templates.bank for _, _, source in attached(model).values()}
     if hashes != {bank.hash}:
         raise AttachError(f"The model has another bank attached, {listing(hashes)}, not {bank.hash}: attach this one.")
-    return {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found.items()}
 
 
 def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfile.Task:
@@ -60,19 +62,23 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
     A head of another size replaces the model's.  Raises TaskError and AttachError, changing nothing.
     """
     task = taskfile.read(path, bank)
-    _coefficients(model, bank)
+    check_attached(model, bank)
     missing = [name for name in task.head if name not in model.state_dict()]
     if missing:
         raise TaskError(f"{path}: the model has no {listing(missing, 4)}: it has another head than the task.")
     for name, (module, leaf, _) in attached(model).items():
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
-    for name, array in task.head.items():
-        path_, _, leaf = name.rpartition(".")
-        module = model.get_submodule(path_)
-        old = getattr(module, leaf)
-        old.data = to_torch(array).to(old)
-        if isinstance(module, nn.Linear):
-            module.out_features = len(array)
-    if hasattr(model, "num_classes"):
-        model.num_classes = len(task.about["classes"])
+    put_head(model, {name: to_torch(array) for name, array in task.head.items()}, len(task.about["classes"]))
     return task
+
+
+def put_head(model: nn.Module, head: dict[str, torch.Tensor], classes: int) -> None:
+    """Fills the head's tensors by name, whatever their sizes were before; the model says how many classes it has."""
+    for name, tensor in head.items():
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        put(getattr(module, leaf), tensor)
+        if isinstance(module, nn.Linear):
+            module.out_features = len(tensor)
+    if hasattr(model, "num_classes"):
+        model.num_classes = classes
