@@ -14,12 +14,12 @@ ROOT = Path(recast_gen.__file__).parent
 ORDER = (
     "errors", "recipe", "grouping", "weights", "store", "bank", "taskfile", "mimicry.factorization",
     "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
-    "generation", "switching", "mixed", "library", "api", "tasks.data", "tasks.module", "tasks.sequence",
+    "generation", "switching", "mixed", "library", "card", "export", "api", "tasks.data", "tasks.module", "tasks.sequence",
     "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
     "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module"}, "optuna": {"tuning"},
-    "matplotlib": {"report"}, "typer": {"cli"}, "pydantic": {"recipe"},
+    "matplotlib": {"report"}, "typer": {"cli"}, "pydantic": {"recipe"}, "onnxruntime": {"export"},
 }  # fmt: skip
 PACKAGES = {"__init__", "mimicry", "tasks", "pipelines"}
 SHARED_STAGES = {"pipelines.stage", "pipelines.mimic"}
