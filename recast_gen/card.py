@@ -7,6 +7,7 @@ from .sources import published
 
 
 def metrics(found: dict) -> str:
+    """Numbers by name in one table cell."""
     return ", ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in found.items()
     )
@@ -20,6 +21,7 @@ def front(about: dict, library: str, tags: list[str]) -> str:
 
 
 def origin(bank: TemplateBank, about: dict) -> str:
+    """Base, its licence and who says so, and the bank's hash; `about` is `sources.published` or the user's own word."""
     licence = about.get("licence")
     stated = ", as timm states it for that name" if licence == published(bank.backbone).get("licence") else ""
     return (

@@ -118,8 +118,8 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
         text = (
             f"The task `{name}` as LoRA of rank {rank}: {written['relative_error']:.3g} of what the task adds to the\n"
             "weights is lost (relative Frobenius norm; by layer in `recast.json`). The bank rebuilds its base to\n"
-            f"{written['bank_error']:.2g}. Its head of {len(task.about['classes'])} classes is whole (`modules_to_save`):\n"
-            "make the base with that `num_classes`.\n"
+            f"{written['bank_error']:.2g}. Its head is whole (`modules_to_save`): make the base with\n"
+            f"`num_classes={len(task.about['classes'])}`.\n"
         )
         (fresh / "README.md").write_text(
             card.front(about, "peft", ["lora"]) + f"# {name}\n\n{text}\n{card.origin(bank, about)}"

@@ -6,10 +6,11 @@ from threading import RLock
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from . import mixed, sources, switching, taskfile
 from .bank import TemplateBank, load_bank, mix
-from .errors import TaskError, nearest
+from .errors import AttachError, TaskError, nearest
 from .reparam import attach, attached, set_coefficients, suspend
 
 
@@ -124,9 +125,16 @@ class TaskLibrary:
         return weights | {name: partial(own, name) for name in self._head}
 
     def _attach(self) -> None:
+        self._check()
         if self._resume:
             self._resume()
             self._resume = None
 
     def _detach(self) -> None:
+        self._check()
         self._resume = self._resume or suspend(self.model)
+
+    def _check(self) -> None:
+        module, leaf, _ = next(iter(self._places.values()))
+        if is_parametrized(module, leaf) == (self._resume is not None):
+            raise AttachError("A bank was put on or taken off this model outside its library: make a new TaskLibrary.")

@@ -28,7 +28,7 @@ class PerTask(torch.Tensor):
         return torch.Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)
 
     def __init__(self, like: torch.Tensor, make: Callable[[int], torch.Tensor], counts: list[int]):
-        self.make, self.counts = make, counts
+        self.like, self.make, self.counts = like, make, counts
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -58,7 +58,7 @@ class PerTask(torch.Tensor):
 
 
 def _of(value, task: int):
-    return value.make(task) if isinstance(value, PerTask) else value
+    return value.make(task).to(value.like) if isinstance(value, PerTask) else value
 
 
 def _padded(part: torch.Tensor, sizes: list[int]) -> torch.Tensor:

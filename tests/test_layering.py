@@ -14,8 +14,8 @@ ROOT = Path(recast_gen.__file__).parent
 ORDER = (
     "errors", "recipe", "grouping", "weights", "store", "bank", "taskfile", "mimicry.factorization",
     "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
-    "generation", "switching", "mixed", "library", "card", "export", "api", "tasks.data", "tasks.module", "tasks.sequence",
-    "tuning", "report", "pipelines", "cli",
+    "generation", "switching", "mixed", "library", "card", "export", "api", "tasks.data", "tasks.module",
+    "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
     "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module"}, "optuna": {"tuning"},

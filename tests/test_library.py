@@ -75,6 +75,20 @@ def test_every_image_of_a_batch_is_under_its_own_task(architecture, made, tmp_pa
         torch.testing.assert_close(lib(images, tasks="birds"), logits["birds"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("switched", [False, True])
+def test_the_model_may_be_moved_while_it_is_in_a_library(architecture, made, tmp_path, switched):
+    bank, logits = made
+    lib, images = rg.TaskLibrary(tmp_path, architecture(), bank), architecture.batch().double()
+    if switched:
+        lib.use("cars")
+    lib.model.double()
+    mixed = lib(images, tasks=["cars", "cars", "birds", "cars"])
+    torch.testing.assert_close(mixed[:2], logits["cars"][:2].double(), rtol=1e-3, atol=1e-4)
+    lib.use("birds")
+    torch.testing.assert_close(lib(images), logits["birds"].double(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(lib.base().state_dict(), architecture().double().state_dict(), rtol=0, atol=0)
+
+
 def test_windows_of_an_image_stay_with_its_task(tmp_path):
     def swin():
         torch.manual_seed(0)
@@ -213,6 +227,10 @@ def test_mistakes_are_refused_by_name_and_leave_the_task_as_it_was(vit, tmp_path
         assert lib.current == "birds" and torch.equal(lib(images), logits["birds"])
     with pytest.raises(AttachError, match="another bank"):
         rg.TaskLibrary(tmp_path, rg.attach(vit(), vit.bank(vit(), groups=2)), bank)
+    rg.bake(lib.model)
+    for call in (lib.base, lambda: lib.use("birds"), lambda: lib(images, tasks="birds")):
+        with pytest.raises(AttachError, match="outside its library"):
+            call()
     lib.model.train()
     with pytest.raises(TaskError, match="training mode"):
         lib(images, tasks="birds")
