@@ -10,7 +10,8 @@ _HOME = {
     "TemplateBank": "bank", "load_bank": "bank", "extend": "bank", "pack": "bank", "unpack": "bank",
     "generate": "generation", "sample": "generation",
     "attach": "reparam", "detach": "reparam", "bake": "reparam", "coefficients": "reparam", "freeze": "reparam",
-    "save_task": "switching", "load_task": "switching",
+    "save_task": "switching", "load_task": "switching", "TaskLibrary": "library",
+    "to_onnx": "export", "to_peft": "export", "to_folder": "export",
     "RecastError": "errors",
 }  # fmt: skip
 __all__ = list(_HOME)

@@ -86,9 +86,62 @@ def report(recipe: Recipe = Path("pipelines/digits.yaml")) -> None:
     print(Folder(recipe, "report") / "report.html")
 
 
+Bank = Annotated[Path, typer.Argument(help="A bank.zarr, or a packed bank.")]
+exports = typer.Typer(no_args_is_help=True, help="Writes tasks in other formats.")
+app.add_typer(exports, name="export")
+
+
+@exports.command()
+def onnx(
+    bank: Bank,
+    task: Annotated[Path, typer.Argument(help="A task file.")],
+    out: Annotated[Path, typer.Option(help="The ONNX file to write.")] = Path("model.onnx"),
+) -> None:
+    """Writes a task's complete model as ONNX and checks it in onnxruntime."""
+    from . import sources, taskfile
+    from .bank import load_bank
+    from .export import to_onnx
+    from .generation import generate
+    from .weights import Weights
+
+    loaded = load_bank(bank)
+    read = taskfile.read(task, loaded)
+    kwargs = loaded.backbone.get("timm_kwargs", {}) | {"num_classes": len(read.about["classes"])}
+    model = sources.rebuild(Weights(generate(loaded, read), loaded.backbone | {"timm_kwargs": kwargs}))
+    error = to_onnx(model, out, loaded.backbone["data_config"]["input_size"])
+    print(f"{out}: logits within {error:.2g} of torch's")
+
+
+@exports.command()
+def peft(
+    bank: Bank,
+    task: Annotated[Path, typer.Argument(help="A task file.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("adapter"),
+    rank: Annotated[int, typer.Option(help="Of every layer's LoRA.")] = 16,
+) -> None:
+    """Writes a task as a PEFT LoRA adapter, the nearest of its rank."""
+    from .export import to_peft
+
+    made = to_peft(bank, task, out, rank)
+    print(f"{out}: rank {rank} loses {made['relative_error']:.3g} of what the task adds (relative)")
+
+
+@exports.command()
+def folder(
+    bank: Bank,
+    tasks: Annotated[list[Path], typer.Argument(help="Task files.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("published"),
+    licence: Annotated[str | None, typer.Option(help="Of the base; what timm says when not given.")] = None,
+) -> None:
+    """Writes a bank, its tasks and a model card, ready to publish."""
+    from .export import to_folder
+
+    print(to_folder(bank, tasks, out, licence))
+
+
 @app.command()
 def compare(
-    bank: Annotated[Path, typer.Argument(help="A bank.zarr.")],
+    bank: Bank,
     model: Annotated[
         str, typer.Argument(help="The network it was made from: timm's name, checkpoint or extract.zarr.")
     ],
@@ -112,7 +165,7 @@ def compare(
 
 @app.command()
 def generate(
-    bank: Annotated[Path, typer.Argument(help="A bank.zarr, or a packed bank.")],
+    bank: Bank,
     task: Annotated[Path | None, typer.Argument(help="A task file; the backbone itself when not given.")] = None,
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("generated.safetensors"),
 ) -> None:

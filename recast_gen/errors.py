@@ -38,6 +38,10 @@ class TaskError(RecastError):
     """A task file does not go with the bank or model."""
 
 
+class ExportError(RecastError):
+    """A model or task has no form in another format, or lost too much in it."""
+
+
 class DataError(RecastError):
     """A dataset is missing, empty or not what the task says."""
 

@@ -1,5 +1,7 @@
 """A bank's coefficients as the parameters of an ordinary model (torch.nn.utils.parametrize)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -116,8 +118,16 @@ def _check(name: str, weight: torch.Tensor, rebuilt, group, resolution: int) -> 
 
 def set_coefficients(module: nn.Module, leaf: str, coefficients: torch.Tensor) -> None:
     """Puts coefficients ``s b t`` in place, whatever resolution and sets were there before."""
-    parameter = module.parametrizations[leaf].original
-    parameter.data = coefficients.detach().clone().to(parameter)
+    put(module.parametrizations[leaf].original, coefficients)
+
+
+def put(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    """Fills a parameter or buffer with a copy of `value`: the same memory where the shape stays, so that compiled
+    models notice nothing."""
+    if tensor.shape == value.shape:
+        tensor.data.copy_(value)
+    else:
+        tensor.data = value.detach().clone().to(tensor)
 
 
 def coefficients(model: nn.Module) -> list[nn.Parameter]:
@@ -161,3 +171,32 @@ def bake(model: nn.Module) -> nn.Module:
         parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)
         setattr(module, leaf, nn.Parameter(weight, requires_grad=source.trainable))
     return model
+
+
+def suspend(model: nn.Module) -> Callable[[], None]:
+    """`detach` for a while: the original weights come back bit for bit; the returned function puts the bank on again.
+
+    Both ways cost a few assignments a layer and touch no weight; coefficients keep their values.
+    Raises AttachError, changing nothing, where something else parametrizes the same module.
+    """
+    modules = {module: name for name, (module, _, _) in attached(model).items()}
+    for module, name in modules.items():
+        if any(len(steps) > 1 or not isinstance(steps[0], FromBank) for steps in module.parametrizations.values()):
+            raise AttachError(f"{name} or its module has parametrizations besides the bank's: remove them first.")
+    kept = [(module, type(module), module.parametrizations) for module in modules]
+    for module, cls, parametrizations in kept:
+        del module.parametrizations
+        module.__class__ = cls.__base__
+        for leaf, steps in parametrizations.items():
+            original = steps[0].original.to(steps.original)
+            module.register_parameter(leaf, nn.Parameter(original, requires_grad=steps[0].trainable))
+
+    def resume() -> None:
+        for module, cls, parametrizations in kept:
+            for leaf in parametrizations:
+                parametrizations.to(getattr(module, leaf))  # the model may have been moved since
+                delattr(module, leaf)
+            module.__class__ = cls
+            module.parametrizations = parametrizations
+
+    return resume

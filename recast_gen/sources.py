@@ -58,6 +58,20 @@ def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
     return about
 
 
+def published(backbone: dict) -> dict[str, str]:
+    """What timm knows of the origin of a backbone's weights: ``base_model`` (its id on the hub) and ``licence``.
+
+    Empty for weights that were trained here, for networks that are not timm's, and of a field that timm leaves open.
+    """
+    if not backbone.get("timm_model") or "classes" in backbone:
+        return {}
+    import timm
+
+    config = timm.get_pretrained_cfg(backbone["timm_model"])
+    found = {"base_model": config and config.hf_hub_id, "licence": config and config.license}
+    return {key: value for key, value in found.items() if value}
+
+
 def create(name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | None = None) -> "nn.Module":
     """A timm model by name, or what ``package.module:callable`` returns, with weights from timm's hub or a checkpoint.
 

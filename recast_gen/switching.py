@@ -9,7 +9,7 @@ from torch import nn
 from . import taskfile
 from .bank import TemplateBank
 from .errors import AttachError, TaskError, listing
-from .reparam import attached, coefficients, set_coefficients
+from .reparam import attached, coefficients, put, set_coefficients
 from .tensors import to_numpy, to_torch
 
 
@@ -22,7 +22,9 @@ def save_task(
     classes: their names, in the order of the head's outputs; numbers when not given.  dtype: or ``float16``.
     Raises TaskError when the model differs from the bank in something that a task file does not hold.
     """
-    numbers = _coefficients(model, bank)
+    check_attached(model, bank)
+    found = zip(attached(model), coefficients(model))
+    numbers = {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found}
     state = model.state_dict()
     own = {name: to_numpy(name, tensor) for name, tensor in state.items() if head and name.startswith(f"{head}.")}
     if head and not own:
@@ -52,12 +54,12 @@ def _drifted(model: nn.Module, bank: TemplateBank, head) -> list[str]:
     ]  # fmt: skip
 
 
-def _coefficients(model: nn.Module, bank: TemplateBank) -> dict[str, np.ndarray]:
-    found = dict(zip(attached(model), coefficients(model)))
+def check_attached(model: nn.Module, bank: TemplateBank) -> None:
+    """Raises AttachError when the model has another bank attached, or none."""
+    coefficients(model)
     hashes = {source.templates.bank for _, _, source in attached(model).values()}
     if hashes != {bank.hash}:
         raise AttachError(f"The model has another bank attached, {listing(hashes)}, not {bank.hash}: attach this one.")
-    return {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found.items()}
 
 
 def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfile.Task:
@@ -66,22 +68,32 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
     A head of another size replaces the model's.  Raises TaskError and AttachError, changing nothing.
     """
     task = taskfile.read(path, bank)
-    _coefficients(model, bank)
+    check_attached(model, bank)
+    check_head(model, task, path)
+    for name, (module, leaf, _) in attached(model).items():
+        set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
+    if task.head:
+        put_head(model, {name: to_torch(array) for name, array in task.head.items()}, len(task.about["classes"]))
+    return task
+
+
+def check_head(model: nn.Module, task: taskfile.Task, path: str | Path) -> None:
+    """Raises TaskError when the model has no head like the task's, whatever its number of classes."""
     state = model.state_dict()
     unlike = [
         name for name, array in task.head.items() if name not in state or state[name].shape[1:] != array.shape[1:]
     ]
     if unlike:
         raise TaskError(f"{path}: the model has no {listing(unlike, 4)} like the task's: it has another head.")
-    for name, (module, leaf, _) in attached(model).items():
-        set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
-    for name, array in task.head.items():
-        path_, _, leaf = name.rpartition(".")
-        module = model.get_submodule(path_)
-        old = getattr(module, leaf)
-        old.data = to_torch(array).to(old)
+
+
+def put_head(model: nn.Module, head: dict[str, torch.Tensor], classes: int) -> None:
+    """Fills the head's tensors by name, whatever their sizes were before; the model says how many classes it has."""
+    for name, tensor in head.items():
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        put(getattr(module, leaf), tensor)
         if isinstance(module, nn.Linear):
-            module.out_features = len(array)
+            module.out_features = len(tensor)
     if hasattr(model, "num_classes"):
-        model.num_classes = len(task.about["classes"])
-    return task
+        model.num_classes = classes

@@ -16,12 +16,12 @@ ORDER = (
     "taskfile",
     "mimicry.factorization",
     "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
-    "generation", "switching", "api", "comparison", "tasks.data", "tasks.module", "tasks.sequence", "tuning",
-    "report", "pipelines", "cli",
+    "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
+    "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
     "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module"}, "optuna": {"tuning"},
-    "matplotlib": {"report"}, "typer": {"cli"}, "pydantic": {"recipe"},
+    "matplotlib": {"report"}, "typer": {"cli"}, "pydantic": {"recipe"}, "onnxruntime": {"export"},
 }  # fmt: skip
 PACKAGES = {"__init__", "mimicry", "tasks", "pipelines"}
 SHARED_STAGES = {"pipelines.stage", "pipelines.mimic"}

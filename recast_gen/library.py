@@ -1,0 +1,142 @@
+"""A folder of task files on a live model: switch, mix in one batch, come back."""
+
+from functools import partial
+from pathlib import Path
+from threading import RLock
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from . import mixed, sources, switching, taskfile
+from .bank import TemplateBank, load_bank
+from .errors import AttachError, TaskError, nearest
+from .reparam import attach, attached, set_coefficients, suspend
+from .templates import mix
+from .tensors import to_torch
+
+
+class TaskLibrary:
+    """The task files ``NAME.safetensors`` of a folder, on one model in eval mode.
+
+    model: has `bank` attached or its weights; the bank's own timm model when not given.  bank: a bank or its path;
+    ``bank.zarr`` in the folder when not given.  The model starts, and is after `base`, as it was without the bank.
+
+    Every call holds `lock`, so threads may share a library; hold ``with lib.lock:`` yourself around a switch and
+    forwards of your own.  A task is read and verified once, and again when its file changes; switching costs the size
+    of the task, whatever else was loaded.  Tasks may differ in resolution, sets and classes.
+    Raises TaskError, AttachError and StoreError for what does not exist or does not belong together.
+    """
+
+    def __init__(
+        self, folder: str | Path, model: nn.Module | None = None, bank: TemplateBank | str | Path | None = None
+    ):
+        self.folder, self.lock, self.current = Path(folder), RLock(), None
+        if not self.folder.is_dir():
+            raise TaskError(f"{folder} does not exist; expected a folder of task files.")
+        self.bank = bank if isinstance(bank, TemplateBank) else load_bank(bank or self.folder / "bank.zarr")
+        self.model = (sources.rebuild(self.bank.base()) if model is None else model).eval()
+        if not attached(self.model):
+            attach(self.model, self.bank)
+        switching.check_attached(self.model, self.bank)
+        self._places, self._cache, self._head = attached(self.model), {}, {}
+        self._classes = getattr(self.model, "num_classes", 0)
+        self._resume = suspend(self.model)
+
+    @property
+    def names(self) -> list[str]:
+        """The tasks in the folder, sorted."""
+        return sorted(path.stem for path in self.folder.glob("*.safetensors"))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def task(self, name: str) -> taskfile.Task:
+        """A verified task; ``.about`` holds its classes and metrics."""
+        path = self.folder / f"{name}.safetensors"
+        with self.lock:
+            try:
+                found = path.stat()
+            except OSError:
+                raise TaskError(f"{self.folder} has no task {name!r}.{nearest(name, self.names)}") from None
+            version = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if name not in self._cache or self._cache[name][0] != version:
+                task = taskfile.read(path, self.bank)
+                switching.check_head(self.model, task, path)
+                state = self.model.state_dict()
+                self._head |= {tensor: state[tensor].clone() for tensor in task.head if tensor not in self._head}
+                self._cache[name] = version, task, {key: to_torch(array) for key, array in task.head.items()}
+            return self._cache[name][1]
+
+    def use(self, name: str) -> taskfile.Task:
+        """Switches the model to a task, in place.  Raises TaskError, changing nothing."""
+        with self.lock:
+            task = self.task(name)
+            self._attach()
+            for tensor, (module, leaf, _) in self._places.items():
+                set_coefficients(module, leaf, torch.from_numpy(task.coefficients[tensor]))
+            head = self._cache[name][2]
+            switching.put_head(self.model, self._head | head, len(task.about["classes"]) if head else self._classes)
+            self.current = name
+            return task
+
+    def base(self) -> nn.Module:
+        """The model without the bank: plain modules with the original weights and head, bit for bit."""
+        with self.lock:
+            self._detach()
+            switching.put_head(self.model, self._head, self._classes)
+            self.current = None
+            return self.model
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor, tasks: list[str] | str | None = None) -> torch.Tensor:
+        """Logits ``n classes`` of images ``n c h w``.
+
+        tasks: None, the model as it is switched now; a name for all images, or one name an image, in one forward that
+        leaves the model as it was.  Where tasks have fewer classes than others of the batch, their logits end in -inf.
+        Raises TaskError for unknown names, another count than of images, and models that cannot mix (see `mixed`).
+        """
+        with self.lock:
+            if tasks is None:
+                return self.model(images)
+            tasks = [tasks] * len(images) if isinstance(tasks, str) else list(tasks)
+            if len(tasks) != len(images) or not tasks:
+                raise TaskError(f"{len(tasks)} tasks were named for {len(images)} images: name one for each.")
+            if self.model.training:
+                raise TaskError("The model is in training mode, where images of a batch mix: call model.eval() first.")
+            numbers = {name: number for number, name in enumerate(dict.fromkeys(tasks))}
+            weights = self._weights([self.task(name) for name in numbers], [self._cache[name][2] for name in numbers])
+            self._detach()
+            try:
+                return mixed.forward(self.model, weights, images, [numbers[name] for name in tasks])
+            finally:
+                if self.current is not None:
+                    self._attach()
+
+    def _weights(self, tasks: list[taskfile.Task], heads: list[dict]) -> dict:
+        """Tensor name -> (number of the task -> its weight)."""
+
+        def layer(name: str, source, number: int) -> torch.Tensor:
+            templates = source.templates.values
+            return mix(torch.from_numpy(tasks[number].coefficients[name]).to(templates), templates)
+
+        def own(name: str, number: int) -> torch.Tensor:
+            return heads[number].get(name, self._head[name])
+
+        weights = {name: partial(layer, name, source) for name, (_, _, source) in self._places.items()}
+        return weights | {name: partial(own, name) for name in self._head}
+
+    def _attach(self) -> None:
+        self._check()
+        if self._resume:
+            self._resume()
+            self._resume = None
+
+    def _detach(self) -> None:
+        self._check()
+        self._resume = self._resume or suspend(self.model)
+
+    def _check(self) -> None:
+        module, leaf, _ = next(iter(self._places.values()))
+        if is_parametrized(module, leaf) == (self._resume is not None):
+            raise AttachError("A bank was put on or taken off this model outside its library: make a new TaskLibrary.")

@@ -1,0 +1,87 @@
+"""One forward in which every image has weights of its own task."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from .errors import TaskError, listing
+
+BY_IMAGE = {F.linear, F.conv1d, F.conv2d, F.conv3d, F.batch_norm, F.layer_norm, F.group_norm}  # input first, n ...
+ABOUT = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "requires_grad")}
+ABOUT |= {torch.Tensor.size, torch.Tensor.dim}
+
+
+class PerTask(torch.Tensor):
+    """A weight that differs among the tasks of a batch, each made when its turn comes and then let go.
+
+    like: the weight it stands for (shape, dtype, device).  make: number of the task -> its weight.
+    counts: images of each task; the batch is sorted by task.
+    A function of `BY_IMAGE` runs on each task's images; results with fewer channels than others (a head of fewer
+    classes) are filled with -inf.  Raises TaskError for any other function of a weight.
+    """
+
+    @staticmethod
+    def __new__(cls, like: torch.Tensor, make: Callable[[int], torch.Tensor], counts: list[int]):
+        return torch.Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)
+
+    def __init__(self, like: torch.Tensor, make: Callable[[int], torch.Tensor], counts: list[int]):
+        self.like, self.make, self.counts = like, make, counts
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func in ABOUT:
+            return super().__torch_function__(func, types, args, kwargs)
+        args, kwargs = list(args), dict(kwargs or {})
+        images = kwargs.pop("input") if "input" in kwargs else args.pop(0)
+        counts = next(value.counts for value in [*args, *kwargs.values(), images] if isinstance(value, PerTask))
+        if func not in BY_IMAGE or isinstance(images, PerTask) or len(images) % sum(counts):
+            cls.__torch_dispatch__(func, types)
+        rows = len(images) // sum(counts)  # windows of one image are neighbours
+        made = [
+            func(
+                part, *[_of(value, task) for value in args], **{key: _of(value, task) for key, value in kwargs.items()}
+            )
+            for task, part in enumerate(images.split([rows * count for count in counts]))
+        ]
+        sizes = [max(size) for size in zip(*(part.shape[1:] for part in made))]
+        return torch.cat([_padded(part, sizes) for part in made])
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise TaskError(
+            f"This model computes {getattr(func, '__name__', func)} of a layer's weight, or not image by image, which "
+            "a mixed batch cannot follow: give each task a batch of its own, lib.use(NAME) and lib(images)."
+        )
+
+
+def _of(value, task: int):
+    return value.make(task).to(value.like) if isinstance(value, PerTask) else value
+
+
+def _padded(part: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+    missing = [pad for size, want in zip(part.shape[:0:-1], sizes[::-1]) for pad in (0, want - size)]
+    return F.pad(part, missing, value=-torch.inf) if any(missing) else part
+
+
+def forward(
+    model: nn.Module, weights: dict[str, Callable[[int], torch.Tensor]], images: torch.Tensor, tasks: list[int]
+) -> torch.Tensor:
+    """Logits ``n classes`` of images ``n ...``, image k under the weights of task ``tasks[k]``.
+
+    model: a plain one, images along the first axis of every layer.  weights: tensor name -> (task -> its weight).
+    A loop over the tasks runs in the layers that `weights` names, and nowhere else; one weight at a time is in memory.
+    Raises TaskError for a model that computes something else with such a weight than `BY_IMAGE`.
+    """
+    other = [name for name, module in model.named_modules() if getattr(module, "batch_first", True) is False]
+    if other:
+        raise TaskError(f"{listing(other, 4)} take images along the second axis: make them with batch_first=True.")
+    tasks = torch.tensor(tasks)
+    order = tasks.argsort(stable=True)
+    counts = tasks.bincount().tolist()
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    stand_ins = {name: PerTask(tensors[name], make, counts) for name, make in weights.items()}
+    logits = functional_call(model, stand_ins, (images[order.to(images.device)],))
+    return logits[order.argsort().to(logits.device)]
