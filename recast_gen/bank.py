@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -72,17 +73,24 @@ class TemplateBank:
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape, dtype name) of every tensor of the backbone, in the order of `stream`."""
         made = {name: (tuple(group.templates.shape[1:]), group.dtype) for name, group in self.layers.items()}
-        return made | {name: (tuple(tensor.shape), tensor.dtype.name) for name, tensor in self.rest.items()}
+        made |= {name: (tuple(tensor.shape), tensor.dtype.name) for name, tensor in self.rest.items()}
+        return made | {other: made[name] for other, name in self.ties.items()}
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """Other names of tensors that the backbone has under several -> the first name."""
+        return self.backbone.get("ties", {})
 
     def stream(self, coefficients: Mapping[str, np.ndarray] | None = None) -> Iterator[tuple[str, np.ndarray]]:
         """Every tensor of the backbone in its own dtype, one at a time, the base's for no `coefficients`.
 
         An opened bank holds one group's templates at a time.
         """
-        for group in self.groups.values():
-            yield from group.weights(coefficients)
-        for name, tensor in self.rest.items():
-            yield name, tensor[...].copy()  # the caller's own
+        made = (pair for group in self.groups.values() for pair in group.weights(coefficients))
+        kept = ((name, tensor[...].copy()) for name, tensor in self.rest.items())  # the caller's own
+        for name, tensor in chain(made, kept):
+            yield name, tensor
+            yield from ((other, tensor) for other, first in self.ties.items() if first == name)
 
     def base(self) -> Weights:
         """The backbone as the bank rebuilds it: every tensor, in its own dtype."""

@@ -69,9 +69,11 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: int = 1) -> nn.Modu
     places = {name: _place(model, name) for name in bank.layers}
     owners: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        if owners.setdefault(id(parameter), name) != name and {name, owners[id(parameter)]} & bank.layers.keys():
+        first = owners.setdefault(id(parameter), name)
+        alone = first == name or not {name, first} & bank.layers.keys()
+        if not alone and (name in bank.layers or _place(model, name) != _place(model, first)):
             raise AttachError(
-                f"{name} and {owners[id(parameter)]} are one tensor, which cannot have coefficients of its own twice: "
+                f"{name} and {first} are one tensor, which cannot have coefficients of its own twice: "
                 "fit the bank without that family."
             )
     for group in bank.groups.values():

@@ -33,11 +33,19 @@ def read(source: Any, timm_kwargs: dict | None = None) -> Weights:
     if hasattr(source, "state_dict"):
         if any(".parametrizations." in name for name in source.state_dict()):
             raise SourceError("A bank is attached to this model: call rg.detach(model) or rg.bake(model) first.")
-        tensors = {name: to_numpy(name, tensor) for name, tensor in source.state_dict().items()}
-        return Weights(tensors, describe(source, timm_kwargs))
+        tied = ties(source)
+        tensors = {name: to_numpy(name, tensor) for name, tensor in source.state_dict().items() if name not in tied}
+        return Weights(tensors, describe(source, timm_kwargs) | ({"ties": tied} if tied else {}))
     raise SourceError(
         f"{type(source).__name__} is no source of weights: give a model, a path, or a mapping of tensors."
     )
+
+
+def ties(model: "nn.Module") -> dict[str, str]:
+    """Other names of tensors that a model has under several -> the first name."""
+    first: dict[int, str] = {}
+    named = model.state_dict(keep_vars=True).items()
+    return {name: first[id(tensor)] for name, tensor in named if first.setdefault(id(tensor), name) != name}
 
 
 def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
@@ -130,7 +138,8 @@ def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
 
     Batch normalisation's step counters may be missing, as they are in torch's own strict loading of old checkpoints.
     """
-    own = model.state_dict()
+    own, weights = model.state_dict(), dict(weights)
+    weights |= {other: weights[name] for other, name in ties(model).items() if name in weights and other not in weights}
     counters = {name for name in own if name.endswith(".num_batches_tracked")}
     wrong = [f"missing {name}" for name in own if name not in weights and name not in counters]
     wrong += [f"unexpected {name}" for name in weights if name not in own]

@@ -49,7 +49,7 @@ def _drifted(model: nn.Module, bank: TemplateBank, head) -> list[str]:
     """The tensors besides coefficients and head in which the model is not the bank's backbone."""
     return [
         name for name, tensor in model.state_dict().items()
-        if ".parametrizations." not in name and name not in head
+        if ".parametrizations." not in name and name not in head and name not in bank.ties
         and not (name in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[name]))
     ]  # fmt: skip
 

@@ -35,7 +35,8 @@ class Weights(Mapping[str, np.ndarray]):
     """A network's tensors by name, in its own order.
 
     tensors: name -> array in its own dtype.  backbone: what is known about the network, as JSON:
-    ``timm_model``, ``timm_kwargs``, ``data_config`` (timm's ``input_size, mean, std, ...``), ``head``.
+    ``timm_model``, ``timm_kwargs``, ``data_config`` (timm's ``input_size, mean, std, ...``), ``head``,
+    ``ties`` (other names of a tensor -> its first name).
     shapes: name -> (shape, dtype name), where they are known without reading the tensors.
     """
 
@@ -74,6 +75,8 @@ def refuse_nonfinite(name: str, tensor: np.ndarray) -> None:
     """Raises SourceError when a floating-point tensor holds NaN or infinity."""
     if np.issubdtype(tensor.dtype, np.integer) or tensor.dtype == bool:
         return
+    if tensor.ndim == 0 and not np.isnan(tensor):
+        return  # a limit, such as an activation's, may be infinite
     bad = tensor.size - int(np.isfinite(tensor).sum())
     if bad:
         raise SourceError(f"{name} holds {bad} values that are NaN or infinite: repair or replace the checkpoint.")

@@ -245,3 +245,43 @@ def test_a_layer_of_another_shape_is_refused_with_both_shapes(own):
     model.linears[1] = nn.Linear(8, 6)
     with pytest.raises(AttachError, match=r"linears\.1\.weight is \(6, 8\).*\(8, 8\)"):
         rg.attach(model, bank)
+
+
+class Tied(torch.nn.Module):
+    """A module in two places, and with `apart` a parameter in two modules."""
+
+    def __init__(self, apart: bool = False):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(3))
+        self.again = self.layers[0]
+        self.head = torch.nn.Linear(4, 4)
+        if apart:
+            self.head.weight = self.layers[1].weight
+
+    def forward(self, x):
+        for layer in (*self.layers, self.again, self.head):
+            x = x + layer(x)
+        return x
+
+
+def test_a_module_in_two_places_stays_one_through_attach_task_and_generation(tmp_path):
+    model, batch = Tied(), torch.randn(2, 4)
+    before, bank = model(batch), rg.mimic(model)
+    assert bank.ties == {"again.weight": "layers.0.weight", "again.bias": "layers.0.bias"}
+    rg.attach(model, bank)
+    torch.testing.assert_close(model(batch), before)
+    with torch.no_grad():
+        rg.coefficients(model)[0].mul_(2)
+    rg.save_task(tmp_path / "task.safetensors", model, bank)
+    made = rg.generate(bank, tmp_path / "task.safetensors")
+    plain = Tied()
+    plain.load_state_dict({name: torch.from_numpy(array) for name, array in made.items()}, strict=True)
+    torch.testing.assert_close(plain(batch), model(batch))
+
+
+def test_a_parameter_in_two_modules_is_refused_and_the_model_unchanged():
+    model = Tied(apart=True)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(AttachError, match=r"head\.weight and layers\.1\.weight are one tensor"):
+        rg.attach(model, rg.mimic(model))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
