@@ -15,11 +15,12 @@ from .tensors import to_numpy, to_torch
 
 def save_task(
     path: str | Path, model: nn.Module, bank: TemplateBank, head: str = "head", classes: list[str] | None = None,
-    metrics: dict | None = None, dtype: str = "float32",
+    metrics: dict | None = None, recipe: str | None = None, dtype: str = "float32",
 ) -> int:  # fmt: skip
     """Writes the coefficients and head of `model` as a task of `bank`; returns the file's size in bytes.
 
-    classes: their names, in the order of the head's outputs; numbers when not given.  dtype: or ``float16``.
+    classes: their names, in the order of the head's outputs; numbers when not given.  recipe: where it comes from.
+    dtype: of the file; or ``float16``.
     Raises TaskError when the model differs from the bank in something that a task file does not hold.
     """
     check_attached(model, bank)
@@ -39,7 +40,7 @@ def save_task(
     names = [str(index) for index in range(outputs)] if classes is None else list(map(str, classes))
     if len(names) != outputs:
         raise TaskError(f"{len(names)} classes were named for a head of {outputs} outputs.")
-    about = {"classes": names, "head": head, "metrics": metrics or {}}
+    about = {"classes": names, "head": head, "metrics": metrics or {}} | ({"recipe": recipe} if recipe else {})
     if model_name := bank.backbone.get("timm_model"):
         about["backbone"] = model_name
     return taskfile.write(path, taskfile.Task(numbers, own, about), bank, dtype)

@@ -42,7 +42,7 @@ def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float3
     tensors = {"coefficients": _cast("coefficients", flat, dtype)}
     tensors |= {name: _cast(name, array, dtype if dtype == "float16" else None) for name, array in task.head.items()}
     about = json.dumps(task.about, sort_keys=True, separators=(",", ":"))
-    families = json.dumps(list(dict.fromkeys(family for family, _ in bank.groups)), separators=(",", ":"))
+    families = " ".join(dict.fromkeys(family.removesuffix(".weight") for family, _ in bank.groups))
     meta = {
         "format": FORMAT, "bank": bank.hash, "families": families, "sets": str(sets), "resolution": str(resolution),
         "about": about,

@@ -11,7 +11,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     bank = load_bank(folder.of("tune", "bank.zarr"))
     with atomic(folder / "tasks") as out:
         out.mkdir()
-        results = adapt(bank, recipe.tasks, recipe.train, recipe.seed, out)
+        results = adapt(bank, recipe.tasks, recipe.train, recipe.seed, out, folder.recipe_path.stem)
     folder.write_csv("runs.csv", results.runs)
     folder.write_csv("epochs.csv", results.history)
     folder.write_csv("matrix.csv", results.matrix)

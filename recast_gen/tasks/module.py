@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 from ..recipe import Training
+from ..reparam import attached
 from .data import Splits
 
 TIE = 1e-4  # weight of the loss in the choice of the epoch: it decides between equal accuracies
@@ -32,6 +33,8 @@ class Outcome:
 
 class Classifier(L.LightningModule):
     """A model, its loss and its optimizer; a frozen backbone stays in eval mode, so its statistics do not drift.
+
+    Checkpoints hold what is trained, and the hash of the bank it belongs to.
 
     rates: learning rate of each named set of parameters, as torch's parameter groups.
     """
@@ -64,10 +67,15 @@ class Classifier(L.LightningModule):
         logged = ("train_loss", "validation_loss", "validation")
         values = {name: float(self.trainer.callback_metrics[name]) for name in logged}
         self.history.append({"epoch": self.current_epoch, **values})
+        done, total = len(self.history), self.settings.epochs
+        if not sys.stderr.isatty() and done % max(1, total // 4) == 0:  # a terminal has Lightning's bar
+            losses = f"loss {values['train_loss']:.3f}, validation {values['validation']:.1%}"
+            print(f"  epoch {done}/{total}: {losses}", flush=True)
 
     def on_save_checkpoint(self, checkpoint):
         trained = {f"model.{name}" for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         kept = trained if self.frozen else {f"model.{name}" for name in self.model.state_dict()}
+        checkpoint["bank"] = next((source.templates.bank for _, _, source in attached(self.model).values()), None)
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
 
     def configure_optimizers(self):

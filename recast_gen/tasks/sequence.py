@@ -51,11 +51,18 @@ class Results:
 
 
 def adapt(
-    bank: TemplateBank, tasks: list[Task], settings: Train, seed: int, out: Path, say: Callable[[str], None] = print
+    bank: TemplateBank,
+    tasks: list[Task],
+    settings: Train,
+    seed: int,
+    out: Path,
+    recipe: str,
+    say: Callable[[str], None] = print,
 ) -> Results:
     """Trains every task with every seed, and writes the best seed on validation as ``out/<task>.safetensors``.
 
-    seed: of the splits; the heads and batches take theirs from ``settings.seeds``.
+    recipe: its name, which the task files carry.  seed: of the splits; heads and batches take theirs from
+    ``settings.seeds``.
     """
     results, base = Results(), bank.base()
     sets = {task.name: data.load(task.data, bank.backbone["data_config"], seed) for task in tasks}
@@ -85,7 +92,7 @@ def adapt(
                     best = outcome.validation
                     metrics = {key: round(row[key], 4) for key in ("validation", "test")}
                     path = out / f"{task.name}.safetensors"
-                    args = (bank.backbone["head"], splits.classes, metrics)
+                    args = (bank.backbone["head"], splits.classes, metrics, recipe)
                     results.bytes[task.name] = save_task(path, model, bank, *args)
         for earlier in tasks[: index + 1]:
             load_task(out / f"{earlier.name}.safetensors", model, bank)
