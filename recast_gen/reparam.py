@@ -28,12 +28,13 @@ class Templates(nn.Module):
 class FromBank(nn.Module):
     """Parametrizes a weight ``o ...`` by coefficients ``s b t`` on shared templates.
 
-    original: the weight that was there, kept for `detach` and never part of a state dict.
+    original: the weight that was there, kept for `detach` and never part of a state dict.  order: of the names of the
+    parameters of its module.
     """
 
-    def __init__(self, templates: Templates, resolution: int, original: nn.Parameter):
+    def __init__(self, templates: Templates, resolution: int, original: nn.Parameter, order: tuple[str, ...]):
         super().__init__()
-        self.templates, self.resolution = templates, resolution
+        self.templates, self.resolution, self.order = templates, resolution, order
         self.original, self.trainable = original.detach(), original.requires_grad
 
     def forward(self, coefficients: torch.Tensor) -> torch.Tensor:
@@ -84,8 +85,8 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: int = 1) -> nn.Modu
         shared = Templates(torch.from_numpy(group.templates).to(like), bank.hash)
         for name, base in group:
             module, leaf = places[name]
-            weight = getattr(module, leaf)
-            parametrize.register_parametrization(module, leaf, FromBank(shared, resolution, weight), unsafe=True)
+            weight, order = getattr(module, leaf), tuple(module._parameters)
+            parametrize.register_parametrization(module, leaf, FromBank(shared, resolution, weight, order), unsafe=True)
             set_coefficients(module, leaf, torch.from_numpy(base).repeat(1, resolution, 1))
     return model
 
@@ -157,21 +158,19 @@ def freeze(model: nn.Module, head: str = "head", coefficients: bool = True) -> n
 
 
 def detach(model: nn.Module) -> nn.Module:
-    """Takes the bank off, in place: the original weights come back bit for bit."""
-    for module, leaf, source in attached(model).values():
-        like = module.parametrizations[leaf].original  # the model may have been moved since
-        parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)
-        setattr(module, leaf, nn.Parameter(source.original.to(like), requires_grad=source.trainable))
+    """Takes the bank off, in place: the original weights come back bit for bit.  Raises as `suspend` does."""
+    suspend(model)
     return model
 
 
 def bake(model: nn.Module) -> nn.Module:
-    """Takes the bank off, in place, and leaves the adapted weights in plain modules."""
-    for module, leaf, source in attached(model).values():
-        with torch.no_grad():
-            weight = getattr(module, leaf).clone()
-        parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)
-        setattr(module, leaf, nn.Parameter(weight, requires_grad=source.trainable))
+    """Takes the bank off, in place, and leaves the adapted weights in plain modules.  Raises as `suspend` does."""
+    places = [(module, leaf) for module, leaf, _ in attached(model).values()]
+    with torch.no_grad():
+        weights = [getattr(module, leaf).clone() for module, leaf in places]
+    suspend(model)
+    for (module, leaf), weight in zip(places, weights):
+        getattr(module, leaf).data = weight
     return model
 
 
@@ -192,6 +191,8 @@ def suspend(model: nn.Module) -> Callable[[], None]:
         for leaf, steps in parametrizations.items():
             original = steps[0].original.to(steps.original)
             module.register_parameter(leaf, nn.Parameter(original, requires_grad=steps[0].trainable))
+        for name in next(iter(parametrizations.values()))[0].order:  # as it was, for optimizers that count
+            module._parameters[name] = module._parameters.pop(name)
 
     def resume() -> None:
         for module, cls, parametrizations in kept:

@@ -285,3 +285,14 @@ def test_a_parameter_in_two_modules_is_refused_and_the_model_unchanged():
     with pytest.raises(AttachError, match=r"head\.weight and layers\.1\.weight are one tensor"):
         rg.attach(model, rg.mimic(model))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("off", [rg.detach, rg.bake])
+def test_taking_the_bank_off_a_copy_leaves_the_original_and_the_order_of_parameters_alone(vit, off):
+    model, batch = vit().eval(), vit.batch()
+    names = [name for name, _ in model.named_parameters()]
+    rg.attach(model, vit.bank(model))
+    expected = model(batch)
+    other = off(copy.deepcopy(model))
+    assert [name for name, _ in other.named_parameters()] == names == list(dict(other.named_parameters()))
+    assert torch.equal(model(batch), expected) and len(reparam.attached(model)) > 0
