@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import RecastError, SourceError, listing
+from .files import CODES
 from .store import load_layers
 from .tensors import to_numpy
 from .weights import Weights
@@ -73,14 +74,12 @@ def _safetensors(path: Path) -> Weights:
         with safe_open(path, framework="numpy") as file:
             return file.get_tensor(name)
 
-    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
     with safe_open(path, framework="numpy") as file:
         meta, slices = file.metadata() or {}, {name: file.get_slice(name) for name in file.keys()}
-        shapes = {}
-        for name, part in slices.items():
-            kind = part.get_dtype()
-            dtype = names.get(kind) or kind.replace("U", "uint").replace("I", "int")
-            shapes[name] = (tuple(part.get_shape()), dtype)
+        unknown = [name for name, part in slices.items() if part.get_dtype() not in CODES]
+        if unknown:
+            raise SourceError(f"{path}: {listing(unknown)} have a dtype that numpy lacks: convert them first.")
+        shapes = {name: (tuple(part.get_shape()), CODES[part.get_dtype()]) for name, part in slices.items()}
     return Weights(LazyTensors({name: partial(tensor, name) for name in shapes}), _described(meta), shapes)
 
 

@@ -16,6 +16,9 @@ from .errors import StoreError
 from .weights import dtype_of
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
+CODES = {"BOOL": "bool", "BF16": "bfloat16"}  # safetensors' names of dtypes
+CODES |= {f"F{bits}": f"float{bits}" for bits in (16, 32, 64)}
+CODES |= {f"{code}{bits}": f"{kind}{bits}" for code, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
 _writing: set[Path] = set()  # temporary siblings that this process is writing
 
 
@@ -135,8 +138,7 @@ def stream_tensors(
 
 
 def _code(name: str, dtype: str) -> str:
-    kind, bits = dtype.rstrip("0123456789"), dtype.lstrip("abcdefghijklmnopqrstuvwxyz")
-    codes = {"bool": "BOOL", "bfloat": "BF", "float": "F", "int": "I", "uint": "U"}
-    if kind not in codes or (kind == "bool") == bool(bits):
+    code = next((code for code, known in CODES.items() if known == dtype), None)
+    if code is None:
         raise StoreError(f"{name} is {dtype}, which safetensors cannot hold: convert it first.")
-    return codes[kind] + bits
+    return code

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import safe_open
 
 from .errors import StoreError
-from .files import atomic, recover, save_tensors
+from .files import CODES, atomic, recover, save_tensors
 from .weights import Weights, digest, dtype_of, refuse_nonfinite
 
 FORMAT = 2
@@ -83,10 +83,14 @@ class Stored:
     """A stack ``l ...`` on disk: ``[...]``, ``[a:b]`` and ``[i]`` read rows; each is verified before it is returned.
 
     hashes: of every row.  read: row -> its numbers ``1 ...``.  missing: how many chunks are not there.
+    mapped: the whole stack, where it is mapped to memory; what is returned is then a part of it and not a copy.
     """
 
-    def __init__(self, name: str, shape: tuple[int, ...], dtype: str, hashes: list[str], read: Callable, missing: int):
-        self.name, self.shape, self.dtype = name, tuple(shape), dtype_of(dtype)
+    def __init__(
+        self, name: str, shape: tuple[int, ...], dtype: str, hashes: list[str], read: Callable, missing: int = 0,
+        mapped: np.ndarray | None = None,
+    ):  # fmt: skip
+        self.name, self.shape, self.dtype, self._mapped = name, tuple(shape), dtype_of(dtype), mapped
         self._hashes, self._read, self._missing = hashes, read, missing
         if len(hashes) != self.shape[0]:
             raise ValueError(f"{name} has {self.shape[0]} rows and {len(hashes)} hashes")
@@ -94,12 +98,17 @@ class Stored:
     def __getitem__(self, key) -> np.ndarray:
         rows = range(self.shape[0])[slice(None) if key is ... else key]
         wanted = [rows] if isinstance(rows, int) else rows
-        values = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        if self._mapped is None:
+            values = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        else:
+            values = self._mapped[wanted[0] : wanted[0] + len(wanted)] if wanted else self._mapped[:0]
         try:
             if self._missing:
                 raise ValueError(f"{self._missing} chunks are missing")
             for place, row in enumerate(wanted):  # one at a time, as zarr needs three times what it reads
-                values[place : place + 1] = found = np.asarray(self._read(row)).view(self.dtype)
+                found = np.asarray(self._read(row)).view(self.dtype)
+                if self._mapped is None:
+                    values[place : place + 1] = found
                 if digest(found) != self._hashes[row]:
                     raise ValueError("its bytes do not match their hash")
         except Exception as error:
@@ -150,14 +159,18 @@ def _open_zarr(path: Path) -> tuple[dict[str, Stored], dict, dict]:
 
 
 def _open_packed(path: Path) -> tuple[dict[str, Stored], dict, dict]:
-    file = safe_open(path, framework="numpy")  # memory-mapped, so that processes share it
-    about = json.loads(file.metadata()["recast"])
+    with safe_open(path, framework="numpy") as file:  # checks the layout
+        about = json.loads(file.metadata()["recast"])
+    with path.open("rb") as raw:
+        size = int.from_bytes(raw.read(8), "little")
+        header = json.loads(raw.read(size))
+    data = np.memmap(path, np.uint8, "c", offset=8 + size)  # processes share it; a write would be one's own
     arrays = {}
     for name, hashes in about["sha256"].items():
-        rows = file.get_slice(name)
-        read = lambda row, rows=rows: rows[row : row + 1]  # noqa: E731
-        dtype = rows[0:0].dtype.name
-        arrays[name] = Stored(f"{path}: array {name}", rows.get_shape(), dtype, hashes, read, 0)
+        dtype = CODES[header[name]["dtype"]]
+        whole = data[slice(*header[name]["data_offsets"])].view(dtype_of(dtype)).reshape(header[name]["shape"])
+        read = lambda row, whole=whole: whole[row : row + 1]  # noqa: E731
+        arrays[name] = Stored(f"{path}: array {name}", whole.shape, dtype, hashes, read, mapped=whole)
     return arrays, about["sha256"], about | {"complete": True}  # a cut file does not open
 
 

@@ -1,6 +1,7 @@
 """Attaching a bank changes nothing but what is trained, and comes off without a trace."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -296,3 +297,17 @@ def test_taking_the_bank_off_a_copy_leaves_the_original_and_the_order_of_paramet
     other = off(copy.deepcopy(model))
     assert [name for name, _ in other.named_parameters()] == names == list(dict(other.named_parameters()))
     assert torch.equal(model(batch), expected) and len(reparam.attached(model)) > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux what is mapped")
+def test_models_on_a_packed_bank_share_its_memory_mapped_file(vit, tmp_path):
+    model, batch = vit().eval(), vit.batch()
+    before = model(batch)
+    vit.bank(model).save(tmp_path / "bank.safetensors", packed=True)
+    rg.attach(model, rg.load_bank(tmp_path / "bank.safetensors"))
+    torch.testing.assert_close(model(batch), before)
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    ranges = [line.split()[0].split("-") for line in maps if "bank.safetensors" in line]
+    for _, _, source in reparam.attached(model).values():
+        address = source.templates.values.data_ptr()
+        assert any(int(start, 16) <= address < int(stop, 16) for start, stop in ranges)
