@@ -20,7 +20,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     if asked.pretrain:
         splits = data.load(asked.pretrain.data, about["data_config"], recipe.seed)
         rates = [{"params": list(source.parameters()), "lr": asked.pretrain.lr}]
-        outcome = module.fit(source, splits, asked.pretrain, rates, recipe.seed, frozen=False)
+        outcome = module.fit(source, splits, asked.pretrain, rates, recipe.seed)
         about["classes"] = splits.classes
         metrics = {"validation": outcome.validation, "test": outcome.test, "best_epoch": outcome.best_epoch}
         epochs = outcome.history

@@ -15,7 +15,6 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 from ..recipe import Training
-from ..reparam import attached
 from .data import Splits
 
 TIE = 1e-4  # weight of the loss in the choice of the epoch: it decides between equal accuracies
@@ -34,14 +33,15 @@ class Outcome:
 class Classifier(L.LightningModule):
     """A model, its loss and its optimizer; a frozen backbone stays in eval mode, so its statistics do not drift.
 
-    Checkpoints hold what is trained, and the hash of the bank it belongs to.
+    bank: the hash of the bank that the backbone comes from, or None where all of it is trained; checkpoints hold it, and
+    what is trained.
 
     rates: learning rate of each named set of parameters, as torch's parameter groups.
     """
 
-    def __init__(self, model: nn.Module, settings: Training, rates: list[dict], frozen: bool):
+    def __init__(self, model: nn.Module, settings: Training, rates: list[dict], bank: str | None):
         super().__init__()
-        self.model, self.settings, self.rates, self.frozen = model, settings, rates, frozen
+        self.model, self.settings, self.rates, self.bank, self.frozen = model, settings, rates, bank, bank is not None
         self.history: list[dict] = []
 
     def model_step(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,7 +75,7 @@ class Classifier(L.LightningModule):
     def on_save_checkpoint(self, checkpoint):
         trained = {f"model.{name}" for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         kept = trained if self.frozen else {f"model.{name}" for name in self.model.state_dict()}
-        checkpoint["bank"] = next((source.templates.bank for _, _, source in attached(self.model).values()), None)
+        checkpoint["bank"] = self.bank
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
 
     def configure_optimizers(self):
@@ -89,7 +89,9 @@ class Classifier(L.LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-def fit(model: nn.Module, splits: Splits, settings: Training, rates: list[dict], seed: int, frozen: bool) -> Outcome:
+def fit(
+    model: nn.Module, splits: Splits, settings: Training, rates: list[dict], seed: int, bank: str | None = None
+) -> Outcome:
     """Trains the parameters in `rates`, in place, and leaves the model at its best epoch on validation.
 
     The seed orders the batches; the test set is read once, at the end.
@@ -97,7 +99,7 @@ def fit(model: nn.Module, splits: Splits, settings: Training, rates: list[dict],
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         L.seed_everything(seed, verbose=False)
         best = ModelCheckpoint(folder, monitor="score", mode="max", save_weights_only=True)
-        module = Classifier(model, settings, rates, frozen)
+        module = Classifier(model, settings, rates, bank)
         trainer = L.Trainer(
             max_epochs=settings.epochs, devices=1, logger=False, callbacks=[best], deterministic=True,
             gradient_clip_val=settings.clip or None, enable_model_summary=False, num_sanity_val_steps=0,

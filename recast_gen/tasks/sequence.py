@@ -77,7 +77,7 @@ def adapt(
                 rates = [{"params": list(head.parameters()), "lr": settings.head_lr or settings.lr}]
                 if method == "coefficients":
                     rates.append({"params": coefficients(model), "lr": settings.lr, "weight_decay": 0.0})
-                outcome = fit(model, splits, settings, rates, run_seed, frozen=True)
+                outcome = fit(model, splits, settings, rates, run_seed, bank.hash)
                 row = {
                     "task": task.name, "method": method, "seed": run_seed,
                     "coefficients": sum(p.numel() for p in rates[-1]["params"]) if method == "coefficients" else 0,
