@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 
 from recast_gen.bank import load_bank
-from recast_gen.errors import TaskError, nearest
+from recast_gen.errors import TaskError, nearest, plainly
 from recast_gen.generation import generate
 from recast_gen.taskfile import read
 
@@ -58,7 +58,8 @@ class Edge:
 
 
 if __name__ == "__main__":
-    edge = Edge(Path(sys.argv[1]))
-    for request in sys.argv[2:]:
-        task, _, images = request.partition("=")
-        print(f"{task}: {' '.join(edge.classify(np.load(images), task))}")
+    with plainly():
+        edge = Edge(Path(sys.argv[1]))
+        for request in sys.argv[2:]:
+            task, _, images = request.partition("=")
+            print(f"{task}: {' '.join(edge.classify(np.load(images), task))}")

@@ -10,8 +10,8 @@ from importlib import import_module
 from pathlib import Path
 
 from ..errors import StoreError, plainly
+from ..files import atomic, recover
 from ..recipe import Recipe, load
-from ..store import atomic
 
 DEFAULT = "pipelines/digits.yaml"
 STORE = Path("weights_store")
@@ -30,6 +30,7 @@ class Folder:
     def of(self, stage: str, name: str) -> Path:
         """A file that an earlier stage wrote.  Raises StoreError that says how to run it."""
         path = self.path.parent / stage / name
+        recover(path)
         if not path.exists():
             command = f"python -m recast_gen.pipelines.{stage} {self.recipe_path}"
             raise StoreError(f"{path} does not exist, as stage `{stage}` has not run: run `{command}` first.")

@@ -33,8 +33,8 @@ class Outcome:
 class Classifier(L.LightningModule):
     """A model, its loss and its optimizer; a frozen backbone stays in eval mode, so its statistics do not drift.
 
-    bank: the hash of the bank that the backbone comes from, or None where all of it is trained; checkpoints hold it, and
-    what is trained.
+    bank: the hash of the bank that the backbone comes from, or None where all of it is trained; checkpoints hold it,
+    and what is trained.
 
     rates: learning rate of each named set of parameters, as torch's parameter groups.
     """
