@@ -92,6 +92,10 @@ def create(name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | 
     return model
 
 
+def _is_path(source: str) -> bool:
+    return Path(source).exists() or Path(source).suffix in checkpoints.SUFFIXES
+
+
 def _is_own(name: str) -> bool:
     return ":" in name and not name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
 
@@ -157,7 +161,7 @@ def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
 
 def model_of(source: str) -> "tuple[nn.Module, dict]":
     """The network, and its backbone, of a timm name, a checkpoint that names its model, or an ``extract.zarr``."""
-    if Path(source).exists() or Path(source).suffix in checkpoints.SUFFIXES:
+    if _is_path(source):
         weights = checkpoints.read(source)
         return rebuild(weights), weights.backbone
     model = create(source, {}, pretrained=True)
@@ -186,7 +190,7 @@ def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
 
 def shapes(source: str, kwargs: dict | None = None) -> dict[str, tuple[tuple[int, ...], str]]:
     """Name -> (shape, dtype) of the tensors of a path or, without making its weights, of a timm model's name."""
-    if Path(source).exists() or Path(source).suffix in checkpoints.SUFFIXES:
+    if _is_path(source):
         return dict(checkpoints.read(source).shapes)
     import torch
 

@@ -35,7 +35,6 @@ class Classifier(L.LightningModule):
 
     bank: the hash of the bank that the backbone comes from, or None where all of it is trained; checkpoints hold it,
     and what is trained.
-
     rates: learning rate of each named set of parameters, as torch's parameter groups.
     """
 
