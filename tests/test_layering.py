@@ -12,10 +12,10 @@ import recast_gen
 
 ROOT = Path(recast_gen.__file__).parent
 ORDER = (
-    "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "store", "checkpoints", "bank",
-    "taskfile",
-    "mimicry.factorization",
-    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
+    "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "layouts", "store", "checkpoints",
+    "bank", "taskfile", "mimicry.factorization",
+    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.moments",
+    "mimicry.optimum", "mimicry.compression", "mimicry.fit", "sources", "reparam",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
     "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """Every group of the chosen families through one fit, into a bank."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from inspect import signature
 
@@ -11,6 +11,7 @@ from ..bank import Group, TemplateBank
 from ..errors import FitError, check_count, listing, nearest
 from ..weights import Weights, dtype_of, refuse_nonfinite
 from .closed_form import closed_form
+from .compression import compress
 from .factorization import Factorization, regauge
 from .measures import certificate
 
@@ -29,13 +30,27 @@ def mimic(
     seed: int = 0,
     by: str = "index",
     sets: int = 1,
+    layout: str = "layer",
+    axes: Mapping[str, int] | None = None,
+    budget: float | None = None,
+    moments: Mapping[str, np.ndarray] | None = None,
     on_group: Callable[[dict], None] | None = None,
     **options,
 ) -> TemplateBank:
     """Neural Mimicry: a bank of the chosen families by ``closed_form`` or ``direct``; `options` are the solver's.
 
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
+    For compression: layout, what a template is (``layer``, ``row``, ``column``, ``tile``, or an einops pattern of the
+    stack, with the sizes of `axes`), or ``auto``, of all of these and of group sizes what has the least error.
+    budget: numbers stored, as a share of the family's, in place of `templates`.  moments: of the layers' inputs by
+    weight name, which make it the error of their outputs (`moments.moments`).  All closed form: `compression.Problem`.
     """
+    if layout != "layer" or axes or budget is not None or moments is not None:
+        if (solver, sets, options) != ("closed_form", 1, {}) or not (isinstance(gauge, str) and gauge == "svd"):
+            raise FitError(
+                "Layouts, budgets and whitening are in closed form: leave out solver, gauge, sets and options."
+            )
+        return compress(weights, families, by, groups, group_size, templates, layout, axes, budget, moments, on_group)
     if solver == "closed_form":
         fit = _prepared(closed_form, options)
     elif solver == "direct":

@@ -7,24 +7,27 @@ import numpy as np
 from .factorization import Factorization, gram, spectrum
 
 
-def certificate(stack: np.ndarray, fit: Factorization, itemsize: int = 4) -> dict:
+def certificate(stack: np.ndarray, fit: Factorization, itemsize: int = 4, layers: int | None = None) -> dict:
     """Measures a fit of a stack ``l ...`` whose tensors have `itemsize` bytes a number.
+
+    layers: how many there are, where the stack is a matrix ``(layers rows) n`` of another layout.
 
     relative_error: ``|stack - C T| / |stack|``, Frobenius, of the float32 numbers that are stored.  bound: the least
     relative error at this rank (Eckart & Young 1936).  gap: their difference.  layer_error and cosine: per layer.
     singular_values: of the stack.  stored_bytes and original_bytes.  coefficients: count a task trains at resolution 1.
     """
     rows, templates = stack.reshape(len(stack), -1), fit.templates.reshape(len(fit.templates), -1)
-    values, _ = spectrum(gram(stack))
+    layers = layers or len(rows)
+    values, _ = spectrum(gram(rows.T if layers < len(rows) > rows.shape[1] else rows))
     total = max(values.sum(), np.finfo(float).tiny)
     lost, cosine, layer_error = 0.0, [], []
-    for row, coefficients in zip(rows, fit.coefficients):
+    for row, coefficients in zip(*(part.reshape(layers, -1, part.shape[1]) for part in (rows, fit.coefficients))):
         row, rebuilt = row.astype(np.float64), (coefficients @ templates).astype(np.float64)
         squared, norm = float(np.square(row - rebuilt).sum()), np.linalg.norm(row)
         lost += squared
         layer_error.append(float(np.sqrt(squared) / norm) if norm else float(squared > 0))
         norms = norm * np.linalg.norm(rebuilt)
-        cosine.append(float(row @ rebuilt / norms) if norms else float(not row.any()))
+        cosine.append(float((row * rebuilt).sum() / norms) if norms else float(not row.any()))
     error, bound = np.sqrt(lost / total), np.sqrt(values[len(templates) :].sum() / total)
     return {
         "relative_error": float(error),
@@ -33,7 +36,7 @@ def certificate(stack: np.ndarray, fit: Factorization, itemsize: int = 4) -> dic
         "layer_error": layer_error,
         "cosine": cosine,
         "singular_values": np.sqrt(values).tolist(),
-        "layers": len(rows),
+        "layers": layers,
         "templates": len(templates),
         "stored_bytes": int(fit.templates.nbytes + fit.coefficients.nbytes),
         "original_bytes": int(rows.size * itemsize),
