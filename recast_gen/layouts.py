@@ -151,9 +151,9 @@ def layouts(name: str, shape: tuple[int, ...], axes: Mapping[str, int] | None = 
 
 
 def _tiles(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Tiles ``p q`` of 4 to 1024 numbers: sides 1, 4, 16 or all, as far as they divide, and whole kernels."""
+    """Tiles ``p q`` of 4 to 1024 numbers: of few heights and widths that divide a layer, and whole kernels."""
     outputs, inputs, kernel = shape[0], math.prod(shape[1:]), math.prod(shape[2:])
     heights = sorted({side for side in (1, 4, 16, outputs) if outputs % side == 0})
-    widths = sorted({side * kernel for side in (1, 4, 16, inputs // kernel) if inputs // kernel % side == 0})
+    widths = sorted({side * kernel for side in (1, 2, 4, 8, 16, 32, inputs // kernel) if inputs // kernel % side == 0})
     found = [(p, q) for p in heights for q in widths if 4 <= p * q <= 1024]
     return [tile for tile in found if tile not in ((1, inputs), (outputs, inputs))] or [(1, inputs)]

@@ -112,6 +112,8 @@ def compress(
         cuts = [_slices(grouping.split(family, groups, size)) for size in sizes]
         try:
             found = layouts(layout, family.shape, axes)
+            if metric is not None and len(found) > 1:  # tiles of several outputs and inputs cost far more to solve
+                found = [each for each in found if 1 in each.counts[1:]]
             if len(found) > 1 and budget is None:
                 raise FitError(f"layout={layout!r} compares layouts at one size: give a budget, such as budget=0.5.")
             made = plan(layers, cuts, found, budget, templates, metric)

@@ -8,7 +8,7 @@ import numpy as np
 from ..layouts import Layout
 from .factorization import Factorization, gram, spectrum
 
-RIDGE = 1e-3  # of the mean second moment, added to it: directions that calibration never saw still count a little
+RIDGE = 1e-2  # of the mean second moment, added to it: directions that calibration never saw still count a little
 
 
 @dataclass(frozen=True)
