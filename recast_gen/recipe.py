@@ -22,8 +22,17 @@ def _templates(value: Any) -> Any:
     return value
 
 
+def _resolution(value: Any) -> Any:
+    for each in value.values() if isinstance(value, dict) and value else [value]:
+        if each not in ("head", "channel") and not (type(each) is int and each >= 1):
+            raise ValueError("expected a count of 1 or more, 'head', 'channel', or one of these for each glob")
+    return value
+
+
 Templates = Annotated[Any, BeforeValidator(_templates)]
 Gauge = Literal["svd", "identity", "orthonormal"]
+Block = Count | Literal["head", "channel"]
+Resolution = Annotated[Any, BeforeValidator(_resolution)]
 
 
 class Section(BaseModel):
@@ -180,7 +189,7 @@ class Tune(Section):
     templates: Range | None = None  # from 2 to all layers of a group when not given
     gauges: Annotated[list[Gauge], Field(min_length=1)] | None = None  # these three: the other sections' when not given
     sets: Counts | None = None
-    resolutions: Counts | None = None  # what is chosen takes the place of train.resolution
+    resolutions: Annotated[list[Block], Field(min_length=1)] | None = None  # what is chosen replaces train.resolution
     probe: Data | None = None  # images for disagreement; the first task's validation images when not given
     probe_images: Count = 256
     accuracy_epochs: Count = 3  # of the short training of the first task
@@ -217,7 +226,7 @@ SEEN_BY = {
 
 
 class Train(Training):
-    resolution: Count = 1
+    resolution: Resolution = 1  # of all families, or by glob over their names
     head_lr: Positive | None = None  # lr when not given
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]
 

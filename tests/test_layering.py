@@ -15,9 +15,10 @@ ORDER = (
     "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "store", "checkpoints", "bank",
     "taskfile",
     "mimicry.factorization",
-    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
+    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "resolution",
+    "reparam",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
-    "tasks.sequence",
+    "tasks.methods", "tasks.results", "tasks.sequence",
     "tuning.space", "tuning.fits", "tuning.objectives", "tuning.choice", "tuning.plan", "tuning.samplers",
     "tuning.storage", "tuning.trials", "tuning.workers", "tuning.study", "report", "pipelines", "cli",
 )  # fmt: skip

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+
+import numpy as np
 
 from .. import sources
-from ..bank import TemplateBank
+from ..bank import Group, TemplateBank
 from ..errors import DataError
 from ..mimicry.measures import overall
 from ..recipe import Recipe
+from ..resolution import blocks
 from .fits import Fits
 from .space import Setting
 
@@ -33,6 +36,7 @@ class Measure:
 
     def __init__(self, fits: Fits, recipe: Recipe):
         self.fits, self.recipe = fits, recipe
+        self.blocks = lru_cache(maxsize=None)(self._blocks)
 
     def __call__(self, setting: Setting, on_epoch: Callable[[float, int], None] | None = None) -> dict:
         """on_epoch: called with the accuracy after each epoch (count from 0); it may raise to end the training."""
@@ -41,7 +45,10 @@ class Measure:
         row["stored_bytes"] += 4 * row["coefficients"] * (setting.sets - 1)  # certificates are of one set
         row["stored_share"] = row["stored_bytes"] / row["original_bytes"]
         row["stored_parameters"] = row["stored_bytes"] // 4
-        row["coefficients"] *= setting.sets * setting.resolution
+        blocks = self.blocks(setting.resolution)
+        row["coefficients"] = setting.sets * sum(
+            certificate["coefficients"] * blocks[family] for (family, _), certificate in certificates.items()
+        )
         if wanted & OF_MODEL:
             bank = self.fits.bank(replace(setting, resolution=1))
             if wanted & {"disagreement", "feature_disagreement"}:
@@ -62,6 +69,20 @@ class Measure:
             }
             for family, groups in found.items()
         }
+
+    def _blocks(self, resolution: int | str | None) -> dict[str, int]:
+        """Family -> output blocks with coefficients of their own; resolution: None for the recipe's."""
+        if isinstance(resolution, int):
+            return dict.fromkeys(self.fits.families, resolution)
+        groups = {
+            (family.name, 0): Group(
+                family.name, family.names, np.broadcast_to(np.float32(0), (1, *family.shape)),
+                np.zeros((family.layers, 1, 1, 1), np.float32), family.dtype, {},
+            )
+            for family in self.fits.families.values()
+        }  # fmt: skip
+        counts = blocks(self._network, TemplateBank(groups, {}), resolution or self.recipe.train.resolution)
+        return {name: counts[family.names[0]] for name, family in self.fits.families.items()}
 
     @cached_property
     def _network(self):
@@ -92,18 +113,12 @@ class Measure:
 
         return data.load(self.recipe.tasks[0].data, self.fits.weights.backbone["data_config"], self.recipe.seed)
 
-    def _accuracy(self, bank: TemplateBank, resolution: int, on_epoch: Callable | None) -> float:
-        import torch
-
-        from ..reparam import attach, coefficients, freeze
+    def _accuracy(self, bank: TemplateBank, resolution: int | str | None, on_epoch: Callable | None) -> float:
+        from ..tasks.methods import prepare, rates
         from ..tasks.module import fit
 
-        settings = self.recipe.train.model_copy(update={"epochs": self.recipe.tune.accuracy_epochs})
-        torch.manual_seed(self.recipe.seed)
-        model = attach(sources.rebuild(bank.base(), num_classes=len(self._task.classes)), bank, resolution)
-        head = freeze(model, bank.backbone["head"])
-        rates = [
-            {"params": list(head.parameters()), "lr": settings.head_lr or settings.lr},
-            {"params": coefficients(model), "lr": settings.lr, "weight_decay": 0.0},
-        ]
-        return fit(model, self._task, settings, rates, self.recipe.seed, bank.hash, on_epoch).validation
+        asked, seed = self.recipe.train, self.recipe.seed
+        changed = {"epochs": self.recipe.tune.accuracy_epochs, "resolution": resolution or asked.resolution}
+        settings = asked.model_copy(update=changed)
+        model, trained = prepare("coefficients", bank, bank.base(), len(self._task.classes), settings, seed)
+        return fit(model, self._task, settings, rates(trained, settings), seed, bank.hash, on_epoch).validation

@@ -16,13 +16,16 @@ Cut = tuple[int, int]  # groups, and templates that a group has at most
 
 @dataclass(frozen=True)
 class Setting:
-    """One bank that may be made.  cuts: (label, (groups, templates)), a label is a family's name or `ALL`."""
+    """One bank that may be made.  cuts: (label, (groups, templates)), a label is a family's name or `ALL`.
+
+    resolution: a count, ``head`` or ``channel``; None where the recipe has one for each glob.
+    """
 
     generator: str
     cuts: tuple[tuple[str, Cut], ...]
     gauge: str
     sets: int
-    resolution: int
+    resolution: int | str | None
 
     def cut(self, family: str) -> Cut:
         cuts = dict(self.cuts)
@@ -42,7 +45,7 @@ class Setting:
         else:
             cuts = ", ".join(f"{label} {groups} of {templates}" for label, (groups, templates) in self.cuts)
             text = f"{self.generator} with groups of at most so many templates: {cuts}"
-        return text + (f", {self.resolution} output blocks" if self.resolution > 1 else "")
+        return text + (f", resolution {self.resolution}" if self.resolution not in (1, None) else "")
 
 
 def _named(word: str, label: str) -> str:
@@ -58,16 +61,16 @@ class Space:
     """
 
     def __init__(self, families: Families, recipe: Recipe):
-        self.tune = recipe.tune
+        self.tune, fixed = recipe.tune, recipe.train.resolution
         self.gauges = self.tune.gauges or [recipe.mimic.gauge]
         self.sets = self.tune.sets or [recipe.mimic.sets]
-        self.resolutions = self.tune.resolutions or [recipe.train.resolution]
+        self.resolutions = self.tune.resolutions or [fixed if isinstance(fixed, int | str) else None]
         smallest = min(families.values(), key=lambda family: family.layers)
         chosen = families if self.tune.per_family else {ALL: smallest}
         self.cuts = {label: self._cuts(family) for label, family in chosen.items()}
         for family in families.values():
             for resolution in self.tune.resolutions or ():
-                if family.shape[0] % resolution:
+                if isinstance(resolution, int) and family.shape[0] % resolution:
                     raise RecipeError(
                         f"tune.resolutions has {resolution}, which does not divide the {family.shape[0]} outputs of "
                         f"{family.name!r}: leave it out."

@@ -1,7 +1,8 @@
 """A study from its start, or where it stopped, to its table, its choice and the chosen bank."""
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,7 @@ def _conclude(runner: Runner, own: list[dict]) -> Study:
         setting = next(setting for setting, row in rows.items() if row is best)
         bank, name = plan.fits.bank(setting), str(setting)
         if tune.resolutions:
-            bank.fit["resolution"] = setting.resolution
+            bank = replace(bank, fit=bank.fit | {"resolution": setting.resolution})
     others = sorted(tune.measured - {"relative_error", "stored_share", "stored_parameters"})
     also = "".join(f", {key} {best[key]:.3g}" for key in others if key in best)
     reason = (
@@ -150,7 +151,8 @@ def _importances(runner: Runner, complete: list) -> list[dict]:
         values = {trial.values[index] for trial in complete}
         if len(complete) < 10 or len(values) < 2:
             continue
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that low is good: so it is here
             found = optuna.importance.get_param_importances(
                 runner.found, target=lambda trial, index=index, sign=sign: sign * trial.values[index]
             )
