@@ -15,8 +15,8 @@ ORDER = (
     "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "folding", "store", "checkpoints",
     "bank", "taskfile",
     "mimicry.factorization",
-    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
-    "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer", "adapter",
+    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "resolution",
+    "reparam", "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer", "adapter",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
     "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
