@@ -15,7 +15,8 @@ ORDER = (
     "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "store", "checkpoints", "bank",
     "taskfile",
     "mimicry.factorization",
-    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
+    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "resolution",
+    "reparam",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
     "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
