@@ -164,11 +164,11 @@ METHODS = {
         Method("(IA)3", peft(ia3), 0.03),
         Method("VeRA", peft(vera), 0.03, only="vit"),
         Method("LoRA r=1", lora(1), 0.006, curve="LoRA"),
-        *(Method(f"RECAST {blocks}", recast(blocks), 0.03, curve="RECAST") for blocks in (1, 4, 16)),
-        *(Method(f"RECAST own {blocks}", recast(blocks, own=True), 0.03, curve="RECAST own") for blocks in (4, 16)),
+        *(Method(f"RECAST {each}", recast(each), 0.03, curve="RECAST") for each in (1, 4, 16)),
+        *(Method(f"RECAST own {each}", recast(each, True), 0.03, curve="RECAST own") for each in (4, 16, "channel")),
         Method("full fine-tuning", full, 0.002),
         *(Method(f"LoRA r={rank}", lora(rank), 0.006, curve="LoRA") for rank in (2, 4, 8)),
-        *(Method(f"RECAST {blocks}", recast(blocks), 0.03, curve="RECAST") for blocks in (2, 8)),
+        *(Method(f"RECAST {each}", recast(each), 0.03, curve="RECAST") for each in (2, 8, "channel")),
     )
 }
 
