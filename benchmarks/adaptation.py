@@ -5,7 +5,7 @@
 
 Every method has its own study of learning rates, judged on validation alone (one seed, half of the epochs): of what it
 trains besides the head, then of the head.  Then every seed trains; the best epoch on validation is kept and its test
-accuracy reported.  Epochs, batches, schedule and images are the same for all.  A finished run is one row in
+accuracy reported.  Epochs, batches, schedule, precision and images are the same for all.  A finished run is one row in
 ``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a restart skips it.
 
 Seconds are of this process's CPU time, one thread; mb is the peak of its memory over what it held before.  Every run is

@@ -18,7 +18,7 @@ ORDER = (
     "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "resolution",
     "reparam",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
-    "tasks.sequence", "tuning", "report", "pipelines", "cli",
+    "tasks.analytic", "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
     "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module"}, "optuna": {"tuning"},
