@@ -70,7 +70,8 @@ def train(
     before, start = memory("VmRSS"), cpu_seconds()
     prepared = seeded(method, backbone, len(splits.classes), seed)
     settings = Training(epochs=epochs, batch_size=BATCH, schedule="onecycle")
-    outcome = fit(prepared.model, splits, settings, rates(prepared, rate, head), seed, prepared.bank)
+    bank = prepared.bank.hash if prepared.bank else "none" if prepared.frozen else None
+    outcome = fit(prepared.model, splits, settings, rates(prepared, rate, head), seed, bank)
     best = outcome.history[outcome.best_epoch]
     return prepared.counts | {
         "validation": outcome.validation, "test": outcome.test, "seconds": cpu_seconds() - start,

@@ -24,7 +24,8 @@ class Prepared:
     model: nn.Module
     trained: dict[str, list[nn.Parameter]]
     save: Callable[[Path], int]
-    bank: str | None = "none"  # hash of the bank; None where the whole network trains
+    bank: rg.TemplateBank | None = None
+    frozen: bool = True
 
     @property
     def counts(self) -> dict[str, int]:
@@ -59,7 +60,7 @@ def _plain(backbone: Backbone, model: nn.Module, chosen: dict[str, list[nn.Param
 
     def save(path: Path) -> int:
         kept = {name: to_numpy(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad}
-        if more.get("bank", "none") is None:  # batch norm's running statistics drift
+        if not more.get("frozen", True):  # batch norm's running statistics drift
             kept |= {name: to_numpy(name, buffer) for name, buffer in model.named_buffers()}
         return save_tensors(path, kept, {"format": "pt"})
 
@@ -76,7 +77,7 @@ def probe(backbone: Backbone, classes: int) -> Prepared:
 def full(backbone: Backbone, classes: int) -> Prepared:
     model = backbone(classes)
     head = set(map(id, _head(backbone, model)))
-    return _plain(backbone, model, {"adapter": [p for p in model.parameters() if id(p) not in head]}, bank=None)
+    return _plain(backbone, model, {"adapter": [p for p in model.parameters() if id(p) not in head]}, frozen=False)
 
 
 def norms(backbone: Backbone, classes: int) -> Prepared:
@@ -150,7 +151,7 @@ def recast(resolution: int | str, own: bool = False) -> Callable:
         rg.attach(model, bank, resolution)
         rg.freeze(model, backbone.head)
         trained = {"coefficients": rg.coefficients(model), "head": _head(backbone, model)}
-        return Prepared(model, trained, lambda path: rg.save_task(path, model, bank, backbone.head), bank.hash)
+        return Prepared(model, trained, lambda path: rg.save_task(path, model, bank, backbone.head), bank)
 
     return prepare
 
