@@ -18,7 +18,7 @@ ORDER = (
     "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "resolution",
     "reparam", "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer", "adapter",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
-    "tasks.methods", "tasks.results", "tasks.sequence",
+    "tasks.analytic", "tasks.methods", "tasks.results", "tasks.sequence",
     "tuning.space", "tuning.fits", "tuning.objectives", "tuning.choice", "tuning.plan", "tuning.samplers",
     "tuning.storage", "tuning.trials", "tuning.workers", "tuning.study", "report", "pipelines", "cli",
 )  # fmt: skip
