@@ -22,7 +22,15 @@ def _templates(value: Any) -> Any:
     return value
 
 
+def _resolution(value: Any) -> Any:
+    for each in value.values() if isinstance(value, dict) and value else [value]:
+        if each not in ("head", "channel") and not (type(each) is int and each >= 1):
+            raise ValueError("expected a count of 1 or more, 'head', 'channel', or one of these for each glob")
+    return value
+
+
 Templates = Annotated[Any, BeforeValidator(_templates)]
+Resolution = Annotated[Any, BeforeValidator(_resolution)]
 
 
 class Section(BaseModel):
@@ -122,6 +130,7 @@ class Direct(Section):
 
     loss: Literal["smooth_l1", "l1", "mse", "cosine"] = "smooth_l1"
     coordinates: bool = False  # descend in the span of the layers; mse and cosine only
+    start: Literal["svd", "random"] | None = None  # svd for l1 and random for the others when not given
     steps: Count = 1000
     lr: Positive = 1e-2
     step_size: Count = 300
@@ -164,7 +173,7 @@ class Tune(Section):
 
 
 class Train(Training):
-    resolution: Count = 1
+    resolution: Resolution = 1  # of all families, or by glob over their names
     head_lr: Positive | None = None  # lr when not given
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]
 
