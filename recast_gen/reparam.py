@@ -102,6 +102,8 @@ def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
         module = model.get_submodule(path)
     except AttributeError:
         module = None
+    if module is not None and parametrize.is_parametrized(module, leaf):
+        raise AttachError(f"{name} is parametrized already: take that off first (rg.remove_adapter), then attach.")
     if not isinstance(getattr(module, leaf, None), nn.Parameter):
         known = [parameter for parameter, _ in model.named_parameters()]
         raise AttachError(f"The model has no parameter {name!r}, which the bank generates.{nearest(name, known)}")
