@@ -110,9 +110,8 @@ def _named(stacks: list[tuple[str, list[str]]], tensors: Mapping, by: str) -> Fa
 
 
 def select(found: Families, globs: Iterable[str] | None) -> Families:
-    """The families that the globs name, in the network's order; all shareable ones for None.
+    """The families that the globs name (see `matching`), in the network's order; all shareable ones for None.
 
-    A glob that names a module means its weight; one that matches matrices or kernels leaves biases and norms alone.
     Raises FamilyError for a glob that matches nothing, and for a family that is not floating point.
     """
     if globs is None:
@@ -121,18 +120,24 @@ def select(found: Families, globs: Iterable[str] | None) -> Families:
         return Families({name: found[name] for name in found.shareable})
     if not globs:
         raise FamilyError(f"No family was chosen. Shareable are: {listing(found.shareable)}.")
-    chosen = set()
-    for glob in [globs] if isinstance(globs, str) else globs:
-        matched = {name for name in found if _matches(name, glob)}
-        if not matched:
-            raise FamilyError(
-                f"No family matches {glob!r}.{nearest(glob, found)} Shareable are: {listing(found.shareable)}."
-            )
-        chosen |= {name for name in matched if len(found[name].shape) > 1} or matched
+    chosen = {name for glob in ([globs] if isinstance(globs, str) else globs) for name in matching(found, glob)}
     for name in chosen:
         if "float" not in found[name].dtype:
             raise FamilyError(f"Family {name!r} holds {found[name].dtype}; only floating-point weights have templates.")
     return Families({name: family for name, family in found.items() if name in chosen})
+
+
+def matching(found: Families, glob: str) -> set[str]:
+    """The names of the families that a glob names.
+
+    A glob that names a module means its weight; one that matches matrices or kernels leaves biases and norms alone.
+    Raises FamilyError when there are none.
+    """
+    matched = {name for name in found if _matches(name, glob)}
+    if not matched:
+        known = found.shareable or found
+        raise FamilyError(f"No family matches {glob!r}.{nearest(glob, found)} Shareable are: {listing(known)}.")
+    return {name for name in matched if len(found[name].shape) > 1} or matched
 
 
 def _matches(name: str, glob: str) -> bool:
@@ -140,12 +145,17 @@ def _matches(name: str, glob: str) -> bool:
     return any(fnmatchcase(form, glob) for form in (name, plain, plain.removesuffix(".weight")))
 
 
-def split(family: Family, groups: int | None = None, group_size: int | None = None) -> list[tuple[str, ...]]:
+def split(
+    family: Family, groups: int | list[list[int]] | None = None, group_size: int | None = None
+) -> list[tuple[str, ...]]:
     """Consecutive groups of a family's layers, the first ones larger where the count does not divide.
 
     Give the number of groups, or how many layers a group has (the last one takes what is left); neither: one group.
+    Or list the groups: positions along depth, from 0, each in one of them.
     """
     layers = family.layers
+    if isinstance(groups, list):
+        return _listed(family, groups)
     for word, value in (("groups", groups), ("layers a group", group_size)):
         if value is not None and not (isinstance(value, int) and 1 <= value <= layers):
             raise FamilyError(
@@ -161,3 +171,19 @@ def split(family: Family, groups: int | None = None, group_size: int | None = No
         for index in range(groups or 1):
             cuts.append(cuts[-1] + share + (index < larger))
     return [family.names[start:stop] for start, stop in zip(cuts, cuts[1:])]
+
+
+def _listed(family: Family, groups: list[list[int]]) -> list[tuple[str, ...]]:
+    if not all(isinstance(group, list | tuple) for group in groups):
+        raise FamilyError(f"groups={groups!r}: expected a count, or lists of positions such as [[0, 1], [2, 3]].")
+    places = [place for group in groups for place in group]
+    wrong = [f"{place!r} twice" for place in dict.fromkeys(places) if places.count(place) > 1]
+    wrong += [f"no {place}" for place in range(family.layers) if place not in places]
+    wrong += [f"unknown {place!r}" for place in dict.fromkeys(places) if place not in range(family.layers)]
+    wrong += ["an empty group"] if not all(groups) else []
+    if wrong:
+        raise FamilyError(
+            f"The groups listed do not fit family {family.name!r}: they have {listing(wrong)}. It has {family.layers} "
+            f"layers: give each of 0 to {family.layers - 1} once."
+        )
+    return [tuple(family.names[place] for place in sorted(group)) for group in groups]

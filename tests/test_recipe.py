@@ -25,6 +25,21 @@ def test_every_shipped_recipe_loads(path):
     assert isinstance(load(path), Recipe)
 
 
+@pytest.mark.parametrize("groups", [0, True, 1.0, [], [0, 1], [[]], [[0], [-1]], [["0"]]])
+def test_groups_are_a_count_or_lists_of_positions(tmp_path, groups):
+    for good in (None, 2, [[0, 2], [1]]):
+        assert (
+            load(write(tmp_path, lambda content, good=good: content["mimic"].update(groups=good))).mimic.groups == good
+        )
+    with pytest.raises(RecipeError, match="mimic.groups: expected a count of 1 or more, or lists"):
+        load(write(tmp_path, lambda content: content["mimic"].update(groups=groups)))
+
+
+def test_similarity_needs_a_count_of_groups(tmp_path):
+    with pytest.raises(RecipeError, match="needs `groups`"):
+        load(write(tmp_path, lambda content: content["mimic"].update(groups=[[0], [1]], group_by="similarity")))
+
+
 def test_all_mistakes_are_listed_at_once_with_the_nearest_key(tmp_path):
     def change(content):
         content["train"]["epoch"] = 3
@@ -48,6 +63,18 @@ def test_all_mistakes_are_listed_at_once_with_the_nearest_key(tmp_path):
 def test_an_unknown_key_is_named_wherever_it_stands(tmp_path_factory, section, key):
     with pytest.raises(RecipeError, match=f"{section}.{key}: unknown key"):
         load(write(tmp_path_factory.mktemp("recipe"), lambda content: content[section].update({key: 1})))
+
+
+@pytest.mark.parametrize("resolution", [4, "head", {"*.attn.qkv": "head", "*.mlp.fc1": 8}])
+def test_a_resolution_is_a_count_a_word_or_one_of_them_for_each_glob(tmp_path, resolution):
+    path = write(tmp_path, lambda content: content["train"].update(resolution=resolution))
+    assert load(path).train.resolution == resolution
+
+
+@pytest.mark.parametrize("resolution", [0, "heads", True, 1.5, {}, {"*.qkv": 0}])
+def test_another_resolution_is_refused(tmp_path, resolution):
+    with pytest.raises(RecipeError, match=r"train\.resolution: expected a count of 1 or more, 'head', 'channel'"):
+        load(write(tmp_path, lambda content: content["train"].update(resolution=resolution)))
 
 
 def test_a_task_name_used_twice_is_refused(tmp_path):

@@ -1,17 +1,16 @@
 """Families through template layouts at a budget of stored numbers, plain or in the norm of their inputs."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 
 import numpy as np
 
 from .. import grouping
-from ..bank import Group, TemplateBank
+from ..bank import Group
 from ..errors import FitError, check_count, nearest
 from ..layouts import Layout, layouts
-from ..weights import Weights, dtype_of, refuse_nonfinite
+from ..weights import dtype_of
 from .factorization import Factorization
 from .measures import certificate
 from .optimum import Problem, energy, invertible
@@ -21,8 +20,9 @@ SIZES = (1, 2, 4, 8, 16)  # layers a group that `auto` tries, besides all
 
 @dataclass(frozen=True)
 class Plan:
-    """A family's groups, all in one layout, and how many templates each has."""
+    """A family's groups (places of their layers), all in one layout, and how many templates each has."""
 
+    cut: list[list[int]]
     problems: list[Problem]
     templates: list[int]
 
@@ -56,7 +56,7 @@ def ranks(problems: list[Problem], numbers: int) -> list[int] | None:
 
 
 def plan(
-    layers: np.ndarray, cuts: list[list[slice]], found: list[Layout], budget: float | None, templates: int | str,
+    layers: np.ndarray, cuts: list[list[list[int]]], found: list[Layout], budget: float | None, templates: int | str,
     moments: np.ndarray | None,
 ) -> Plan:  # fmt: skip
     """The plan with the least error for the layers ``l ...`` of a family, of all cuts into groups and all layouts.
@@ -72,74 +72,52 @@ def plan(
             else:
                 counts = [problem.most if templates == "full" else min(templates, problem.most) for problem in problems]
             least = min(least, sum(problem.cost for problem in problems) / layers.size)
-            if counts and ((tried := Plan(problems, counts)).lost < (np.inf if best is None else best.lost)):
+            if counts and ((tried := Plan(cut, problems, counts)).lost < (np.inf if best is None else best.lost)):
                 best = tried
     if best is None:
         raise FitError(f"budget={budget} is less than one template a group: give {least:.2g} or more, or fewer groups.")
     return best
 
 
-def compress(
-    weights: Weights,
-    families: Iterable[str] | None,
-    by: str,
-    groups: int | None,
-    group_size: int | None,
-    templates: int | str,
-    layout: str,
-    axes: Mapping[str, int] | None,
-    budget: float | None,
-    moments: Mapping[str, np.ndarray] | None,
-    on_group: Callable[[dict], None] | None,
-) -> TemplateBank:
-    """A bank of the chosen families in a layout, at their optimum; see `recast_gen.mimicry.fit.mimic`."""
+def check(budget: float | None, templates: int | str) -> None:
+    """Raises FitError unless one of `budget` and `templates` says how much is stored, and can be."""
     if budget is not None and not (isinstance(budget, int | float) and budget is not True and 0 < budget <= 1):
         raise FitError(f"budget={budget!r}: expected the share of the original's numbers to store, over 0 and up to 1.")
     if budget is not None and templates != "full":
         raise FitError(f"Both budget={budget} and templates={templates!r} were given: give one of them.")
     if templates != "full":
         check_count("templates", templates, FitError)
-    chosen = grouping.select(weights.families(by), families)
-    banks, laid, generated = {}, {}, {name for family in chosen.values() for name in family.names}
-    rest = {name: np.array(weights[name]) for name in weights if name not in generated}
-    for name, tensor in rest.items():
-        refuse_nonfinite(name, tensor)
-    for family in chosen.values():
-        layers = weights.stack(family.names)
-        metric = None if moments is None else np.stack([_metric(name, layers[0], moments) for name in family.names])
-        free = layout == "auto" and groups is None and group_size is None
-        sizes = [size for size in SIZES if size < len(layers)] + [len(layers)] if free else [group_size]
-        cuts = [_slices(grouping.split(family, groups, size)) for size in sizes]
-        try:
-            found = layouts(layout, family.shape, axes)
-            if metric is not None and len(found) > 1:  # tiles of several outputs and inputs cost far more to solve
-                found = [each for each in found if 1 in each.counts[1:]]
-            if len(found) > 1 and budget is None:
-                raise FitError(f"layout={layout!r} compares layouts at one size: give a budget, such as budget=0.5.")
-            made = plan(layers, cuts, found, budget, templates, metric)
-        except FitError as error:
-            raise FitError(f"Family {family.name!r}: {error}") from error
-        laid[family.name] = made.problems[0].layout.about() | {"groups": len(made.problems)}
-        names = iter(family.names)
-        for index, (problem, fitted) in enumerate(zip(made.problems, made.fits)):
-            group = _group(family, tuple(islice(names, len(problem.layers))), problem, fitted)
-            banks[family.name, index] = group
-            if on_group:
-                done = {"group": index, "done": list(chosen).index(family.name) + 1, "total": len(chosen)}
-                on_group({"family": family.name, "history": [], **done, **group.certificate})
-    settings = {"generator": "mimic", "solver": "closed_form", "layout": layout, "layouts": laid, "budget": budget}
-    settings |= {"whitened": moments is not None, "groups": groups, "group_size": group_size, "templates": templates}
-    return TemplateBank(banks, rest, weights.backbone, settings)
 
 
-def _slices(members: list[tuple[str, ...]]) -> list[slice]:
-    ends = np.cumsum([len(names) for names in members]).tolist()
-    return [slice(end - len(names), end) for end, names in zip(ends, members)]
+def compress(
+    family: grouping.Family, layers: np.ndarray, cuts: list[list[tuple[str, ...]]], layout: str,
+    axes: Mapping[str, int] | None, budget: float | None, templates: int | str, moments: Mapping | None,
+) -> list[Group]:  # fmt: skip
+    """A family's groups at the optimum of a layout, of the best cut in groups and layout where there are several.
+
+    layers: the family's stack ``l ...``.  cuts: names, group by group.  moments: of inputs, by weight name.
+    Raises FitError, naming the family, for layouts and budgets that it cannot have, and moments that it lacks.
+    """
+    metric = None if moments is None else np.stack([_metric(name, layers[0], moments) for name in family.names])
+    place = {name: index for index, name in enumerate(family.names)}
+    try:
+        found = layouts(layout, family.shape, axes)
+        if metric is not None and len(found) > 1:  # tiles of several outputs and inputs cost far more to solve
+            found = [each for each in found if 1 in each.counts[1:]]
+        if len(found) > 1 and budget is None:
+            raise FitError(f"layout={layout!r} compares layouts at one size: give a budget, such as budget=0.5.")
+        places = [[[place[name] for name in names] for names in cut] for cut in cuts]
+        made = plan(layers, places, found, budget, templates, metric)
+    except FitError as error:
+        raise FitError(f"Family {family.name!r}: {error}") from error
+    names = [tuple(family.names[index] for index in part) for part in made.cut]
+    return [_group(family, *each) for each in zip(names, made.problems, made.fits)]
 
 
 def _group(family: grouping.Family, names: tuple[str, ...], problem: Problem, fitted: Factorization) -> Group:
     layout, layers = problem.layout, len(names)
-    measured = certificate(problem.matrix, fitted, dtype_of(family.dtype).itemsize, layers)
+    measured = certificate(problem.matrix, fitted, dtype_of(family.dtype).itemsize, layers=layers)
+    measured |= {"layout": layout.pattern, "axes": dict(layout.axes)}
     if problem.moments is not None:
         whole = problem.layers.reshape(*problem.layers.shape[:2], -1)
         total = max(energy(whole, problem.moments), np.finfo(np.float32).tiny)
@@ -157,7 +135,5 @@ def _metric(name: str, layer: np.ndarray, moments: Mapping[str, np.ndarray]) -> 
         raise FitError(f"There is no input moment of {name}.{nearest(name, moments)} Collect it with rg.moments.")
     moment = np.asarray(moments[name], np.float64)
     if moment.shape != (size, size) or not np.isfinite(moment).all():
-        raise FitError(
-            f"The input moment of {name} is {moment.shape}; expected finite numbers of shape {(size, size)}."
-        )
+        raise FitError(f"The input moment of {name} is {moment.shape}; expected {(size, size)}, all finite.")
     return invertible(moment)

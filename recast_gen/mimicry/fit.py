@@ -9,11 +9,13 @@ import numpy as np
 from .. import grouping
 from ..bank import Group, TemplateBank
 from ..errors import FitError, check_count, listing, nearest
+from ..templates import Lazy
 from ..weights import Weights, dtype_of, refuse_nonfinite
 from .closed_form import closed_form
-from .compression import compress
-from .factorization import Factorization, regauge
+from .compression import SIZES, check, compress
+from .factorization import Factorization, combine, regauge
 from .measures import certificate
+from .similarity import alike
 
 Fit = Callable[[np.ndarray, int], Factorization]
 
@@ -22,8 +24,9 @@ def mimic(
     weights: Weights,
     *,
     families: Iterable[str] | None = None,
-    groups: int | None = None,
+    groups: int | list[list[int]] | None = None,
     group_size: int | None = None,
+    group_by: str = "consecutive",
     templates: int | str = "full",
     gauge: str | np.ndarray = "svd",
     solver: str = "closed_form",
@@ -39,18 +42,21 @@ def mimic(
 ) -> TemplateBank:
     """Neural Mimicry: a bank of the chosen families by ``closed_form`` or ``direct``; `options` are the solver's.
 
+    Of lazy weights (a file, a store) one group is in memory at a time: the bank has `Lazy` templates and rest, which
+    read the layers again; save it to be independent of them.  ``direct`` on all numbers keeps its templates.
+    groups: a count, or positions along depth group by group.  group_by: ``consecutive``, or ``similarity``: the layers
+    that are most alike (`similarity.alike`), for which a whole family is read at once.
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
     For compression: layout, what a template is (``layer``, ``row``, ``column``, ``tile``, or an einops pattern of the
     stack, with the sizes of `axes`), or ``auto``, of all of these and of group sizes what has the least error.
     budget: numbers stored, as a share of the family's, in place of `templates`.  moments: of the layers' inputs by
-    weight name, which make it the error of their outputs (`moments.moments`).  All closed form: `compression.Problem`.
+    weight name, which make it the error of their outputs (`moments.moments`).  All closed form: see `optimum.Problem`.
     """
+    cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
     if layout != "layer" or axes or budget is not None or moments is not None:
         if (solver, sets, options) != ("closed_form", 1, {}) or not (isinstance(gauge, str) and gauge == "svd"):
-            raise FitError(
-                "Layouts, budgets and whitening are in closed form: leave out solver, gauge, sets and options."
-            )
-        return compress(weights, families, by, groups, group_size, templates, layout, axes, budget, moments, on_group)
+            raise FitError("Layouts, budgets and whitening have a closed form: leave out solver, gauge, sets, options.")
+        return _laid_out(weights, families, by, cut, layout, axes, budget, moments, on_group)
     if solver == "closed_form":
         fit = _prepared(closed_form, options)
     elif solver == "direct":
@@ -62,15 +68,16 @@ def mimic(
     settings = {"generator": "mimic", "solver": solver, "gauge": gauge if isinstance(gauge, str) else "given"}
     native = "svd" if solver == "closed_form" else None
     change = None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge)
-    return _fit(weights, families, by, groups, group_size, templates, fit, settings, change, sets, on_group)
+    return _fit(weights, families, by, cut, fit, settings, change, sets, on_group)
 
 
 def mimic_vae(
     weights: Weights,
     *,
     families: Iterable[str] | None = None,
-    groups: int | None = None,
+    groups: int | list[list[int]] | None = None,
     group_size: int | None = None,
+    group_by: str = "consecutive",
     templates: int | str = "full",
     epochs: int = 60,
     beta: float = 1.0,
@@ -85,7 +92,8 @@ def mimic_vae(
 
     fit = _prepared(vae, {"epochs": epochs, "beta": beta, "seed": seed, "variational": variational, **options})
     settings = {"generator": "mimic_vae", "variational": variational, "beta": beta}
-    return _fit(weights, families, by, groups, group_size, templates, fit, settings, None, 1, on_group)
+    cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
+    return _fit(weights, families, by, cut, fit, settings, None, 1, on_group)
 
 
 def _prepared(fit: Callable, options: dict) -> Fit:
@@ -99,10 +107,10 @@ def _prepared(fit: Callable, options: dict) -> Fit:
     return partial(fit, **options)
 
 
-def _fit(weights, families, by, groups, group_size, templates, fit, settings, change, sets, on_group) -> TemplateBank:
+def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group) -> TemplateBank:
     check_count("sets", sets, FitError)
-    chosen = grouping.select(weights.families(by), families)
-    plan = [(family, grouping.split(family, groups, group_size)) for family in chosen.values()]
+    chosen, templates = grouping.select(weights.families(by), families), cut["templates"]
+    plan = [(family, _members(weights, family, cut)) for family in chosen.values()]
     for family, members in plan:
         largest = max(map(len, members))
         if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
@@ -111,27 +119,85 @@ def _fit(weights, families, by, groups, group_size, templates, fit, settings, ch
                 f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
             )
     generated = {name for family in chosen.values() for name in family.names}
-    rest = {name: np.array(weights[name]) for name in weights if name not in generated}  # its own, as models train on
-    for name, tensor in rest.items():
-        refuse_nonfinite(name, tensor)
+    rest = {name: _kept(weights, name) for name in weights if name not in generated}
     banks, total = {}, sum(len(members) for _, members in plan)
     for family, members in plan:
         for index, names in enumerate(members):
-            stack = weights.stack(names)
             kept = len(names) if templates == "full" else min(templates, len(names))
-            fitted = fit(stack, kept)
-            if change is not None:
-                fitted = change(fitted)
-            measured = certificate(stack, fitted, dtype_of(family.dtype).itemsize)
-            coefficients = np.repeat(fitted.coefficients[:, None, None], sets, axis=1)
-            banks[family.name, index] = Group(
-                family.name, names, fitted.templates, coefficients, family.dtype, measured, posterior=fitted.posterior
-            )
+            group, history = _group(weights, family, names, lambda stack, kept=kept: fit(stack, kept), change, sets)
+            banks[family.name, index] = group
             if on_group:
                 done = {"group": index, "done": len(banks), "total": total}
-                on_group({"family": family.name, "history": fitted.history, **done, **measured})
-    settings |= {"groups": groups, "group_size": group_size, "templates": templates, "sets": sets}
-    return TemplateBank(banks, rest, weights.backbone, settings)
+                on_group({"family": family.name, "history": history, **done, **group.certificate})
+    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"sets": sets})
 
 
+def _laid_out(weights, families, by, cut: dict, layout, axes, budget, moments, on_group) -> TemplateBank:
+    """A bank whose templates are parts of layers, or as many as a budget allows."""
+    check(budget, cut["templates"])
+    chosen, banks = grouping.select(weights.families(by), families), {}
+    generated = {name for family in chosen.values() for name in family.names}
+    rest = {name: _kept(weights, name) for name in weights if name not in generated}
+    for done, family in enumerate(chosen.values(), 1):
+        free = layout == "auto" and cut["groups"] is None and cut["group_size"] is None
+        sizes = [size for size in SIZES if size < family.layers] + [family.layers] if free else [cut["group_size"]]
+        cuts = [_members(weights, family, cut | {"group_size": size}) for size in sizes]
+        found = compress(family, weights.stack(family.names), cuts, layout, axes, budget, cut["templates"], moments)
+        for index, group in enumerate(found):
+            banks[family.name, index] = group
+            if on_group:
+                place = {"group": index, "done": done, "total": len(chosen)}
+                on_group({"family": family.name, "history": [], **place, **group.certificate})
+    settings = {"generator": "mimic", "solver": "closed_form", "gauge": "svd", "layout": layout, "budget": budget}
+    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"whitened": moments is not None, "sets": 1})
+
+
+def _members(weights: Weights, family: grouping.Family, cut: dict) -> list[tuple[str, ...]]:
+    """The names of every group of a family."""
+    found = grouping.split(family, cut["groups"], cut["group_size"])
+    if cut["group_by"] not in ORDERS:
+        raise FitError(
+            f"No group_by {cut['group_by']!r}.{nearest(cut['group_by'], ORDERS)} There are: {listing(ORDERS)}."
+        )
+    if cut["group_by"] == "consecutive":
+        return found
+    if not isinstance(cut["groups"], int):
+        raise FitError("group_by='similarity' needs `groups`, the number of groups, and neither lists nor group_size.")
+    return grouping.split(family, alike(weights.stack(family.names), cut["groups"]))
+
+
+def _kept(weights: Weights, name: str) -> np.ndarray | Lazy:
+    """A tensor that the bank takes as it is: a copy, as models train on, or what reads it again."""
+    tensor = weights[name]
+    refuse_nonfinite(name, tensor)
+    if weights.lazy:
+        return Lazy(tensor.shape, tensor.dtype.name, lambda: weights[name])
+    return np.array(tensor)
+
+
+def _group(
+    weights: Weights, family: grouping.Family, names: tuple[str, ...], fit: Callable, change: Callable | None, sets: int
+) -> tuple[Group, list[dict]]:
+    """One group's fit and its history.  Of lazy weights, what the layers give again is not kept but read then."""
+    stack = weights.stack(names)
+    fitted = fit(stack)
+    if change is not None:
+        fitted = change(fitted)
+    measured = certificate(stack, fitted, dtype_of(family.dtype).itemsize, sets)
+    templates, mixing = fitted.templates, fitted.mixing
+    if weights.lazy and mixing:
+
+        def read() -> np.ndarray:
+            made = weights.stack(names)
+            for matrix in mixing:
+                made = combine(matrix, made, in_place=True)
+            return made
+
+        templates = Lazy(templates.shape, "float32", read)
+    coefficients = np.repeat(fitted.coefficients[:, None, None], sets, axis=1)
+    made = Group(family.name, names, templates, coefficients, family.dtype, measured, posterior=fitted.posterior)
+    return made, fitted.history
+
+
+ORDERS = ("consecutive", "similarity")
 SOLVERS = ("closed_form", "direct")
