@@ -3,7 +3,7 @@
     python benchmarks/compression.py [NETWORK ...]
 
 The really trained CIFAR networks of $RECAST_REAL (`cifar10_vit`, `cifar10_resnet20`, `cifar10_resnet56`) and its 1000
-CIFAR-10 test images; writes benchmarks/results/compression.csv.
+CIFAR-10 test images; rows of benchmarks/results/compression.csv.
 
 A share is numbers stored over numbers of the shareable families, coefficients included; `network` is that of the whole
 network, whose other tensors stay.  Accuracy is over all 1000 images.  What is calibrated is fitted twice, on each half
@@ -34,7 +34,9 @@ REAL = Path(os.environ.get("RECAST_REAL", ROOT.parent / "shared" / "real"))
 NETWORKS = ("cifar10_vit", "cifar10_resnet20", "cifar10_resnet56")
 SHARES = (0.25, 0.5, 0.75, 0.9)
 LAYOUTS = ("layer", "row", "column", "tile", "auto")
-WIDTHS = (17, 36, 8, 8, 8, 8, 8)  # network, method, budget, share, share of the network, relative error, accuracy
+COLUMNS = ("network", "method", "budget", "share", "share_of_network", "relative_error", "accuracy")
+WIDTHS = (17, 36, 8, 8, 8, 8, 8)
+RESULTS = ROOT / "benchmarks" / "results" / "compression.csv"
 PER_LAYER = {"layout": "row", "group_size": 1}
 
 
@@ -146,9 +148,14 @@ def measure(name: str) -> list[dict]:
 
 def main(*names: str) -> None:
     torch.set_num_threads(1)
-    rows = [row for name in names or NETWORKS for row in measure(name)]
-    with (ROOT / "benchmarks" / "results" / "compression.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), restval="-", lineterminator="\n")
+    names = names or NETWORKS
+    rows = [row for name in names for row in measure(name)]
+    if RESULTS.exists():  # of the other networks
+        with RESULTS.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["network"] not in names] + rows
+    rows.sort(key=lambda row: NETWORKS.index(row["network"]))
+    with RESULTS.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="-", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
