@@ -13,14 +13,16 @@ import recast_gen
 ROOT = Path(recast_gen.__file__).parent
 ORDER = (
     "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "store", "checkpoints", "bank",
-    "taskfile",
+    "taskfile", "quiet",
     "mimicry.factorization",
-    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
+    "mimicry.closed_form", "mimicry.direct", "mimicry.ppca", "mimicry.layer_vae", "mimicry.vae_training",
+    "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
     "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
-    "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module"}, "optuna": {"tuning"},
+    "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "optuna": {"tuning"},
+    "lightning": {"tasks.module", "mimicry.vae_training"},
     "matplotlib": {"report"}, "typer": {"cli"}, "pydantic": {"recipe"}, "onnxruntime": {"export"},
 }  # fmt: skip
 PACKAGES = {"__init__", "mimicry", "tasks", "pipelines"}

@@ -1,6 +1,7 @@
 """What every fit returns, its gauge, and the Gram matrix that all fits share."""
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,12 +15,14 @@ class Factorization:
     """templates ``t o ...`` and coefficients ``l t``, both float32.
 
     history: one row of numbers an epoch.  posterior: ``2 l t`` mean and standard deviation, or None.
+    warning: what a user must know of this fit, in words.
     """
 
     templates: np.ndarray
     coefficients: np.ndarray
     history: list[dict] = field(default_factory=list)
     posterior: np.ndarray | None = None
+    warning: str = ""
 
 
 def gram(stack: np.ndarray) -> np.ndarray:
@@ -38,16 +41,28 @@ def spectrum(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[::-1].clip(min=0), vectors[:, ::-1]
 
 
-def coordinates(stack: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """The layers in the orthonormal basis of their own span: coordinates ``l r``, basis ``r l``, scale.
+class Coordinates(NamedTuple):
+    """layers ``l r`` along their principal axes, with mean square 1; basis ``r l``; scale.
 
-    ``stack = scale * coordinates @ basis @ stack``, with coordinates of mean square 1 and r the rank of the stack.
+    ``stack = scale * layers @ basis @ stack``, r the rank of the stack.
     """
+
+    layers: np.ndarray
+    basis: np.ndarray
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        return self.layers.shape[1]
+
+
+def coordinates(stack: np.ndarray) -> Coordinates:
+    """The layers of a stack ``l ...`` in the orthonormal basis of their own span."""
     values, vectors = spectrum(gram(stack))
     rank = max(1, int((values > values[0] * 1e-10).sum()))
     singular = np.sqrt(values[:rank]).clip(min=np.finfo(np.float32).tiny)
     scale = float(np.sqrt((singular**2).sum() / (len(stack) * rank)))
-    return vectors[:, :rank] * singular / scale, (vectors[:, :rank] / singular).T, scale
+    return Coordinates(vectors[:, :rank] * singular / scale, (vectors[:, :rank] / singular).T, scale)
 
 
 def combine(matrix: np.ndarray, stack: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from ..weights import Weights, dtype_of, refuse_nonfinite
 from .closed_form import closed_form
 from .factorization import Factorization, regauge
 from .measures import certificate
+from .ppca import ppca
 
 Fit = Callable[[np.ndarray, int], Factorization]
 
@@ -57,28 +58,37 @@ def mimic_vae(
     groups: int | None = None,
     group_size: int | None = None,
     templates: int | str = "full",
-    epochs: int = 60,
-    beta: float = 1.0,
+    solver: str = "vae",
     seed: int = 0,
     by: str = "index",
-    variational: bool = True,
     on_group: Callable[[dict], None] | None = None,
     **options,
 ) -> TemplateBank:
-    """The VAE template generator: a bank that can also be sampled; `options` are those of `vae.vae`."""
-    from .vae import vae
+    """The VAE template generator: a bank that can also be sampled; `options` are those of the solver.
 
-    fit = _prepared(vae, {"epochs": epochs, "beta": beta, "seed": seed, "variational": variational, **options})
-    settings = {"generator": "mimic_vae", "variational": variational, "beta": beta}
+    solver: ``vae`` trains one (`vae.vaes`); ``ppca`` is its optimum in closed form (`ppca.ppca`).
+    """
+    settings = {"generator": "mimic_vae", "solver": solver}
+    settings |= {"variational": options.get("variational", True), "beta": options.get("beta", 1.0)}
+    if solver == "ppca":
+        fit = _prepared(ppca, options)
+    elif solver == "vae":
+        from .vae import vaes
+
+        plan = _plan(weights, families, by, groups, group_size, templates)
+        stacks = ((weights.stack(names), _kept(templates, names)) for _, members in plan for names in members)
+        fit = _prepared(vaes, {"seed": seed, **options})(stacks)
+    else:
+        raise FitError(f"No solver {solver!r}.{nearest(solver, VAE_SOLVERS)} There are: {', '.join(VAE_SOLVERS)}.")
     return _fit(weights, families, by, groups, group_size, templates, fit, settings, None, 1, on_group)
 
 
 def _prepared(fit: Callable, options: dict) -> Fit:
-    known = [name for name in signature(fit).parameters if name not in ("stack", "templates")]
+    known = [name for name in signature(fit).parameters if name not in ("stack", "templates", "groups")]
     for name in options:
         if name not in known:
             raise FitError(f"{fit.__name__} has no option {name!r}.{nearest(name, known)} It has: {listing(known)}.")
-    for name in ("steps", "epochs", "hidden"):
+    for name in ("steps", "epochs"):
         if name in options:
             check_count(name, options[name], FitError)
     return partial(fit, **options)
@@ -86,16 +96,8 @@ def _prepared(fit: Callable, options: dict) -> Fit:
 
 def _fit(weights, families, by, groups, group_size, templates, fit, settings, change, sets, on_group) -> TemplateBank:
     check_count("sets", sets, FitError)
-    chosen = grouping.select(weights.families(by), families)
-    plan = [(family, grouping.split(family, groups, group_size)) for family in chosen.values()]
-    for family, members in plan:
-        largest = max(map(len, members))
-        if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
-            raise FitError(
-                f"templates={templates!r} for family {family.name!r}, whose groups have up to {largest} layers: "
-                f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
-            )
-    generated = {name for family in chosen.values() for name in family.names}
+    plan = _plan(weights, families, by, groups, group_size, templates)
+    generated = {name for family, _ in plan for name in family.names}
     rest = {name: np.array(weights[name]) for name in weights if name not in generated}  # its own, as models train on
     for name, tensor in rest.items():
         refuse_nonfinite(name, tensor)
@@ -103,8 +105,7 @@ def _fit(weights, families, by, groups, group_size, templates, fit, settings, ch
     for family, members in plan:
         for index, names in enumerate(members):
             stack = weights.stack(names)
-            kept = len(names) if templates == "full" else min(templates, len(names))
-            fitted = fit(stack, kept)
+            fitted = fit(stack, _kept(templates, names))
             if change is not None:
                 fitted = change(fitted)
             measured = certificate(stack, fitted, dtype_of(family.dtype).itemsize)
@@ -119,4 +120,22 @@ def _fit(weights, families, by, groups, group_size, templates, fit, settings, ch
     return TemplateBank(banks, rest, weights.backbone, settings)
 
 
+def _plan(weights, families, by, groups, group_size, templates) -> list[tuple[grouping.Family, list[tuple[str, ...]]]]:
+    chosen = grouping.select(weights.families(by), families)
+    plan = [(family, grouping.split(family, groups, group_size)) for family in chosen.values()]
+    for family, members in plan:
+        largest = max(map(len, members))
+        if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
+            raise FitError(
+                f"templates={templates!r} for family {family.name!r}, whose groups have up to {largest} layers: "
+                f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
+            )
+    return plan
+
+
+def _kept(templates: int | str, names: tuple[str, ...]) -> int:
+    return len(names) if templates == "full" else min(templates, len(names))
+
+
 SOLVERS = ("closed_form", "direct")
+VAE_SOLVERS = ("vae", "ppca")

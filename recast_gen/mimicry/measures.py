@@ -13,6 +13,7 @@ def certificate(stack: np.ndarray, fit: Factorization, itemsize: int = 4) -> dic
     relative_error: ``|stack - C T| / |stack|``, Frobenius, of the float32 numbers that are stored.  bound: the least
     relative error at this rank (Eckart & Young 1936).  gap: their difference.  layer_error and cosine: per layer.
     singular_values: of the stack.  stored_bytes and original_bytes.  coefficients: count a task trains at resolution 1.
+    warning: what a user must know of the fit, where there is something.
     """
     rows, templates = stack.reshape(len(stack), -1), fit.templates.reshape(len(fit.templates), -1)
     values, _ = spectrum(gram(stack))
@@ -38,7 +39,7 @@ def certificate(stack: np.ndarray, fit: Factorization, itemsize: int = 4) -> dic
         "stored_bytes": int(fit.templates.nbytes + fit.coefficients.nbytes),
         "original_bytes": int(rows.size * itemsize),
         "coefficients": int(fit.coefficients.size),
-    }
+    } | ({"warning": fit.warning} if fit.warning else {})
 
 
 def overall(certificates: Iterable[dict]) -> dict:
