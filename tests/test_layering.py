@@ -17,8 +17,8 @@ ORDER = (
     "mimicry.factorization",
     "mimicry.closed_form", "mimicry.direct", "mimicry.ppca", "mimicry.layer_vae", "mimicry.vae_training",
     "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
-    "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
-    "tasks.sequence", "tuning", "report", "pipelines", "cli",
+    "generation", "sampling", "switching", "mixed", "library", "card", "export", "api", "comparison",
+    "tasks.data", "tasks.module", "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
     "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "optuna": {"tuning"},
