@@ -10,6 +10,7 @@ import numpy as np
 
 from . import store
 from .errors import FitError, check_count, nearest
+from .grouping import Families, Family
 from .templates import Lazy, mix, random_templates
 from .weights import Weights, digest, dtype_of
 
@@ -68,6 +69,16 @@ class TemplateBank:
     def layers(self) -> dict[str, Group]:
         """The group of every tensor that the bank generates, in the bank's order."""
         return {name: group for group in self.groups.values() for name in group.names}
+
+    @property
+    def families(self) -> Families:
+        """The families that the bank generates, by name."""
+        found = Families()
+        for name in dict.fromkeys(family for family, _ in self.groups):
+            members = [group for group in self.groups.values() if group.family == name]
+            names = tuple(layer for group in members for layer in group.names)
+            found[name] = Family(name, names, tuple(members[0].templates.shape[1:]), members[0].dtype)
+        return found
 
     @property
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -22,7 +22,15 @@ def _templates(value: Any) -> Any:
     return value
 
 
+def _resolution(value: Any) -> Any:
+    for each in value.values() if isinstance(value, dict) and value else [value]:
+        if each not in ("head", "channel") and not (type(each) is int and each >= 1):
+            raise ValueError("expected a count of 1 or more, 'head', 'channel', or one of these for each glob")
+    return value
+
+
 Templates = Annotated[Any, BeforeValidator(_templates)]
+Resolution = Annotated[Any, BeforeValidator(_resolution)]
 
 
 class Section(BaseModel):
@@ -171,7 +179,7 @@ class Tune(Section):
 
 
 class Train(Training):
-    resolution: Count = 1
+    resolution: Resolution = 1  # of all families, or by glob over their names
     head_lr: Positive | None = None  # lr when not given
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]
 

@@ -15,17 +15,18 @@ ORDER = (
     "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "store", "checkpoints", "bank",
     "taskfile", "quiet",
     "mimicry.factorization",
-    "mimicry.closed_form", "mimicry.direct", "mimicry.ppca", "mimicry.layer_vae", "mimicry.vae_training",
-    "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
-    "generation", "sampling", "switching", "mixed", "library", "card", "export", "api", "comparison",
-    "tasks.data", "tasks.module", "tasks.sequence", "tuning", "report", "pipelines", "cli",
+    "mimicry.closed_form", "mimicry.direct", "mimicry.resumable", "mimicry.ppca", "mimicry.layer_vae",
+    "mimicry.vae_training", "mimicry.vae", "mimicry.measures", "mimicry.fit",
+    "tokens.cutting", "tokens.bank", "tokens.model", "tokens.fit", "sources", "resolution", "reparam",
+    "generation", "sampling", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data",
+    "tasks.module", "tasks.methods", "tasks.results", "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
     "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "optuna": {"tuning"},
-    "lightning": {"tasks.module", "mimicry.vae_training"},
+    "lightning": {"tasks.module", "mimicry.resumable"},
     "matplotlib": {"report"}, "typer": {"cli"}, "pydantic": {"recipe"}, "onnxruntime": {"export"},
 }  # fmt: skip
-PACKAGES = {"__init__", "mimicry", "tasks", "pipelines"}
+PACKAGES = {"__init__", "mimicry", "tokens", "tasks", "pipelines"}
 SHARED_STAGES = {"pipelines.stage", "pipelines.mimic"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
