@@ -171,15 +171,20 @@ class Mimic(Groups):
 
 
 class MimicVae(Groups):
+    solver: Literal["vae", "ppca"] = "vae"  # ppca: the linear VAE's optimum in closed form, for beta 1
+    beta: NotNegative = 1.0  # weight of the KL
+    noise: Positive | None = 0.01  # variance of the observations, of the layers' mean square; null: learned
+    noise_floor: Positive = 1e-3  # of learned noise
     epochs: Count = 60
-    beta: NotNegative = 1.0
-    hidden: Count = 32
-    noise_floor: Positive = 1e-3
-    variational: bool = True
+    hidden: Annotated[int, Field(ge=0)] = 32  # width of the encoder's hidden layer; 0: a linear encoder
+    warmup: Annotated[int, Field(ge=0)] = 0  # epochs until the KL has its weight
+    free_bits: NotNegative = 0.0  # nats of KL that each latent has for nothing
+    variational: bool = True  # false: the plain autoencoder
 
     def options(self) -> dict:
         """What a fit needs besides how families are cut."""
-        return self.model_dump(exclude=CUT)
+        exact = {"solver", "beta", "noise", "noise_floor"}
+        return self.model_dump(include=exact if self.solver == "ppca" else None, exclude=CUT)
 
 
 Metric = Literal[

@@ -19,6 +19,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     fits = {stage: folder.read_csv(stage, "layers.csv") for stage in ("mimic", "mimic_vae")}
     trials = folder.read_csv("tune", "trials.csv")
     runs = folder.read_csv("train", "runs.csv")
+    warnings = [warning for stage in ("mimic", "mimic_vae") for warning in folder.metrics(stage)["warnings"]]
     sections = [
         Section(
             "Tasks", "Test accuracy, mean ± spread over seeds; the epoch is chosen on validation.", _tasks(trained)
@@ -48,6 +49,9 @@ def run(recipe: Recipe, folder: Folder) -> dict:
             report.histograms(_values(bank, originals, generated)),
         ),
     ]
+    if warnings:
+        told = report.table([[warning] for warning in warnings], ["warning"])
+        sections.insert(0, Section("Warnings", "What the fits could not do as asked, and what helps.", told))
     summary = (
         f"{recipe.model.name}, {extracted['parameters']:,} parameters, {extracted['shareable_share']:.0%} of them in "
         f"layers that can share templates. {len(trained['tasks'])} tasks, average accuracy "
