@@ -16,7 +16,8 @@ ORDER = (
     "bank", "taskfile",
     "mimicry.factorization",
     "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "resolution",
-    "reparam", "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer", "adapter",
+    "reparam", "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer",
+    "adapter",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
     "tasks.methods", "tasks.results", "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
