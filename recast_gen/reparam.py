@@ -79,12 +79,13 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
                 "fit the bank without that family."
             )
     for group in bank.groups.values():
+        templates = group.templates[...]
         for name, base in group:
-            _check(name, getattr(*places[name]), mix(base, group.templates), group)
+            _check(name, getattr(*places[name]), mix(base, templates), group)
     counts = blocks(model, bank, resolution)
     for group in bank.groups.values():
         like = getattr(*places[group.names[0]]).detach()
-        shared = Templates(torch.from_numpy(group.templates).to(like), bank.hash)
+        shared = Templates(torch.from_numpy(group.templates[...]).to(like), bank.hash)
         for name, base in group:
             module, leaf = places[name]
             weight, order = getattr(module, leaf), tuple(module._parameters)

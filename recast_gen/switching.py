@@ -57,7 +57,7 @@ def _drifted(state: dict[str, torch.Tensor], bank: TemplateBank, head) -> list[s
     return [
         name for name, tensor in state.items()
         if ".parametrizations." not in name and name not in head and name not in bank.ties
-        and not (name in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[name]))
+        and not (name in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[name][...]))
     ]  # fmt: skip
 
 
