@@ -8,7 +8,7 @@ import numpy as np
 
 from . import taskfile
 from .bank import TemplateBank, open_bank
-from .errors import FitError, TaskError, listing
+from .errors import FitError, FoldError, TaskError, listing
 from .files import stream_tensors
 from .folding import FOLDS, fold
 
@@ -27,8 +27,8 @@ def stream(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(name, array) of every tensor of `generate`, one at a time, with one group of templates in memory.
 
-    Raises StoreError and TaskError for files that do not belong together, for an adapter that adds layers, and for a
-    damaged array before its turn.
+    Raises StoreError and TaskError for files that do not belong together, and for a damaged array before its turn;
+    FoldError for an adapter that adds layers.
     """
     bank, task = _open(bank, task)
     if task is None:
@@ -36,7 +36,7 @@ def stream(
         return
     head, adapter = taskfile.head_for(bank, task), task.about.get("adapter", {}).get("name")
     if adapter and adapter not in FOLDS:
-        raise TaskError(
+        raise FoldError(
             f"The task's adapter {adapter!r} adds layers, which no plain weights hold: use it on a live model "
             "(rg.load_task, rg.TaskLibrary)."
         )
