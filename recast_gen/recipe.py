@@ -251,7 +251,19 @@ SEEN_BY = {
 class Train(Training):
     resolution: Resolution = 1  # of all families, or by glob over their names
     head_lr: Positive | None = None  # lr when not given
+    coefficients: bool = True  # False: an adapter alone
+    adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"
+    adapter_options: dict[str, int | float] = {}  # such as `rank: 4` of melo, `bottleneck: 64` of adaptformer
+    adapter_lr: Positive | None = None  # what suits the adapter when not given
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]
+
+    @model_validator(mode="after")
+    def something_to_train(self):
+        if self.adapter == "none" and not self.coefficients:
+            raise ValueError("without `coefficients` there is nothing to train but the head: give an `adapter`")
+        if self.adapter == "none" and (self.adapter_options or self.adapter_lr):
+            raise ValueError("`adapter_options` and `adapter_lr` need an `adapter`")
+        return self
 
 
 def _names_once(tasks: Any) -> Any:
