@@ -71,10 +71,8 @@ def test_a_changed_input_starts_a_new_study_and_the_old_one_stays(tmp_path, chan
     first = run(tmp_path / "j", trials=4)
     second = run(tmp_path / "j", **{"trials": 4} | changed)
     rows = storage.summaries(storage.connect(None, tmp_path / "j"))
-    assert {row["study"]: row["trials"] for row in rows} == {
-        first.name: 4,
-        second.name: 4,
-    } and first.name != second.name
+    assert first.name != second.name
+    assert {row["study"]: row["trials"] for row in rows} == {first.name: 4, second.name: 4}
 
 
 def test_a_study_of_another_model_under_the_same_name_is_refused(tmp_path):
@@ -136,12 +134,9 @@ def test_workers_killed_at_random_moments_lose_at_most_what_they_ran(tmp_path):
         workers = [fork.Process(target=work, args=args) for _ in range(2)]
         for worker in workers:
             worker.start()
-        for worker in rng.sample(workers, rng.choice([1, 2])):  # one, or both
+        for worker in workers:
             time.sleep(rng.uniform(0.02, 0.3))
             os.kill(worker.pid, signal.SIGKILL)
-        for worker in workers:
-            if rng.random() < 0.7:
-                worker.kill()
             worker.join()
         states = [trial.state for trial in trials(journal)]
         assert states.count(STATES.COMPLETE) >= complete and states.count(STATES.RUNNING) <= 2
