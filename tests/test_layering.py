@@ -16,14 +16,17 @@ ORDER = (
     "taskfile",
     "mimicry.factorization",
     "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "reparam",
-    "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
-    "tasks.methods", "tasks.results", "tasks.sequence", "tuning", "report", "pipelines", "cli",
+    "generation", "switching", "mixed", "library", "card", "export", "api", "comparison",
+    "tasks.readers.raw", "tasks.readers.arrays", "tasks.readers.files", "tasks.readers.vision", "tasks.data",
+    "tasks.costs", "tasks.classifier", "tasks.module", "tasks.features", "tasks.methods", "tasks.results",
+    "tasks.runs", "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
-    "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module"}, "optuna": {"tuning"},
+    "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module", "tasks.classifier"},
+    "optuna": {"tuning"},
     "matplotlib": {"report"}, "typer": {"cli"}, "pydantic": {"recipe"}, "onnxruntime": {"export"},
 }  # fmt: skip
-PACKAGES = {"__init__", "mimicry", "tasks", "pipelines"}
+PACKAGES = {"__init__", "mimicry", "tasks", "tasks.readers", "pipelines"}
 SHARED_STAGES = {"pipelines.stage", "pipelines.mimic"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

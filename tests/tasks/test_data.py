@@ -73,6 +73,6 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
 def test_a_broken_image_is_named(tmp_path):
     folder_of_images(tmp_path)
     (tmp_path / "cat" / "0.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match="cat/0.png is no image"):
+    with pytest.raises(DataError, match="1 of 20 images cannot be read: cat/0.png"):
         found = data.load(Data(source="folder", path=str(tmp_path)), COLOUR, 0)
         [list(part) for part in (found.train, found.validation, found.test)]
