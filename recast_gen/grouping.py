@@ -110,9 +110,8 @@ def _named(stacks: list[tuple[str, list[str]]], tensors: Mapping, by: str) -> Fa
 
 
 def select(found: Families, globs: Iterable[str] | None) -> Families:
-    """The families that the globs name, in the network's order; all shareable ones for None.
+    """The families that the globs name (see `matching`), in the network's order; all shareable ones for None.
 
-    A glob that names a module means its weight; one that matches matrices or kernels leaves biases and norms alone.
     Raises FamilyError for a glob that matches nothing, and for a family that is not floating point.
     """
     if globs is None:
@@ -121,18 +120,24 @@ def select(found: Families, globs: Iterable[str] | None) -> Families:
         return Families({name: found[name] for name in found.shareable})
     if not globs:
         raise FamilyError(f"No family was chosen. Shareable are: {listing(found.shareable)}.")
-    chosen = set()
-    for glob in [globs] if isinstance(globs, str) else globs:
-        matched = {name for name in found if _matches(name, glob)}
-        if not matched:
-            raise FamilyError(
-                f"No family matches {glob!r}.{nearest(glob, found)} Shareable are: {listing(found.shareable)}."
-            )
-        chosen |= {name for name in matched if len(found[name].shape) > 1} or matched
+    chosen = {name for glob in ([globs] if isinstance(globs, str) else globs) for name in matching(found, glob)}
     for name in chosen:
         if "float" not in found[name].dtype:
             raise FamilyError(f"Family {name!r} holds {found[name].dtype}; only floating-point weights have templates.")
     return Families({name: family for name, family in found.items() if name in chosen})
+
+
+def matching(found: Families, glob: str) -> set[str]:
+    """The names of the families that a glob names.
+
+    A glob that names a module means its weight; one that matches matrices or kernels leaves biases and norms alone.
+    Raises FamilyError when there are none.
+    """
+    matched = {name for name in found if _matches(name, glob)}
+    if not matched:
+        known = found.shareable or found
+        raise FamilyError(f"No family matches {glob!r}.{nearest(glob, found)} Shareable are: {listing(known)}.")
+    return {name for name in matched if len(found[name].shape) > 1} or matched
 
 
 def _matches(name: str, glob: str) -> bool:

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .bank import TemplateBank
-from .errors import AttachError, check_count, nearest
+from .errors import AttachError, nearest
+from .resolution import Resolution, blocks
 from .templates import mix, project
 
 TOLERANCE = 5e-3  # relative; bfloat16 rounds a weight by up to 4e-3
@@ -57,14 +58,14 @@ def attached(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank]]:
     }
 
 
-def attach(model: nn.Module, bank: TemplateBank, resolution: int = 1) -> nn.Module:
+def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> nn.Module:
     """Makes the bank's layers of `model` functions of coefficients, in place; they start at the bank's base.
 
-    The forward is unchanged where the fit is exact.  resolution: output blocks with coefficients of their own.
+    The forward is unchanged where the fit is exact.  resolution: output blocks with coefficients of their own, for all
+    layers or by glob: a count, ``head`` or ``channel`` (see `resolution.blocks`, which also raises).
     Raises AttachError, changing nothing, when a layer is missing, has another shape or other weights than the bank was
-    fitted to, is tied to another, does not divide into `resolution` blocks, or when a bank is attached already.
+    fitted to, is tied to another, or when a bank is attached already.
     """
-    check_count("resolution", resolution, AttachError)
     if attached(model):
         raise AttachError("This model has a bank attached already: detach or bake it first.")
     places = {name: _place(model, name) for name in bank.layers}
@@ -78,16 +79,20 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: int = 1) -> nn.Modu
                 "fit the bank without that family."
             )
     for group in bank.groups.values():
+        templates = group.templates[...]
         for name, base in group:
-            _check(name, getattr(*places[name]), mix(base, group.templates), group, resolution)
+            _check(name, getattr(*places[name]), mix(base, templates), group)
+    counts = blocks(model, bank, resolution)
     for group in bank.groups.values():
         like = getattr(*places[group.names[0]]).detach()
-        shared = Templates(torch.from_numpy(group.templates).to(like), bank.hash)
+        shared = Templates(torch.from_numpy(group.templates[...]).to(like), bank.hash)
         for name, base in group:
             module, leaf = places[name]
             weight, order = getattr(module, leaf), tuple(module._parameters)
-            parametrize.register_parametrization(module, leaf, FromBank(shared, resolution, weight, order), unsafe=True)
-            set_coefficients(module, leaf, torch.from_numpy(base).repeat(1, resolution, 1))
+            source = FromBank(shared, counts[name], weight, order)
+            parametrize.register_parametrization(module, leaf, source, unsafe=True)
+            spread = torch.from_numpy(base).repeat_interleave(counts[name] // base.shape[1], dim=1)
+            set_coefficients(module, leaf, spread)
     return model
 
 
@@ -97,17 +102,17 @@ def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
         module = model.get_submodule(path)
     except AttributeError:
         module = None
+    if module is not None and parametrize.is_parametrized(module, leaf):
+        raise AttachError(f"{name} is parametrized already: take that off first (rg.remove_adapter), then attach.")
     if not isinstance(getattr(module, leaf, None), nn.Parameter):
         known = [parameter for parameter, _ in model.named_parameters()]
         raise AttachError(f"The model has no parameter {name!r}, which the bank generates.{nearest(name, known)}")
     return module, leaf
 
 
-def _check(name: str, weight: torch.Tensor, rebuilt, group, resolution: int) -> None:
+def _check(name: str, weight: torch.Tensor, rebuilt, group) -> None:
     if tuple(weight.shape) != rebuilt.shape:
         raise AttachError(f"{name} is {tuple(weight.shape)} in the model; the bank was fitted to {rebuilt.shape}.")
-    if len(rebuilt) % resolution:
-        raise AttachError(f"resolution={resolution} does not divide the {len(rebuilt)} outputs of {name}.")
     here = weight.detach().float().cpu()
     error = float((here - torch.from_numpy(rebuilt)).norm() / here.norm().clamp_min(1e-30))
     certified = group.certificate["layer_error"][group.names.index(name)]
@@ -121,7 +126,9 @@ def _check(name: str, weight: torch.Tensor, rebuilt, group, resolution: int) -> 
 
 def set_coefficients(module: nn.Module, leaf: str, coefficients: torch.Tensor) -> None:
     """Puts coefficients ``s b t`` in place, whatever resolution and sets were there before."""
-    put(module.parametrizations[leaf].original, coefficients)
+    steps = module.parametrizations[leaf]
+    put(steps.original, coefficients)
+    steps[0].resolution = coefficients.shape[1]
 
 
 def put(tensor: torch.Tensor, value: torch.Tensor) -> None:

@@ -28,24 +28,27 @@ class Task:
 def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float32") -> int:
     """Writes a task file, atomically; returns its size in bytes.
 
-    All coefficients are one flat tensor in the bank's order, so that names cost nothing.
+    All coefficients are one flat tensor in the bank's order, so that names cost nothing; the resolution is stated once,
+    or for each family.
     dtype: of the coefficients; ``float16`` halves a wider head too, and generation gives its dtype back.
     Raises TaskError for coefficients of several shapes, and for numbers that are not finite (in `dtype`).
     """
     if dtype not in DTYPES:
         raise TaskError(f"No task dtype {dtype!r}.{nearest(dtype, DTYPES)} There are: {', '.join(DTYPES)}.")
-    shapes = {task.coefficients[name].shape[:2] for name in bank.layers}
-    (sets, resolution), *others = shapes
-    if others:
-        raise TaskError(f"Coefficients of several shapes (sets, resolution) {sorted(shapes)}: attach with one of them.")
+    shapes = {(group.family, *task.coefficients[name].shape[:2]) for name, group in bank.layers.items()}
+    resolutions, sets = {family: blocks for family, _, blocks in shapes}, {sets for _, sets, _ in shapes}
+    if len(shapes) > len(resolutions) or len(sets) > 1:
+        found = sorted({shape[1:] for shape in shapes})
+        raise TaskError(f"Coefficients of several shapes (sets, resolution) {found}: attach with one in each family.")
+    counts = [resolutions[family] for family in bank.families]
     flat = np.concatenate([task.coefficients[name].reshape(-1) for name in bank.layers])
     tensors = {"coefficients": _cast("coefficients", flat, dtype)}
     tensors |= {name: _cast(name, array, dtype if dtype == "float16" else None) for name, array in task.head.items()}
     about = json.dumps(task.about, sort_keys=True, separators=(",", ":"))
-    families = " ".join(dict.fromkeys(family.removesuffix(".weight") for family, _ in bank.groups))
     meta = {
-        "format": FORMAT, "bank": bank.hash, "families": families, "sets": str(sets), "resolution": str(resolution),
-        "about": about,
+        "format": FORMAT, "bank": bank.hash, "about": about, "sets": str(*sets),
+        "families": " ".join(family.removesuffix(".weight") for family in bank.families),
+        "resolution": " ".join(map(str, counts if len(set(counts)) > 1 else counts[:1])),
     }  # fmt: skip
     return save_tensors(path, tensors, meta | {"sha256": _checksum(meta, tensors)})
 
@@ -83,13 +86,18 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
     if meta.pop("sha256", None) != _checksum(meta, tensors):
         raise TaskError(f"{path} is damaged: its content does not match its checksum. Copy or train it again.")
     try:
-        found, sets, resolution = meta["bank"], int(meta["sets"]), int(meta["resolution"])
+        found, sets, counts = meta["bank"], int(meta["sets"]), list(map(int, meta["resolution"].split()))
         flat, about = tensors.pop("coefficients"), json.loads(meta["about"])
     except (KeyError, ValueError) as error:
         raise TaskError(f"{path} is no complete task file ({error}): write it with rg.save_task.") from error
     if found != bank.hash:
         raise TaskError(f"{path} belongs to bank {found}, but this is bank {bank.hash}: load the bank it names.")
-    shapes = {name: (sets, resolution, len(group.templates)) for name, group in bank.layers.items()}
+    families = bank.families
+    counts = dict(zip(families, counts * len(families) if len(counts) == 1 else counts))
+    wrong = [name for name, family in families.items() if counts.get(name, 0) < 1 or family.shape[0] % counts[name]]
+    if wrong:
+        raise TaskError(f"{path} states no resolution that {listing(wrong, 4)} can have. Train it again.")
+    shapes = {name: (sets, counts[group.family], len(group.templates)) for name, group in bank.layers.items()}
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
     if flat.shape != (ends[-1],):
         raise TaskError(f"{path} holds {flat.size} coefficients; its bank has {ends[-1]}. Train it again.")

@@ -50,6 +50,18 @@ def test_an_unknown_key_is_named_wherever_it_stands(tmp_path_factory, section, k
         load(write(tmp_path_factory.mktemp("recipe"), lambda content: content[section].update({key: 1})))
 
 
+@pytest.mark.parametrize("resolution", [4, "head", {"*.attn.qkv": "head", "*.mlp.fc1": 8}])
+def test_a_resolution_is_a_count_a_word_or_one_of_them_for_each_glob(tmp_path, resolution):
+    path = write(tmp_path, lambda content: content["train"].update(resolution=resolution))
+    assert load(path).train.resolution == resolution
+
+
+@pytest.mark.parametrize("resolution", [0, "heads", True, 1.5, {}, {"*.qkv": 0}])
+def test_another_resolution_is_refused(tmp_path, resolution):
+    with pytest.raises(RecipeError, match=r"train\.resolution: expected a count of 1 or more, 'head', 'channel'"):
+        load(write(tmp_path, lambda content: content["train"].update(resolution=resolution)))
+
+
 def test_a_task_name_used_twice_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="used twice: turned"):
         load(write(tmp_path, lambda content: content["tasks"].append(content["tasks"][1])))

@@ -20,7 +20,7 @@ def make_bank(layers: int, templates: int, groups: int = 1, seed: int = 0) -> Te
     made = {}
     for group in range(groups):
         names = tuple(f"blocks.{group * layers + index}.weight" for index in range(layers))
-        arrays = rng.standard_normal((templates, 4, 3)), rng.standard_normal((layers, 1, 1, templates))
+        arrays = rng.standard_normal((templates, 12, 3)), rng.standard_normal((layers, 1, 1, templates))
         made["blocks.*.weight", group] = Group(
             "blocks.*.weight", names, *(array.astype(np.float32) for array in arrays), "float32", {}
         )

@@ -1,6 +1,7 @@
 """A model under Lightning: its loss, its optimizer, its best epoch, and checkpoints of only what is trained."""
 
 import sys
+from collections.abc import Callable
 from math import ceil, inf
 from pathlib import Path
 
@@ -29,11 +30,12 @@ class Classifier(L.LightningModule):
 
     def __init__(
         self, model: nn.Module, splits: Splits, settings: Training, rates: list[dict], seed: int, bank: str | None,
-        path: Path,
+        path: Path, on_epoch: Callable[[float, int], None] | None = None,
     ):  # fmt: skip
         super().__init__()
         self.model, self.splits, self.settings, self.rates, self.seed = model, splits, settings, rates, seed
         self.bank, self.path, self.frozen, self.strict_loading = bank, path, bank is not None, False
+        self.on_epoch = on_epoch or (lambda accuracy, epoch: None)
         self.order, self.of_workers, self.meter = torch.Generator(), torch.Generator(), Meter()
         self.history: list[dict] = []
         self.best, self.finished = {"score": -inf, "epoch": -1, "state": {}}, False
@@ -85,6 +87,7 @@ class Classifier(L.LightningModule):
         if found["score"] > self.best["score"]:
             state = {name: tensor.detach().cpu().clone() for name, tensor in self._trained().items()}
             self.best = {"score": found["score"], "epoch": self.current_epoch, "state": state}
+        self.on_epoch(values["validation"], self.current_epoch)
         done, total = len(self.history), self.settings.epochs
         if not sys.stderr.isatty() and done % max(1, total // 4) == 0:  # a terminal has Lightning's bar
             losses = f"loss {values['train_loss']:.3f}, validation {values['validation']:.1%}"

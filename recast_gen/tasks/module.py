@@ -4,6 +4,7 @@ import logging
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,11 +39,12 @@ class Outcome:
 
 def fit(
     model: nn.Module, splits: Splits, settings: Training, rates: list[dict], seed: int, bank: str | None = None,
-    folder: Path | None = None,
+    on_epoch: Callable[[float, int], None] | None = None, folder: Path | None = None,
 ) -> Outcome:  # fmt: skip
     """Trains the parameters in `rates`, in place, and leaves the model at its best epoch on validation.
 
-    The seed orders the batches; the test set is read once, at the end.
+    The seed orders the batches; the test set is read once, at the end.  on_epoch: called with the validation accuracy
+    after each epoch (count from 0); it may raise to end the training.
     folder: of the run's checkpoint: a run that was killed goes on after its last whole epoch, to the same result, and a
     finished one is not repeated.
     Raises DataError where model and images do not go together, and FitError where training diverges.
@@ -61,7 +63,7 @@ def fit(
             enable_model_summary=False, num_sanity_val_steps=0, enable_progress_bar=sys.stderr.isatty(),
         )  # fmt: skip
         if not (path.exists() and _read(path)["finished"]):
-            module = Classifier(model, splits, settings, rates, seed, bank, path)
+            module = Classifier(model, splits, settings, rates, seed, bank, path, on_epoch)
             trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
         run = _read(path)
     if not run["best"]["state"]:
