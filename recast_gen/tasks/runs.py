@@ -50,9 +50,10 @@ class Learner:
     def _run(self, method: str, seed: int, folder: Path, lr: float) -> tuple[float, Run]:
         settings, head = self.settings.model_copy(update={"head_lr": lr}), self.bank.backbone["head"]
         model, trained = prepare(method, self.bank, self.base, len(self.splits.classes), settings, seed)
-        args = (settings, rates(trained, settings), seed, self.bank.hash, folder / f"{method}-{seed}-{lr}")
+        args, place = (settings, rates(trained, settings), seed, self.bank.hash), folder / f"{method}-{seed}-{lr}"
         seen, seconds = self._before_head(model, head) if set(trained) == {"head"} else (None, 0.0)
-        outcome = fit(model.get_submodule(head), seen, *args) if seen else fit(model, self.splits, *args)
+        learner, images = (model.get_submodule(head), seen) if seen else (model, self.splits)
+        outcome = fit(learner, images, *args, folder=place)
         outcome.costs["seconds"] += seconds
         metrics = {"validation": outcome.validation, "test": outcome.test}
         path, rounded = (
