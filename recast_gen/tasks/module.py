@@ -1,9 +1,7 @@
 """One classifier trained with Lightning: whatever of it requires a gradient, the best epoch on validation."""
 
-import logging
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError, FitError, listing
+from ..quiet import quiet
 from ..recipe import Training
 from .classifier import Classifier
 from .data import Splits
@@ -50,7 +49,7 @@ def fit(
     Raises DataError where model and images do not go together, and FitError where training diverges.
     """
     _check(model, splits)
-    with _quiet(), tempfile.TemporaryDirectory() as temporary:
+    with quiet(), tempfile.TemporaryDirectory() as temporary:
         path = Path(folder or temporary) / "last.ckpt"
         path.parent.mkdir(parents=True, exist_ok=True)
         L.seed_everything(seed, verbose=False)
@@ -119,12 +118,3 @@ def _check(model: nn.Module, splits: Splits) -> None:
 
 def _read(path: Path) -> dict:
     return torch.load(path, map_location="cpu", weights_only=True)["run"]
-
-
-class _quiet(warnings.catch_warnings):
-    """Without Lightning's notes on hardware and workers: a run trains many small models."""
-
-    def __enter__(self):
-        super().__enter__()
-        warnings.filterwarnings("ignore", module="lightning")
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
