@@ -15,13 +15,6 @@ def _columns(objectives: list[str]) -> tuple[str, str]:
     return second, first
 
 
-def _error_scale(axis, values) -> None:
-    """From 0, which is drawn, over all powers of ten in between."""
-    positive = [value for value in values if value > 1e-5]
-    axis.set_yscale("symlog", linthresh=max(1e-4, min(positive, default=1e-4)))
-    axis.set_ylim(bottom=-1e-5)
-
-
 @picture
 def pareto(trials: list[dict], objectives: list[str], constraints: dict[str, float]) -> Figure:
     """Two objectives of every setting, the front and the chosen one; hollow: within the constraints, dots: not."""
@@ -44,8 +37,6 @@ def pareto(trials: list[dict], objectives: list[str], constraints: dict[str, flo
         if name in constraints:
             draw(constraints[name], color=GREY, ls=":", lw=1)
     axis.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
-    if y == "relative_error":
-        _error_scale(axis, [float(row[y]) for row in trials])
     axis.legend(fontsize=7)
     return figure
 
@@ -79,8 +70,6 @@ def slices(trials: list[dict], objective: str) -> Figure:
         axis.set_xticks(range(len(values)), values, fontsize=7)
         axis.set_title(name, fontsize=8)
         axis.set_ylabel(objective.replace("_", " "), fontsize=8)
-        if objective == "relative_error":
-            _error_scale(axis, [float(row[objective]) for row in rows])
     return figure
 
 
@@ -102,5 +91,6 @@ def curves(rows: list[dict]) -> Figure:
                 )
         axis.set_title(family, fontsize=8)
         axis.set(xlabel="templates", ylabel="relative error", ylim=(-0.03, 1))
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].legend(fontsize=7)
     return figure
