@@ -3,8 +3,8 @@
     RECAST_REAL=<weights> python benchmarks/study.py [--seeds 5] [--samplers tpe random nsga2 gp]
 
 The grid of every setting of a small network (groups and templates of each family) is the oracle: its hypervolume of
-(relative error, stored share), against error 1 and 1 % more than the largest bank.  Last, a study by reconstruction
-alone of the shapes of ViT-S with random weights, 200 trials, on two processes.
+(relative error, stored share), against error 1 and 1 % more than the largest bank.  Before that, studies by reconstruction
+alone of the shapes of ViT-S with random weights, 200 trials, in one process.
 """
 
 import argparse
