@@ -213,6 +213,54 @@ def generate(
     print(f"{out}: {len(made)} tensors, {sum(prod(shape) for shape, _ in made.values()):,} numbers")
 
 
+Out = Annotated[Path, typer.Option(help="The folder to write task files to.")]
+
+
+def _write_tasks(bank, tasks: list, out: Path, word: str) -> None:
+    from .taskfile import write
+
+    for index, task in enumerate(tasks):
+        write(out / f"{word}_{index:03d}.safetensors", task, bank)
+    print(f"{out}: {len(tasks)} task files; `recast generate` makes weights of each")
+
+
+@app.command()
+def sample(
+    bank: Bank,
+    n: Annotated[int, typer.Option(help="How many.")] = 1,
+    temperature: Annotated[float, typer.Option(help="Factor on the standard deviation.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    source: Annotated[str, typer.Option(help="posterior or prior.")] = "posterior",
+    out: Out = Path("samples"),
+) -> None:
+    """Draws coefficients from a bank of mimic_vae and writes each set as a task file with the backbone's head."""
+    from .bank import open_bank
+    from .sampling import sample
+    from .taskfile import Task
+
+    opened = open_bank(bank)
+    about = {"source": source, "temperature": temperature, "seed": seed}
+    drawn = enumerate(sample(opened, n, temperature, seed, source))
+    _write_tasks(opened, [Task(one, {}, {"sampled": about | {"index": index}}) for index, one in drawn], out, "sample")
+
+
+@app.command()
+def interpolate(
+    bank: Bank,
+    start: Annotated[str, typer.Argument(help="A task file, a layer's tensor, or 'base' for the backbone.")],
+    end: Annotated[str, typer.Argument(help="Another one.")],
+    steps: Annotated[int, typer.Option(help="How many, both ends included.")] = 5,
+    out: Out = Path("between"),
+) -> None:
+    """Writes task files in equal steps between two tasks, or with one layer on its way to another of its group."""
+    from .bank import open_bank
+    from .sampling import interpolate
+
+    opened = open_bank(bank)
+    ends = [None if end == "base" else end for end in (start, end)]
+    _write_tasks(opened, interpolate(opened, *ends, steps), out, "step")
+
+
 @app.command()
 def pack(
     bank: Annotated[Path, typer.Argument(help="A bank.zarr.")],

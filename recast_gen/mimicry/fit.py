@@ -14,6 +14,8 @@ from ..weights import Weights, dtype_of, refuse_nonfinite
 from .closed_form import closed_form
 from .factorization import Factorization, combine, regauge
 from .measures import certificate
+from .ppca import ppca
+from .similarity import alike
 
 Fit = Callable[[np.ndarray, int], Factorization]
 
@@ -22,8 +24,9 @@ def mimic(
     weights: Weights,
     *,
     families: Iterable[str] | None = None,
-    groups: int | None = None,
+    groups: int | list[list[int]] | None = None,
     group_size: int | None = None,
+    group_by: str = "consecutive",
     templates: int | str = "full",
     gauge: str | np.ndarray = "svd",
     solver: str = "closed_form",
@@ -37,6 +40,8 @@ def mimic(
 
     Of lazy weights (a file, a store) one group is in memory at a time: the bank has `Lazy` templates and rest, which
     read the layers again; save it to be independent of them.  ``direct`` on all numbers keeps its templates.
+    groups: a count, or positions along depth group by group.  group_by: ``consecutive``, or ``similarity``: the layers
+    that are most alike (`similarity.alike`), for which a whole family is read at once.
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
     """
     if solver == "closed_form":
@@ -50,47 +55,76 @@ def mimic(
     settings = {"generator": "mimic", "solver": solver, "gauge": gauge if isinstance(gauge, str) else "given"}
     native = "svd" if solver == "closed_form" else None
     change = None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge)
-    return _fit(weights, families, by, groups, group_size, templates, fit, settings, change, sets, on_group)
+    cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
+    return _fit(weights, families, by, cut, fit, settings, change, sets, on_group)
 
 
 def mimic_vae(
     weights: Weights,
     *,
     families: Iterable[str] | None = None,
-    groups: int | None = None,
+    groups: int | list[list[int]] | None = None,
     group_size: int | None = None,
+    group_by: str = "consecutive",
     templates: int | str = "full",
-    epochs: int = 60,
-    beta: float = 1.0,
+    solver: str = "vae",
     seed: int = 0,
     by: str = "index",
-    variational: bool = True,
     on_group: Callable[[dict], None] | None = None,
     **options,
 ) -> TemplateBank:
-    """The VAE template generator: a bank that can also be sampled; `options` are those of `vae.vae`."""
-    from .vae import vae
+    """The VAE template generator: a bank that can also be sampled; `options` are those of the solver.
 
-    fit = _prepared(vae, {"epochs": epochs, "beta": beta, "seed": seed, "variational": variational, **options})
-    settings = {"generator": "mimic_vae", "variational": variational, "beta": beta}
-    return _fit(weights, families, by, groups, group_size, templates, fit, settings, None, 1, on_group)
+    solver: ``vae`` trains one (`vae.vaes`); ``ppca`` is its optimum in closed form (`ppca.ppca`).
+    """
+    settings = {"generator": "mimic_vae", "solver": solver}
+    settings |= {"variational": options.get("variational", True), "beta": options.get("beta", 1.0)}
+    cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
+    if solver == "ppca":
+        fit = _prepared(ppca, options)
+    elif solver == "vae":
+        from .vae import vaes
+
+        plan = _plan(weights, families, by, cut)
+        stacks = ((weights.stack(names), _count(templates, names)) for _, members in plan for names in members)
+        fit = _prepared(vaes, {"seed": seed, **options})(stacks)
+    else:
+        raise FitError(f"No solver {solver!r}.{nearest(solver, VAE_SOLVERS)} There are: {', '.join(VAE_SOLVERS)}.")
+    return _fit(weights, families, by, cut, fit, settings, None, 1, on_group)
 
 
 def _prepared(fit: Callable, options: dict) -> Fit:
-    known = [name for name in signature(fit).parameters if name not in ("stack", "templates")]
+    known = [name for name in signature(fit).parameters if name not in ("stack", "templates", "groups")]
     for name in options:
         if name not in known:
             raise FitError(f"{fit.__name__} has no option {name!r}.{nearest(name, known)} It has: {listing(known)}.")
-    for name in ("steps", "epochs", "hidden"):
+    for name in ("steps", "epochs"):
         if name in options:
             check_count(name, options[name], FitError)
     return partial(fit, **options)
 
 
-def _fit(weights, families, by, groups, group_size, templates, fit, settings, change, sets, on_group) -> TemplateBank:
+def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group) -> TemplateBank:
     check_count("sets", sets, FitError)
-    chosen = grouping.select(weights.families(by), families)
-    plan = [(family, grouping.split(family, groups, group_size)) for family in chosen.values()]
+    plan = _plan(weights, families, by, cut)
+    generated = {name for family, _ in plan for name in family.names}
+    rest = {name: _kept(weights, name) for name in weights if name not in generated}
+    banks, total = {}, sum(len(members) for _, members in plan)
+    for family, members in plan:
+        for index, names in enumerate(members):
+            kept = _count(cut["templates"], names)
+            group, history = _group(weights, family, names, lambda stack, kept=kept: fit(stack, kept), change, sets)
+            banks[family.name, index] = group
+            if on_group:
+                done = {"group": index, "done": len(banks), "total": total}
+                on_group({"family": family.name, "history": history, **done, **group.certificate})
+    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"sets": sets})
+
+
+def _plan(weights: Weights, families, by: str, cut: dict) -> list[tuple[grouping.Family, list[tuple[str, ...]]]]:
+    """The chosen families, and the names of every group of each."""
+    chosen, templates = grouping.select(weights.families(by), families), cut["templates"]
+    plan = [(family, _members(weights, family, cut)) for family in chosen.values()]
     for family, members in plan:
         largest = max(map(len, members))
         if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
@@ -98,19 +132,25 @@ def _fit(weights, families, by, groups, group_size, templates, fit, settings, ch
                 f"templates={templates!r} for family {family.name!r}, whose groups have up to {largest} layers: "
                 f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
             )
-    generated = {name for family in chosen.values() for name in family.names}
-    rest = {name: _kept(weights, name) for name in weights if name not in generated}
-    banks, total = {}, sum(len(members) for _, members in plan)
-    for family, members in plan:
-        for index, names in enumerate(members):
-            kept = len(names) if templates == "full" else min(templates, len(names))
-            group, history = _group(weights, family, names, lambda stack, kept=kept: fit(stack, kept), change, sets)
-            banks[family.name, index] = group
-            if on_group:
-                done = {"group": index, "done": len(banks), "total": total}
-                on_group({"family": family.name, "history": history, **done, **group.certificate})
-    settings |= {"groups": groups, "group_size": group_size, "templates": templates, "sets": sets}
-    return TemplateBank(banks, rest, weights.backbone, settings)
+    return plan
+
+
+def _count(templates: int | str, names: tuple[str, ...]) -> int:
+    return len(names) if templates == "full" else min(templates, len(names))
+
+
+def _members(weights: Weights, family: grouping.Family, cut: dict) -> list[tuple[str, ...]]:
+    """The names of every group of a family."""
+    found = grouping.split(family, cut["groups"], cut["group_size"])
+    if cut["group_by"] not in ORDERS:
+        raise FitError(
+            f"No group_by {cut['group_by']!r}.{nearest(cut['group_by'], ORDERS)} There are: {listing(ORDERS)}."
+        )
+    if cut["group_by"] == "consecutive":
+        return found
+    if not isinstance(cut["groups"], int):
+        raise FitError("group_by='similarity' needs `groups`, the number of groups, and neither lists nor group_size.")
+    return grouping.split(family, alike(weights.stack(family.names), cut["groups"]))
 
 
 def _kept(weights: Weights, name: str) -> np.ndarray | Lazy:
@@ -146,4 +186,6 @@ def _group(
     return made, fitted.history
 
 
+ORDERS = ("consecutive", "similarity")
 SOLVERS = ("closed_form", "direct")
+VAE_SOLVERS = ("vae", "ppca")
