@@ -141,7 +141,7 @@ def _conclude(runner: Runner, own: list[dict]) -> Study:
 
 def _searched(own: dict) -> bool:
     """Whether a bank of the recipe is cut into groups as a study cuts them."""
-    return isinstance(own["groups"], int) and own.get("group_by") != "similarity"
+    return isinstance(own["groups"], int)
 
 
 def _order(row: dict) -> tuple:
