@@ -24,11 +24,12 @@ from pathlib import Path
 
 import adaptation_view
 import torch
-from adaptation_methods import KINDS, METHODS, Method, rates, seeded
+from adaptation_methods import KINDS, METHODS, Method, Prepared, closed, rates, seeded
 from backbones import BACKBONES, TASKS, Backbone
 
 from recast_gen.recipe import Training
-from recast_gen.tasks.module import TIE, fit
+from recast_gen.tasks.data import Splits
+from recast_gen.tasks.module import TIE, accuracy, fit
 
 ROOT = Path(__file__).parents[1]
 RESULTS, STUDIES = (ROOT / "benchmarks/results" / name for name in ("adaptation.csv", "adaptation_rates.csv"))
@@ -68,16 +69,29 @@ def train(
     """One run, here and now: the row of its results."""
     splits = backbone.features(task) if method.features else backbone.splits(task)
     before, start = memory("VmRSS"), cpu_seconds()
-    prepared = seeded(method, backbone, len(splits.classes), seed)
+    if method.solve:
+        model = method.solve(splits, seed)
+        found = {part: accuracy(model, getattr(splits, part)) for part in ("validation", "test")}
+        prepared, score = closed(backbone, model), found["validation"]
+    else:
+        prepared = seeded(method, backbone, len(splits.classes), seed)
+        found, score = descended(prepared, splits, seed, epochs, rate, head)
+    return prepared.counts | found | {
+        "seconds": cpu_seconds() - start, "mb": memory("VmHWM") - before, "score": score,
+        "bytes": prepared.save(file) if file else 0,
+    }  # fmt: skip
+
+
+def descended(
+    prepared: Prepared, splits: Splits, seed: int, epochs: int, rate: float, head: float
+) -> tuple[dict, float]:
+    """Trains in place: accuracies (fractions), and what rates are judged by."""
     settings = Training(epochs=epochs, batch_size=BATCH, schedule="onecycle")
     bank = prepared.bank.hash if prepared.bank else "none" if prepared.frozen else None
     outcome = fit(prepared.model, splits, settings, rates(prepared, rate, head), seed, bank)
     best = outcome.history[outcome.best_epoch]
-    return prepared.counts | {
-        "validation": outcome.validation, "test": outcome.test, "seconds": cpu_seconds() - start,
-        "mb": memory("VmHWM") - before, "score": outcome.validation - TIE * best["validation_loss"],
-        "bytes": prepared.save(file) if file else 0,
-    }  # fmt: skip
+    found = {"validation": outcome.validation, "test": outcome.test}
+    return found, outcome.validation - TIE * best["validation_loss"]
 
 
 def memory(name: str) -> float:
@@ -154,7 +168,7 @@ def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[
                         continue
                     if time.monotonic() > stop:
                         return
-                    rate, head = study(backbone, task, method)
+                    rate, head = (0.0, 0.0) if method.solve else study(backbone, task, method)
                     file = KEPT / backbone.name / method.name.replace(" ", "_") / f"{task}-{seed}.safetensors"
                     row = apart(backbone, task, method, seed, EPOCHS, rate, head, file)
                     row |= dict(zip(KEY, key)) | {"epochs": EPOCHS, "rate": rate, "head_rate": head}

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import torch
 from backbones import Backbone
+from incremental_heads import best_ridge
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import recast_gen as rg
 from recast_gen.files import save_tensors
+from recast_gen.tasks.analytic import class_means, nearest_mean
+from recast_gen.tasks.data import Splits
 from recast_gen.tensors import to_numpy
 
 KINDS = ("coefficients", "norms", "adapter", "head")
@@ -34,17 +37,20 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to adapt.  rate: where the search for the learning rate of what it trains besides the head starts.
+    """A way to adapt, by gradient (prepare) or by a head in closed form (solve, from features and a seed).
 
-    features: only the head trains, on the frozen network's features.  curve: the name its points share in the picture.
+    rate: where the search for the learning rate of what it trains besides the head starts.  features: only the head is
+    new, on the frozen network's features.  only: a part of the names of the backbones that it fits.  curve: the name
+    that its points share in the picture.
     """
 
     name: str
-    prepare: Callable[[Backbone, int], Prepared]
+    prepare: Callable[[Backbone, int], Prepared] | None
     rate: float | None = None
     features: bool = False
     only: str = ""  # a part of the names of the backbones that it fits
     curve: str = ""
+    solve: Callable[[Splits, int], nn.Module] | None = None
 
 
 def _head(backbone: Backbone, model: nn.Module) -> list[nn.Parameter]:
@@ -72,6 +78,19 @@ def probe(backbone: Backbone, classes: int) -> Prepared:
     model = nn.Sequential()
     model.add_module(backbone.head, getattr(backbone(classes), backbone.head))
     return _plain(backbone, model, {})
+
+
+def closed(backbone: Backbone, model: nn.Module) -> Prepared:
+    """A head in closed form; what it holds beyond a linear head on the features counts as an adapter."""
+    *body, head = model if isinstance(model, nn.Sequential) else [model]
+    size = sum(p.numel() for p in head.parameters())
+    plain = head.out_features * (getattr(backbone(), backbone.head).in_features + 1)
+
+    def save(path: Path) -> int:
+        return save_tensors(path, {name: to_numpy(name, p.detach()) for name, p in head.named_parameters()}, {})
+
+    kinds = {"head": [torch.zeros(plain)], "adapter": [torch.zeros(size - plain)]}  # random layers are a seed
+    return Prepared(model, kinds, save)
 
 
 def full(backbone: Backbone, classes: int) -> Prepared:
@@ -156,9 +175,21 @@ def recast(resolution: int | str, own: bool = False) -> Callable:
     return prepare
 
 
+def mean_head(features: Splits, seed: int) -> nn.Module:
+    images, labels = features.train.tensors
+    return nearest_mean(class_means(images, labels, len(features.classes)))
+
+
+def ridge_head(buffer: int) -> Callable:
+    return lambda features, seed: best_ridge(features.train.tensors, features.validation.tensors, buffer, seed).solve()
+
+
 METHODS = {
     method.name: method
     for method in (
+        Method("nearest class mean", None, features=True, solve=mean_head),
+        Method("ridge", None, features=True, solve=ridge_head(0)),
+        Method("ridge on 1024 random features", None, features=True, solve=ridge_head(1024)),
         Method("linear probe", probe, features=True),
         Method("norm tuning", norms, 0.01),
         Method("BitFit", bitfit, 0.01),

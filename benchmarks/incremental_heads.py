@@ -113,6 +113,6 @@ class Alignment:
 
 
 HEADS: dict[str, Callable] = {
-    "nearest class mean": NearestMean, "ridge": lambda seed: Ridge(seed, 0), "ridge, random features (G-ACIL)": Ridge,
+    "nearest class mean": NearestMean, "ridge": lambda seed: Ridge(seed, 0), "ridge on 1024 random features": Ridge,
     "FeTrIL": FeTrIL, "class statistics (SLCA)": Alignment,
 }  # fmt: skip
