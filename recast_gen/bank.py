@@ -19,7 +19,7 @@ ROW = 2**18  # numbers in a row of what lies flat in a bank: what is read and ve
 
 @dataclass(frozen=True)
 class Group:
-    """Consecutive layers of one family and the templates they share.
+    """Layers of one family and the templates they share.
 
     names: tensor names in depth order.  templates: ``t o ...`` float32, `Lazy` in an opened bank.
     coefficients: ``l s b t`` float32, b = 1.  dtype: of the original tensors.  certificate: how good the fit is.

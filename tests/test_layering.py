@@ -14,9 +14,10 @@ ROOT = Path(recast_gen.__file__).parent
 ORDER = (
     "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "folding", "store", "checkpoints",
     "bank", "taskfile",
-    "mimicry.factorization",
-    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "resolution",
-    "reparam", "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer", "adapter",
+    "mimicry.factorization", "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures",
+    "mimicry.similarity", "mimicry.fit",
+    "sources", "resolution", "reparam",
+    "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer", "adapter",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
     "tasks.analytic", "tasks.methods", "tasks.results", "tasks.sequence",
     "tuning.space", "tuning.fits", "tuning.objectives", "tuning.choice", "tuning.plan", "tuning.samplers",
