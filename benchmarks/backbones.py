@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import recast_gen as rg
+from recast_gen.norms import with_norms
 from recast_gen.recipe import Data
 from recast_gen.sources import fill, read
 from recast_gen.tasks import data
@@ -57,8 +58,8 @@ class Backbone:
         return _features(self, task)
 
     @lru_cache(maxsize=8)  # noqa: B019  (two fields' worth, for a benchmark's life)
-    def bank(self, **settings) -> rg.TemplateBank:
-        return rg.mimic(self(), **{"by": self.by, "gauge": "identity"} | settings)
+    def bank(self, norms: str = "none", **settings) -> rg.TemplateBank:
+        return with_norms(rg.mimic(self(), **{"by": self.by, "gauge": "identity"} | settings), norms)
 
 
 BACKBONES = {
