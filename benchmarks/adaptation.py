@@ -176,6 +176,7 @@ def run(
                         continue
                     if time.monotonic() > stop:
                         return
+                    (backbone.features if method.features else backbone.splits)(task)  # in memory before any run
                     rate, head = (0.0, 0.0) if method.solve else study(backbone, rates_of or task, method)
                     file = KEPT / backbone.name / method.name.replace(" ", "_") / f"{task}-{seed}.safetensors"
                     row = apart(backbone, task, method, seed, EPOCHS, rate, head, file)
@@ -198,9 +199,6 @@ def main() -> None:
         import peft  # noqa: F401  (here, so that no run pays for it)
 
         torch.set_num_threads(1)
-        for backbone in given.backbones:
-            for task in given.tasks:
-                BACKBONES[backbone].features(task)  # in every run's memory before it starts
         run(given.backbones, given.tasks, given.methods, given.seeds, given.minutes, given.rates_of)
     else:
         studied = {key[:3] for key in read(STUDIES, STUDY_KEY)}

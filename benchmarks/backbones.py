@@ -15,7 +15,6 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import recast_gen as rg
-from recast_gen.norms import with_norms
 from recast_gen.recipe import Data
 from recast_gen.sources import fill, read
 from recast_gen.tasks import data
@@ -59,7 +58,10 @@ class Backbone:
 
     @lru_cache(maxsize=8)  # noqa: B019  (two fields' worth, for a benchmark's life)
     def bank(self, norms: str = "none", **settings) -> rg.TemplateBank:
-        return with_norms(rg.mimic(self(), **{"by": self.by, "gauge": "identity"} | settings), norms)
+        from recast_gen.norms import with_norms
+
+        bank = rg.mimic(self(), **{"by": self.by, "gauge": "identity"} | settings)
+        return bank if norms == "none" else with_norms(bank, norms)
 
 
 BACKBONES = {
