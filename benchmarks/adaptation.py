@@ -31,7 +31,7 @@ from backbones import BACKBONES, TASKS, Backbone
 
 from recast_gen.recipe import Training
 from recast_gen.tasks.data import Splits
-from recast_gen.tasks.module import TIE, accuracy, fit
+from recast_gen.tasks.module import accuracy, fit
 
 ROOT = Path(__file__).parents[1]
 RESULTS, STUDIES = (ROOT / "benchmarks/results" / name for name in ("adaptation.csv", "adaptation_rates.csv"))
@@ -91,9 +91,7 @@ def descended(
     settings = Training(epochs=epochs, batch_size=BATCH, schedule="onecycle")
     bank = prepared.bank.hash if prepared.bank else "none" if prepared.frozen else None
     outcome = fit(prepared.model, splits, settings, rates(prepared, rate, head), seed, bank)
-    best = outcome.history[outcome.best_epoch]
-    found = {"validation": outcome.validation, "test": outcome.test}
-    return found, outcome.validation - TIE * best["validation_loss"]
+    return {"validation": outcome.validation, "test": outcome.test}, outcome.score
 
 
 def memory(name: str) -> float:

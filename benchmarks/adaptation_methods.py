@@ -33,7 +33,7 @@ class Prepared:
     save: Callable[[Path], int]
     bank: rg.TemplateBank | None = None
     frozen: bool = True
-    faster: dict[str, float] = field(default_factory=dict)  # factors of the rate, by kind
+    faster: dict[str, float] = field(default_factory=dict)  # factors of the method's rate, by kind
 
     @property
     def counts(self) -> dict[str, int]:
@@ -182,7 +182,8 @@ def recast(resolution: int | str, own: bool = False, norms: str = "none") -> Cal
             )
         trained = kinds | {"head": _head(backbone, model)}
         save = partial(rg.save_task, model=model, bank=bank, head=backbone.head)
-        return Prepared(model, trained, save, bank)
+        slower = {} if norms == "none" else {"coefficients": 0.3}  # as they want alone, beside what norms do
+        return Prepared(model, trained, save, bank, faster=slower)
 
     return prepare
 

@@ -8,7 +8,7 @@ from test_adapter import FOLDING, cases, make, state, train  # noqa: F401  (a fi
 
 import recast_gen as rg
 from recast_gen import adapter, taskfile
-from recast_gen.errors import AttachError, ExportError, SourceError, TaskError
+from recast_gen.errors import AttachError, ExportError, FoldError, SourceError, TaskError
 
 
 def adapted(architecture, name=None, seed=1, **options):
@@ -97,7 +97,7 @@ def test_an_adapter_that_adds_layers_is_refused_where_plain_weights_are_made(req
     architecture = request.getfixturevalue(kind)
     bank, model = adapted(architecture, name)
     rg.save_task(tmp_path / "task.safetensors", model, bank, head=architecture.head)
-    with pytest.raises(TaskError, match=rf"'{name}' adds layers.*rg\.load_task"):
+    with pytest.raises(FoldError, match=rf"'{name}' adds layers.*rg\.load_task"):
         rg.generate(bank, tmp_path / "task.safetensors")
     with pytest.raises(ExportError, match=name):
         rg.to_peft(bank, tmp_path / "task.safetensors", tmp_path / "peft")

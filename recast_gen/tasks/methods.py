@@ -11,6 +11,7 @@ from ..sources import rebuild
 from ..weights import Weights
 
 METHODS = ("linear_probe", "coefficients")
+KEPT = "coefficients"  # whose best run becomes the task file
 KINDS = ("coefficients", "norms", "adapter", "head")  # of trained parameters, as they are counted apart
 Trained = dict[str, list[nn.Parameter]]  # kind -> parameters
 
