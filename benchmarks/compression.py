@@ -38,6 +38,10 @@ COLUMNS = ("network", "method", "budget", "share", "share_of_network", "relative
 WIDTHS = (17, 36, 8, 8, 8, 8, 8)
 RESULTS = ROOT / "benchmarks" / "results" / "compression.csv"
 PER_LAYER = {"layout": "row", "group_size": 1}
+WHITENED = (
+    ("whitened per-layer SVD", 500, PER_LAYER), ("whitened auto", 64, {"layout": "auto"}),
+    ("whitened auto", 500, {"layout": "auto"}),
+)  # fmt: skip  # method, calibration images, settings
 
 
 def network(name: str) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
@@ -113,9 +117,9 @@ def methods(model, share: float, moments: dict[int, list[dict]]) -> dict[str, li
     found["per-layer SVD, by error"] = [bank(model, budget=share, **PER_LAYER)]
     found["magnitude pruning"] = [by_family(weights, families, pruned, share, 0)]
     found["magnitude pruning + bitmap"] = [by_family(weights, families, pruned, share, 1)]
-    for method, settings in {"whitened per-layer SVD": PER_LAYER, "whitened auto": {"layout": "auto"}}.items():
-        for count, halves in moments.items():
-            found[f"{method}, {count} images"] = [bank(model, budget=share, whiten=half, **settings) for half in halves]
+    for method, count, settings in WHITENED:
+        halves = moments[count]
+        found[f"{method}, {count} images"] = [bank(model, budget=share, whiten=half, **settings) for half in halves]
     return found
 
 
@@ -126,7 +130,7 @@ def measure(name: str) -> list[dict]:
     size, every = sum(array.size for array in whole.values()), sum(p.numel() for p in model.parameters())
     energy = sum(np.square(array, dtype=np.float64).sum() for array in whole.values())
     halves = torch.from_numpy(np.random.default_rng(0).permutation(len(images))).chunk(2)
-    moments = {count: [rg.moments(model, images[half[:count]]) for half in halves] for count in (64, len(halves[0]))}
+    moments = {count: [rg.moments(model, images[half[:count]]) for half in halves] for count in (64, 500)}
     rows = []
     for share in (1.0, *SHARES):
         for method, made in ({"original": [(whole, size)]} if share == 1 else methods(model, share, moments)).items():

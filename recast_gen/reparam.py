@@ -1,6 +1,7 @@
 """A bank's coefficients as the parameters of an ordinary model (torch.nn.utils.parametrize)."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -39,7 +40,9 @@ class FromBank(nn.Module):
         self.original, self.trainable = original.detach(), original.requires_grad
 
     def forward(self, coefficients: torch.Tensor) -> torch.Tensor:
-        return mix(coefficients, self.templates.values)
+        device = coefficients.device.type
+        with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # keeps the weight's dtype
+            return mix(coefficients, self.templates.values)
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """Weight -> coefficients ``1 b t``, least squares onto the templates."""
@@ -65,7 +68,7 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
     layers or by glob: a count, ``head`` or ``channel`` (see `resolution.blocks`, which also raises).
     Raises AttachError, changing nothing, when a layer is missing, has another shape or other weights than the bank was
     fitted to, is tied to another, when a bank is attached already, or when templates are no whole layers: those
-    compress, and have about as many coefficients as weights.
+    compress a network, with about as many coefficients as weights.
     """
     if attached(model):
         raise AttachError("This model has a bank attached already: detach or bake it first.")

@@ -1,28 +1,29 @@
 """Families through template layouts at a budget of stored numbers, plain or in the norm of their inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from .. import grouping
-from ..bank import Group
+from ..bank import Group, TemplateBank
 from ..errors import FitError, check_count, nearest
 from ..layouts import Layout, layouts
-from ..weights import dtype_of
+from ..weights import Weights, dtype_of, refuse_nonfinite
 from .factorization import Factorization
 from .measures import certificate
 from .optimum import Problem, energy, invertible
+from .similarity import cut_up
 
 SIZES = (1, 2, 4, 8, 16)  # layers a group that `auto` tries, besides all
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A family's groups (places of their layers), all in one layout, and how many templates each has."""
+    """A family's groups, all in one layout, and how many templates each has; cut: which of the cuts it is."""
 
-    cut: list[list[int]]
+    cut: int
     problems: list[Problem]
     templates: list[int]
 
@@ -64,7 +65,7 @@ def plan(
     Raises FitError where none is within the budget, a share of the family's numbers.
     """
     best, least = None, np.inf
-    for cut in cuts:
+    for index, cut in enumerate(cuts):
         for layout in found:
             problems = [Problem(layout, layers[part], moments if moments is None else moments[part]) for part in cut]
             if budget is not None:
@@ -72,52 +73,68 @@ def plan(
             else:
                 counts = [problem.most if templates == "full" else min(templates, problem.most) for problem in problems]
             least = min(least, sum(problem.cost for problem in problems) / layers.size)
-            if counts and ((tried := Plan(cut, problems, counts)).lost < (np.inf if best is None else best.lost)):
+            if counts and ((tried := Plan(index, problems, counts)).lost < (np.inf if best is None else best.lost)):
                 best = tried
     if best is None:
         raise FitError(f"budget={budget} is less than one template a group: give {least:.2g} or more, or fewer groups.")
     return best
 
 
-def check(budget: float | None, templates: int | str) -> None:
-    """Raises FitError unless one of `budget` and `templates` says how much is stored, and can be."""
+def compress(
+    weights: Weights,
+    families: Iterable[str] | None,
+    by: str,
+    cut: dict,
+    templates: int | str,
+    layout: str,
+    axes: Mapping[str, int] | None,
+    budget: float | None,
+    moments: Mapping[str, np.ndarray] | None,
+    on_group: Callable[[dict], None] | None,
+) -> TemplateBank:
+    """A bank of the chosen families in a layout, at their optimum; see `recast_gen.mimicry.fit.mimic`."""
     if budget is not None and not (isinstance(budget, int | float) and budget is not True and 0 < budget <= 1):
         raise FitError(f"budget={budget!r}: expected the share of the original's numbers to store, over 0 and up to 1.")
     if budget is not None and templates != "full":
         raise FitError(f"Both budget={budget} and templates={templates!r} were given: give one of them.")
     if templates != "full":
         check_count("templates", templates, FitError)
-
-
-def compress(
-    family: grouping.Family, layers: np.ndarray, cuts: list[list[tuple[str, ...]]], layout: str,
-    axes: Mapping[str, int] | None, budget: float | None, templates: int | str, moments: Mapping | None,
-) -> list[Group]:  # fmt: skip
-    """A family's groups at the optimum of a layout, of the best cut in groups and layout where there are several.
-
-    layers: the family's stack ``l ...``.  cuts: names, group by group.  moments: of inputs, by weight name.
-    Raises FitError, naming the family, for layouts and budgets that it cannot have, and moments that it lacks.
-    """
-    metric = None if moments is None else np.stack([_metric(name, layers[0], moments) for name in family.names])
-    place = {name: index for index, name in enumerate(family.names)}
-    try:
-        found = layouts(layout, family.shape, axes)
-        if metric is not None and len(found) > 1:  # tiles of several outputs and inputs cost far more to solve
-            found = [each for each in found if 1 in each.counts[1:]]
-        if len(found) > 1 and budget is None:
-            raise FitError(f"layout={layout!r} compares layouts at one size: give a budget, such as budget=0.5.")
-        places = [[[place[name] for name in names] for names in cut] for cut in cuts]
-        made = plan(layers, places, found, budget, templates, metric)
-    except FitError as error:
-        raise FitError(f"Family {family.name!r}: {error}") from error
-    names = [tuple(family.names[index] for index in part) for part in made.cut]
-    return [_group(family, *each) for each in zip(names, made.problems, made.fits)]
+    chosen = grouping.select(weights.families(by), families)
+    banks, laid, generated = {}, {}, {name for family in chosen.values() for name in family.names}
+    rest = {name: np.array(weights[name]) for name in weights if name not in generated}
+    for name, tensor in rest.items():
+        refuse_nonfinite(name, tensor)
+    for family in chosen.values():
+        layers = weights.stack(family.names)
+        metric = None if moments is None else np.stack([_metric(name, layers[0], moments) for name in family.names])
+        free = layout == "auto" and cut["groups"] is None and cut["group_size"] is None
+        sizes = [size for size in SIZES if size < len(layers)] + [len(layers)] if free else [cut["group_size"]]
+        tried = [cut_up(weights, family, **cut | {"group_size": size}) for size in sizes]
+        cuts = [[[family.names.index(name) for name in names] for names in members] for members in tried]
+        try:
+            found = layouts(layout, family.shape, axes)
+            if metric is not None and len(found) > 1:  # tiles of several outputs and inputs cost far more to solve
+                found = [each for each in found if 1 in each.counts[1:]]
+            if len(found) > 1 and budget is None:
+                raise FitError(f"layout={layout!r} compares layouts at one size: give a budget, such as budget=0.5.")
+            made = plan(layers, cuts, found, budget, templates, metric)
+        except FitError as error:
+            raise FitError(f"Family {family.name!r}: {error}") from error
+        laid[family.name] = made.problems[0].layout.about() | {"groups": len(made.problems)}
+        for index, (names, problem, fitted) in enumerate(zip(tried[made.cut], made.problems, made.fits)):
+            group = _group(family, names, problem, fitted)
+            banks[family.name, index] = group
+            if on_group:
+                done = {"group": index, "done": list(chosen).index(family.name) + 1, "total": len(chosen)}
+                on_group({"family": family.name, "history": [], **done, **group.certificate})
+    settings = {"generator": "mimic", "solver": "closed_form", "layout": layout, "layouts": laid, "budget": budget}
+    settings |= {"whitened": moments is not None, "templates": templates, **cut}
+    return TemplateBank(banks, rest, weights.backbone, settings)
 
 
 def _group(family: grouping.Family, names: tuple[str, ...], problem: Problem, fitted: Factorization) -> Group:
     layout, layers = problem.layout, len(names)
     measured = certificate(problem.matrix, fitted, dtype_of(family.dtype).itemsize, layers=layers)
-    measured |= {"layout": layout.pattern, "axes": dict(layout.axes)}
     if problem.moments is not None:
         whole = problem.layers.reshape(*problem.layers.shape[:2], -1)
         total = max(energy(whole, problem.moments), np.finfo(np.float32).tiny)

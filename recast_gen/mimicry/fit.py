@@ -12,10 +12,11 @@ from ..errors import FitError, check_count, listing, nearest
 from ..templates import Lazy
 from ..weights import Weights, dtype_of, refuse_nonfinite
 from .closed_form import closed_form
-from .compression import SIZES, check, compress
+from .compression import compress
 from .factorization import Factorization, combine, regauge
 from .measures import certificate
-from .similarity import alike
+from .ppca import ppca
+from .similarity import cut_up
 
 Fit = Callable[[np.ndarray, int], Factorization]
 
@@ -50,13 +51,15 @@ def mimic(
     For compression: layout, what a template is (``layer``, ``row``, ``column``, ``tile``, or an einops pattern of the
     stack, with the sizes of `axes`), or ``auto``, of all of these and of group sizes what has the least error.
     budget: numbers stored, as a share of the family's, in place of `templates`.  moments: of the layers' inputs by
-    weight name, which make it the error of their outputs (`moments.moments`).  All closed form: see `optimum.Problem`.
+    weight name, which make it the error of their outputs (`moments.moments`).  All closed form: `optimum.Problem`.
     """
-    cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
     if layout != "layer" or axes or budget is not None or moments is not None:
         if (solver, sets, options) != ("closed_form", 1, {}) or not (isinstance(gauge, str) and gauge == "svd"):
-            raise FitError("Layouts, budgets and whitening have a closed form: leave out solver, gauge, sets, options.")
-        return _laid_out(weights, families, by, cut, layout, axes, budget, moments, on_group)
+            raise FitError(
+                "Layouts, budgets and whitening are in closed form: leave out solver, gauge, sets and options."
+            )
+        cut = {"groups": groups, "group_size": group_size, "group_by": group_by}
+        return compress(weights, families, by, cut, templates, layout, axes, budget, moments, on_group)
     if solver == "closed_form":
         fit = _prepared(closed_form, options)
     elif solver == "direct":
@@ -68,6 +71,7 @@ def mimic(
     settings = {"generator": "mimic", "solver": solver, "gauge": gauge if isinstance(gauge, str) else "given"}
     native = "svd" if solver == "closed_form" else None
     change = None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge)
+    cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
     return _fit(weights, families, by, cut, fit, settings, change, sets, on_group)
 
 
@@ -79,29 +83,38 @@ def mimic_vae(
     group_size: int | None = None,
     group_by: str = "consecutive",
     templates: int | str = "full",
-    epochs: int = 60,
-    beta: float = 1.0,
+    solver: str = "vae",
     seed: int = 0,
     by: str = "index",
-    variational: bool = True,
     on_group: Callable[[dict], None] | None = None,
     **options,
 ) -> TemplateBank:
-    """The VAE template generator: a bank that can also be sampled; `options` are those of `vae.vae`."""
-    from .vae import vae
+    """The VAE template generator: a bank that can also be sampled; `options` are those of the solver.
 
-    fit = _prepared(vae, {"epochs": epochs, "beta": beta, "seed": seed, "variational": variational, **options})
-    settings = {"generator": "mimic_vae", "variational": variational, "beta": beta}
+    solver: ``vae`` trains one (`vae.vaes`); ``ppca`` is its optimum in closed form (`ppca.ppca`).
+    """
+    settings = {"generator": "mimic_vae", "solver": solver}
+    settings |= {"variational": options.get("variational", True), "beta": options.get("beta", 1.0)}
     cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
+    if solver == "ppca":
+        fit = _prepared(ppca, options)
+    elif solver == "vae":
+        from .vae import vaes
+
+        plan = _plan(weights, families, by, cut)
+        stacks = ((weights.stack(names), _count(templates, names)) for _, members in plan for names in members)
+        fit = _prepared(vaes, {"seed": seed, **options})(stacks)
+    else:
+        raise FitError(f"No solver {solver!r}.{nearest(solver, VAE_SOLVERS)} There are: {', '.join(VAE_SOLVERS)}.")
     return _fit(weights, families, by, cut, fit, settings, None, 1, on_group)
 
 
 def _prepared(fit: Callable, options: dict) -> Fit:
-    known = [name for name in signature(fit).parameters if name not in ("stack", "templates")]
+    known = [name for name in signature(fit).parameters if name not in ("stack", "templates", "groups")]
     for name in options:
         if name not in known:
             raise FitError(f"{fit.__name__} has no option {name!r}.{nearest(name, known)} It has: {listing(known)}.")
-    for name in ("steps", "epochs", "hidden"):
+    for name in ("steps", "epochs"):
         if name in options:
             check_count(name, options[name], FitError)
     return partial(fit, **options)
@@ -109,21 +122,13 @@ def _prepared(fit: Callable, options: dict) -> Fit:
 
 def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group) -> TemplateBank:
     check_count("sets", sets, FitError)
-    chosen, templates = grouping.select(weights.families(by), families), cut["templates"]
-    plan = [(family, _members(weights, family, cut)) for family in chosen.values()]
-    for family, members in plan:
-        largest = max(map(len, members))
-        if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
-            raise FitError(
-                f"templates={templates!r} for family {family.name!r}, whose groups have up to {largest} layers: "
-                f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
-            )
-    generated = {name for family in chosen.values() for name in family.names}
+    plan = _plan(weights, families, by, cut)
+    generated = {name for family, _ in plan for name in family.names}
     rest = {name: _kept(weights, name) for name in weights if name not in generated}
     banks, total = {}, sum(len(members) for _, members in plan)
     for family, members in plan:
         for index, names in enumerate(members):
-            kept = len(names) if templates == "full" else min(templates, len(names))
+            kept = _count(cut["templates"], names)
             group, history = _group(weights, family, names, lambda stack, kept=kept: fit(stack, kept), change, sets)
             banks[family.name, index] = group
             if on_group:
@@ -132,38 +137,23 @@ def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group
     return TemplateBank(banks, rest, weights.backbone, settings | cut | {"sets": sets})
 
 
-def _laid_out(weights, families, by, cut: dict, layout, axes, budget, moments, on_group) -> TemplateBank:
-    """A bank whose templates are parts of layers, or as many as a budget allows."""
-    check(budget, cut["templates"])
-    chosen, banks = grouping.select(weights.families(by), families), {}
-    generated = {name for family in chosen.values() for name in family.names}
-    rest = {name: _kept(weights, name) for name in weights if name not in generated}
-    for done, family in enumerate(chosen.values(), 1):
-        free = layout == "auto" and cut["groups"] is None and cut["group_size"] is None
-        sizes = [size for size in SIZES if size < family.layers] + [family.layers] if free else [cut["group_size"]]
-        cuts = [_members(weights, family, cut | {"group_size": size}) for size in sizes]
-        found = compress(family, weights.stack(family.names), cuts, layout, axes, budget, cut["templates"], moments)
-        for index, group in enumerate(found):
-            banks[family.name, index] = group
-            if on_group:
-                place = {"group": index, "done": done, "total": len(chosen)}
-                on_group({"family": family.name, "history": [], **place, **group.certificate})
-    settings = {"generator": "mimic", "solver": "closed_form", "gauge": "svd", "layout": layout, "budget": budget}
-    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"whitened": moments is not None, "sets": 1})
+def _plan(weights: Weights, families, by: str, cut: dict) -> list[tuple[grouping.Family, list[tuple[str, ...]]]]:
+    """The chosen families, and the names of every group of each."""
+    chosen, templates = grouping.select(weights.families(by), families), cut["templates"]
+    sizes = {key: value for key, value in cut.items() if key != "templates"}
+    plan = [(family, cut_up(weights, family, **sizes)) for family in chosen.values()]
+    for family, members in plan:
+        largest = max(map(len, members))
+        if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
+            raise FitError(
+                f"templates={templates!r} for family {family.name!r}, whose groups have up to {largest} layers: "
+                f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
+            )
+    return plan
 
 
-def _members(weights: Weights, family: grouping.Family, cut: dict) -> list[tuple[str, ...]]:
-    """The names of every group of a family."""
-    found = grouping.split(family, cut["groups"], cut["group_size"])
-    if cut["group_by"] not in ORDERS:
-        raise FitError(
-            f"No group_by {cut['group_by']!r}.{nearest(cut['group_by'], ORDERS)} There are: {listing(ORDERS)}."
-        )
-    if cut["group_by"] == "consecutive":
-        return found
-    if not isinstance(cut["groups"], int):
-        raise FitError("group_by='similarity' needs `groups`, the number of groups, and neither lists nor group_size.")
-    return grouping.split(family, alike(weights.stack(family.names), cut["groups"]))
+def _count(templates: int | str, names: tuple[str, ...]) -> int:
+    return len(names) if templates == "full" else min(templates, len(names))
 
 
 def _kept(weights: Weights, name: str) -> np.ndarray | Lazy:
@@ -199,5 +189,5 @@ def _group(
     return made, fitted.history
 
 
-ORDERS = ("consecutive", "similarity")
 SOLVERS = ("closed_form", "direct")
+VAE_SOLVERS = ("vae", "ppca")

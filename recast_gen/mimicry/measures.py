@@ -12,28 +12,28 @@ def certificate(
 ) -> dict:
     """Measures a fit of a stack ``l ...`` whose tensors have `itemsize` bytes a number.
 
-    layers: how many there are, where the stack is the matrix ``(l rows) n`` of another layout.
-
+    layers: how many there are, where the stack is a matrix ``(layers rows) n`` of another layout.  sets: count.
     relative_error: ``|stack - C T| / |stack|``, Frobenius, of the float32 numbers that are stored.  bound: the least
     relative error at this rank (Eckart & Young 1936).  gap: their difference.  layer_error and cosine: per layer.
     singular_values: of the stack.  stored_bytes and original_bytes.  coefficients: count a task trains at resolution 1;
     effective_coefficients: how many of them act, as the mean over `sets` sets is what mixes templates.
+    warning: what a user must know of the fit, where there is something.
     """
     rows, templates = stack.reshape(len(stack), -1), fit.templates.reshape(len(fit.templates), -1)
     layers = layers or len(rows)
-    values, _ = spectrum(gram(rows.T if layers < len(rows) > rows.shape[1] else rows))
+    values, _ = spectrum(gram(rows if len(rows) <= rows.shape[1] else rows.T))
     total = max(values.sum(), np.finfo(float).tiny)
-    lost, along, length, norms = np.zeros((4, layers))  # a layer: squared error, product with the rebuilt, both squares
+    squares, lost, along, length = np.zeros((4, len(rows)))  # a row: its square, its error, with and of the rebuilt
     for part in blocks(rows):
         wanted, rebuilt = rows[:, part].astype(np.float64), (fit.coefficients @ templates[:, part]).astype(np.float64)
-        wanted, rebuilt = wanted.reshape(layers, -1), rebuilt.reshape(layers, -1)
+        squares += np.einsum("ld,ld->l", wanted, wanted)
         along += np.einsum("ld,ld->l", wanted, rebuilt)
         length += np.einsum("ld,ld->l", rebuilt, rebuilt)
-        norms += np.einsum("ld,ld->l", wanted, wanted)
         wanted -= rebuilt
         lost += np.einsum("ld,ld->l", wanted, wanted)
-    layer_error = np.where(norms > 0, np.sqrt(_ratio(lost, norms)), lost > 0)
-    cosine = np.where(norms * length > 0, _ratio(along, np.sqrt(norms * length)), norms == 0)
+    squares, lost, along, length = (each.reshape(layers, -1).sum(1) for each in (squares, lost, along, length))
+    layer_error = np.where(squares > 0, np.sqrt(_ratio(lost, squares)), lost > 0)
+    cosine = np.where(squares * length > 0, _ratio(along, np.sqrt(squares * length)), squares == 0)
     error, bound = np.sqrt(lost.sum() / total), np.sqrt(values[len(templates) :].sum() / total)
     return {
         "relative_error": float(error),
@@ -48,7 +48,7 @@ def certificate(
         "original_bytes": int(rows.size * itemsize),
         "coefficients": int(sets * fit.coefficients.size),
         "effective_coefficients": int(fit.coefficients.size),
-    }
+    } | ({"warning": fit.warning} if fit.warning else {})
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
