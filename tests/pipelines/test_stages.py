@@ -145,7 +145,9 @@ def test_direct_and_the_plain_autoencoder_run_from_a_recipe(tmp_path, monkeypatc
 
 def test_a_recipe_compresses_at_a_budget_beside_a_study_of_whole_layers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipe = pico("digits", tmp_path, mimic={"layout": "auto", "budget": 0.6, "whiten": True, "images": 32})
+    recipe = pico(
+        "digits", tmp_path, mimic={"layout": "auto", "budget": 0.6, "whiten": True, "images": 32}, tune={"trials": 2}
+    )
     for stage in ("extract", "mimic", "mimic_vae", "tune"):
         execute(stage, recipe)
     store = tmp_path / "weights_store" / "digits"
