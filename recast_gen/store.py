@@ -11,8 +11,8 @@ import numpy as np
 from safetensors import safe_open
 
 from .errors import StoreError
-from .files import CODES, atomic, recover, save_tensors
-from .weights import LazyTensors, Weights, digest, dtype_of, refuse_nonfinite
+from .files import CODES, atomic, header_of, recover, save_tensors
+from .weights import LazyTensors, Weights, bits_of, digest, dtype_of, refuse_nonfinite
 
 FORMAT = 2
 SHARD_BYTES = 64 * 2**20
@@ -76,7 +76,7 @@ def _save_zarr(path: Path, arrays: Mapping[str, Stack], about: dict) -> str:
     with atomic(path) as fresh:
         root, hashes = zarr.create_group(fresh), {}
         for name, array in arrays.items():
-            bits = np.dtype(np.uint16) if array.dtype == dtype_of("bfloat16") else array.dtype
+            bits = bits_of(array.dtype)
             layer = tuple(max(1, size) for size in array.shape[1:])
             together = max(1, min(len(array), SHARD_BYTES // (int(np.prod(layer)) * bits.itemsize)))
             stored = root.create_array(
@@ -183,10 +183,8 @@ def _open_zarr(path: Path) -> tuple[dict[str, Stored], dict, dict]:
 def _open_packed(path: Path) -> tuple[dict[str, Stored], dict, dict]:
     with safe_open(path, framework="numpy") as file:  # checks the layout
         about = json.loads(file.metadata()["recast"])
-    with path.open("rb") as raw:
-        size = int.from_bytes(raw.read(8), "little")
-        header = json.loads(raw.read(size))
-    data = np.memmap(path, np.uint8, "c", offset=8 + size)  # processes share it; a write would be one's own
+    header, start = header_of(path)
+    data = np.memmap(path, np.uint8, "c", offset=start)  # processes share it; a write would be one's own
     arrays = {}
     for name, hashes in about["sha256"].items():
         dtype = CODES[header[name]["dtype"]]

@@ -41,6 +41,8 @@ def mimic(
     read the layers again; save it to be independent of them.  ``direct`` on all numbers keeps its templates.
     groups: a count, or positions along depth group by group.  group_by: ``consecutive``, or ``similarity``: the layers
     that are most alike (`similarity.alike`), for which a whole family is read at once.
+    What is no floating-point number (integers, quantised weights, float8) stays as it is and is named in
+    ``bank.fit["untouched"]``: family -> dtype.
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
     """
     if solver == "closed_form":
@@ -96,7 +98,8 @@ def _prepared(fit: Callable, options: dict) -> Fit:
 
 def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group) -> TemplateBank:
     check_count("sets", sets, FitError)
-    chosen, templates = grouping.select(weights.families(by), families), cut["templates"]
+    found = weights.families(by)
+    chosen, templates = grouping.select(found, families), cut["templates"]
     plan = [(family, _members(weights, family, cut)) for family in chosen.values()]
     for family, members in plan:
         largest = max(map(len, members))
@@ -116,7 +119,8 @@ def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group
             if on_group:
                 done = {"group": index, "done": len(banks), "total": total}
                 on_group({"family": family.name, "history": history, **done, **group.certificate})
-    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"sets": sets})
+    untouched = {family.name: family.dtype for family in found.values() if not family.floating}
+    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"sets": sets, "untouched": untouched})
 
 
 def _members(weights: Weights, family: grouping.Family, cut: dict) -> list[tuple[str, ...]]:
