@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -192,6 +193,17 @@ def _open_packed(path: Path) -> tuple[dict[str, Stored], dict, dict]:
         read = lambda row, whole=whole: whole[row : row + 1]  # noqa: E731
         arrays[name] = Stored(f"{path}: array {name}", whole.shape, dtype, hashes, read, mapped=whole)
     return arrays, about["sha256"], about | {"complete": True}  # a cut file does not open
+
+
+def kind_of(path: str | Path) -> str | None:
+    """``bank`` or ``layers`` for a store, packed or not; None for anything else, which is not read."""
+    path = Path(path)
+    with suppress(Exception):
+        if path.is_dir():
+            return json.loads((path / "zarr.json").read_text())["attributes"]["kind"]
+        with safe_open(path, framework="numpy") as file:
+            return json.loads(file.metadata()["recast"])["kind"]
+    return None
 
 
 def copy(source: str | Path, target: str | Path, kind: str, packed: bool) -> str:

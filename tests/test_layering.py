@@ -12,10 +12,11 @@ import recast_gen
 
 ROOT = Path(recast_gen.__file__).parent
 ORDER = (
-    "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "folding", "store", "checkpoints",
+    "errors", "tables",
+    "recipe", "grouping", "weights", "tensors", "files", "templates", "folding", "store", "checkpoints",
     "bank", "taskfile",
     "mimicry.factorization", "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures",
-    "mimicry.similarity", "mimicry.fit",
+    "mimicry.printed", "mimicry.similarity", "mimicry.fit",
     "sources", "resolution", "reparam",
     "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer", "adapter",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
