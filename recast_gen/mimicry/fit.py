@@ -55,7 +55,9 @@ def mimic(
         raise FitError(f"No solver {solver!r}.{nearest(solver, SOLVERS)} There are: {', '.join(SOLVERS)}.")
     settings = {"generator": "mimic", "solver": solver, "gauge": gauge if isinstance(gauge, str) else "given"}
     native = "svd" if solver == "closed_form" else None
-    change = None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge)
+    change = (
+        None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge, in_place=True)
+    )
     cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
     return _fit(weights, families, by, cut, fit, settings, change, sets, on_group)
 
