@@ -6,9 +6,9 @@ Every public name is imported on first use, so that generation on a device needs
 from importlib import import_module
 
 _HOME = {
-    "families": "api", "mimic": "api", "mimic_vae": "api",
+    "families": "api", "mimic": "api", "mimic_vae": "api", "moments": "api",
     "TemplateBank": "bank", "load_bank": "bank", "extend": "bank", "pack": "bank", "unpack": "bank",
-    "generate": "generation", "sample": "generation",
+    "generate": "generation", "sample": "sampling", "interpolate": "sampling",
     "attach": "reparam", "coefficients": "reparam", "detach": "adapter", "bake": "adapter", "freeze": "adapter",
     "add_adapter": "adapter", "remove_adapter": "adapter",
     "save_task": "switching", "load_task": "switching", "TaskLibrary": "library",

@@ -48,6 +48,11 @@ class Families(dict[str, Family]):
         """The names of the families that a bank makes sense for."""
         return [name for name, family in self.items() if family.shareable]
 
+    @property
+    def untouched(self) -> dict[str, str]:
+        """The families of codes -> their dtype."""
+        return {name: family.dtype for name, family in self.items() if not family.floating}
+
     def __missing__(self, name: str) -> Family:
         if (weight := f"{name}.weight") in self:
             return self[weight]

@@ -1,6 +1,6 @@
 """Every group of the chosen families through one fit, into a bank."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from inspect import signature
 
@@ -12,9 +12,11 @@ from ..errors import FitError, check_count, listing, nearest
 from ..templates import Lazy
 from ..weights import Weights, dtype_of, refuse_nonfinite
 from .closed_form import closed_form
+from .compression import compress
 from .factorization import Factorization, combine, regauge
 from .measures import certificate
-from .similarity import alike
+from .ppca import ppca
+from .similarity import cut_up
 
 Fit = Callable[[np.ndarray, int], Factorization]
 
@@ -32,6 +34,10 @@ def mimic(
     seed: int = 0,
     by: str = "index",
     sets: int = 1,
+    layout: str = "layer",
+    axes: Mapping[str, int] | None = None,
+    budget: float | None = None,
+    moments: Mapping[str, np.ndarray] | None = None,
     on_group: Callable[[dict], None] | None = None,
     **options,
 ) -> TemplateBank:
@@ -44,7 +50,18 @@ def mimic(
     What is no floating-point number (integers, quantised weights, float8) stays as it is and is named in
     ``bank.fit["untouched"]``: family -> dtype.
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
+    For compression: layout, what a template is (``layer``, ``row``, ``column``, ``tile``, or an einops pattern of the
+    stack, with the sizes of `axes`), or ``auto``, of all of these and of group sizes what has the least error.
+    budget: numbers stored, as a share of the family's, in place of `templates`.  moments: of the layers' inputs by
+    weight name, which make it the error of their outputs (`moments.moments`).  All closed form: `compression.Problem`.
     """
+    if layout != "layer" or axes or budget is not None or moments is not None:
+        if (solver, sets, options) != ("closed_form", 1, {}) or not (isinstance(gauge, str) and gauge == "svd"):
+            raise FitError(
+                "Layouts, budgets and whitening are in closed form: leave out solver, gauge, sets and options."
+            )
+        cut = {"groups": groups, "group_size": group_size, "group_by": group_by}
+        return compress(weights, families, by, cut, templates, layout, axes, budget, moments, on_group)
     if solver == "closed_form":
         fit = _prepared(closed_form, options)
     elif solver == "direct":
@@ -70,29 +87,38 @@ def mimic_vae(
     group_size: int | None = None,
     group_by: str = "consecutive",
     templates: int | str = "full",
-    epochs: int = 60,
-    beta: float = 1.0,
+    solver: str = "vae",
     seed: int = 0,
     by: str = "index",
-    variational: bool = True,
     on_group: Callable[[dict], None] | None = None,
     **options,
 ) -> TemplateBank:
-    """The VAE template generator: a bank that can also be sampled; `options` are those of `vae.vae`."""
-    from .vae import vae
+    """The VAE template generator: a bank that can also be sampled; `options` are those of the solver.
 
-    fit = _prepared(vae, {"epochs": epochs, "beta": beta, "seed": seed, "variational": variational, **options})
-    settings = {"generator": "mimic_vae", "variational": variational, "beta": beta}
+    solver: ``vae`` trains one (`vae.vaes`); ``ppca`` is its optimum in closed form (`ppca.ppca`).
+    """
+    settings = {"generator": "mimic_vae", "solver": solver}
+    settings |= {"variational": options.get("variational", True), "beta": options.get("beta", 1.0)}
     cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
+    if solver == "ppca":
+        fit = _prepared(ppca, options)
+    elif solver == "vae":
+        from .vae import vaes
+
+        plan = _plan(weights, families, by, cut)
+        stacks = ((weights.stack(names), _count(templates, names)) for _, members in plan for names in members)
+        fit = _prepared(vaes, {"seed": seed, **options})(stacks)
+    else:
+        raise FitError(f"No solver {solver!r}.{nearest(solver, VAE_SOLVERS)} There are: {', '.join(VAE_SOLVERS)}.")
     return _fit(weights, families, by, cut, fit, settings, None, 1, on_group)
 
 
 def _prepared(fit: Callable, options: dict) -> Fit:
-    known = [name for name in signature(fit).parameters if name not in ("stack", "templates")]
+    known = [name for name in signature(fit).parameters if name not in ("stack", "templates", "groups")]
     for name in options:
         if name not in known:
             raise FitError(f"{fit.__name__} has no option {name!r}.{nearest(name, known)} It has: {listing(known)}.")
-    for name in ("steps", "epochs", "hidden"):
+    for name in ("steps", "epochs"):
         if name in options:
             check_count(name, options[name], FitError)
     return partial(fit, **options)
@@ -100,9 +126,27 @@ def _prepared(fit: Callable, options: dict) -> Fit:
 
 def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group) -> TemplateBank:
     check_count("sets", sets, FitError)
-    found = weights.families(by)
-    chosen, templates = grouping.select(found, families), cut["templates"]
-    plan = [(family, _members(weights, family, cut)) for family in chosen.values()]
+    plan = _plan(weights, families, by, cut)
+    generated = {name for family, _ in plan for name in family.names}
+    rest = {name: _kept(weights, name) for name in weights if name not in generated}
+    banks, total = {}, sum(len(members) for _, members in plan)
+    for family, members in plan:
+        for index, names in enumerate(members):
+            kept = _count(cut["templates"], names)
+            group, history = _group(weights, family, names, lambda stack, kept=kept: fit(stack, kept), change, sets)
+            banks[family.name, index] = group
+            if on_group:
+                done = {"group": index, "done": len(banks), "total": total}
+                on_group({"family": family.name, "history": history, **done, **group.certificate})
+    settings |= cut | {"sets": sets, "untouched": weights.families(by).untouched}
+    return TemplateBank(banks, rest, weights.backbone, settings)
+
+
+def _plan(weights: Weights, families, by: str, cut: dict) -> list[tuple[grouping.Family, list[tuple[str, ...]]]]:
+    """The chosen families, and the names of every group of each."""
+    chosen, templates = grouping.select(weights.families(by), families), cut["templates"]
+    sizes = {key: value for key, value in cut.items() if key != "templates"}
+    plan = [(family, cut_up(weights, family, **sizes)) for family in chosen.values()]
     for family, members in plan:
         largest = max(map(len, members))
         if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
@@ -110,33 +154,11 @@ def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group
                 f"templates={templates!r} for family {family.name!r}, whose groups have up to {largest} layers: "
                 f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
             )
-    generated = {name for family in chosen.values() for name in family.names}
-    rest = {name: _kept(weights, name) for name in weights if name not in generated}
-    banks, total = {}, sum(len(members) for _, members in plan)
-    for family, members in plan:
-        for index, names in enumerate(members):
-            kept = len(names) if templates == "full" else min(templates, len(names))
-            group, history = _group(weights, family, names, lambda stack, kept=kept: fit(stack, kept), change, sets)
-            banks[family.name, index] = group
-            if on_group:
-                done = {"group": index, "done": len(banks), "total": total}
-                on_group({"family": family.name, "history": history, **done, **group.certificate})
-    untouched = {family.name: family.dtype for family in found.values() if not family.floating}
-    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"sets": sets, "untouched": untouched})
+    return plan
 
 
-def _members(weights: Weights, family: grouping.Family, cut: dict) -> list[tuple[str, ...]]:
-    """The names of every group of a family."""
-    found = grouping.split(family, cut["groups"], cut["group_size"])
-    if cut["group_by"] not in ORDERS:
-        raise FitError(
-            f"No group_by {cut['group_by']!r}.{nearest(cut['group_by'], ORDERS)} There are: {listing(ORDERS)}."
-        )
-    if cut["group_by"] == "consecutive":
-        return found
-    if not isinstance(cut["groups"], int):
-        raise FitError("group_by='similarity' needs `groups`, the number of groups, and neither lists nor group_size.")
-    return grouping.split(family, alike(weights.stack(family.names), cut["groups"]))
+def _count(templates: int | str, names: tuple[str, ...]) -> int:
+    return len(names) if templates == "full" else min(templates, len(names))
 
 
 def _kept(weights: Weights, name: str) -> np.ndarray | Lazy:
@@ -172,5 +194,5 @@ def _group(
     return made, fitted.history
 
 
-ORDERS = ("consecutive", "similarity")
 SOLVERS = ("closed_form", "direct")
+VAE_SOLVERS = ("vae", "ppca")

@@ -41,7 +41,7 @@ def print_certificate(bank: TemplateBank) -> None:
         worst = max(above, key=lambda row: row["gap"])
         print(
             f"{len(above)} of {len(found)} groups are above the least error at their number of templates, at most by "
-            f"{worst['gap']:.2g} ({worst['family']} group {worst['group']}): solver closed_form has no gap."
+            f"{worst['gap']:.2g} ({worst['family']} group {worst['group']}): there is a better fit of this size."
         )
     if untouched := bank.fit.get("untouched"):
         print("untouched, as they are codes: " + listing(f"{name} ({dtype})" for name, dtype in untouched.items()))

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from ..adapter import ADAPTERS, add_adapter
 from ..bank import TemplateBank
 from ..recipe import Train
 from ..reparam import attach, coefficients, freeze
@@ -10,6 +11,7 @@ from ..sources import rebuild
 from ..weights import Weights
 
 METHODS = ("linear_probe", "coefficients")
+KEPT = "coefficients"  # whose best run becomes the task file
 KINDS = ("coefficients", "norms", "adapter", "head")  # of trained parameters, as they are counted apart
 Trained = dict[str, list[nn.Parameter]]  # kind -> parameters
 
@@ -24,16 +26,22 @@ def prepare(
     """
     torch.manual_seed(seed)
     model = attach(rebuild(base, num_classes=classes), bank, bank.fit.get("resolution", settings.resolution))
-    head = freeze(model, bank.backbone["head"], coefficients=method == "coefficients")
+    adapts, name = method == "coefficients", bank.backbone["head"]
+    head = freeze(model, name, coefficients=adapts and settings.coefficients)
     trained = {"head": list(head.parameters())}
-    if method == "coefficients":
+    if adapts and settings.coefficients:
         trained["coefficients"] = coefficients(model)
+    if adapts and settings.adapter != "none":
+        tensors = add_adapter(model, settings.adapter, name, seed, **settings.adapter_options)
+        trained["adapter"] = list(tensors.values())
     return model, trained
 
 
 def rates(trained: Trained, settings: Train) -> list[dict]:
-    """Torch's parameter groups, one a kind: only the head decays, at a learning rate of its own."""
+    """Torch's parameter groups, one a kind: only the head decays; head and adapter have learning rates of their own."""
     lr = {"head": settings.head_lr or settings.lr}
+    if settings.adapter != "none":
+        lr["adapter"] = settings.adapter_lr or ADAPTERS[settings.adapter].rate
     decay = {kind: {"weight_decay": 0.0} for kind in KINDS if kind != "head"}
     return [
         {"params": parameters, "lr": lr.get(kind, settings.lr)} | decay.get(kind, {})
