@@ -25,9 +25,9 @@ def mimic(
 ) -> TemplateBank:
     """Neural Mimicry: a bank that rebuilds the chosen families of a source.
 
-    source: a model, a mapping of names to tensors, or the path of a store or checkpoint.  families: globs; every
-    shareable family when not given.  groups: how many a family is cut into (one when not given),
-    or positions along depth, group by group.
+    source: a model, a mapping of names to tensors, or the path of a store or checkpoint, which is read a group at a
+    time, and again when the bank is used or saved.  families: globs; every shareable one when not given.
+    groups: how many a family is cut into (one when not given), or positions along depth, group by group.
     timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
     whiten: calibration images ``n c h w`` as the model wants them, or batches of these, or what `moments` made of them:
     the error is then that of the layers' outputs on them.

@@ -129,7 +129,7 @@ def test_a_stage_by_hand_writes_the_same_as_execute(tmp_path, monkeypatch):
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-def test_direct_and_the_plain_autoencoder_run_from_a_recipe(tmp_path, monkeypatch):
+def test_direct_and_the_plain_autoencoder_run_from_a_recipe(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     direct = {"solver": "direct", "direct": {"steps": 20}}
     recipe = pico("digits", tmp_path, mimic=direct, mimic_vae={"variational": False, "templates": 1})
@@ -137,6 +137,8 @@ def test_direct_and_the_plain_autoencoder_run_from_a_recipe(tmp_path, monkeypatc
     exact = execute("mimic", pico("digits", tmp_path))
     descended = execute("mimic", recipe := pico("digits", tmp_path, mimic=direct, mimic_vae={"variational": False}))
     assert exact["relative_error"] < 1e-6 < descended["relative_error"]
+    assert [row["gap"] > 1e-6 for row in exact["certificate"] + descended["certificate"]] == [False] * 8 + [True] * 8
+    assert capsys.readouterr().out.count("8 of 8 groups are above the least error") == 1
     execute("mimic_vae", recipe)
     bank = rg.load_bank("weights_store/digits/mimic_vae/bank.zarr")
     with pytest.raises(RecastError, match="variational=True"):
