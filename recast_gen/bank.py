@@ -87,7 +87,7 @@ class TemplateBank:
         for name in dict.fromkeys(family for family, _ in self.groups):
             members = [group for group in self.groups.values() if group.family == name]
             names = tuple(layer for group in members for layer in group.names)
-            found[name] = Family(name, names, tuple(members[0].templates.shape[1:]), members[0].dtype)
+            found[name] = Family(name, names, members[0].shape, members[0].dtype)
         return found
 
     @property

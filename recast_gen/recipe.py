@@ -174,10 +174,32 @@ class Direct(Section):
 
 
 class Mimic(Groups):
+    """Neural Mimicry.  `layout`, `budget` and `whiten` compress the network; the study is of whole layers always."""
+
     gauge: Gauge = "svd"
     solver: Literal["closed_form", "direct"] = "closed_form"
     sets: Count = 1
     direct: Direct = Direct()
+    layout: str = "layer"  # what a template is: layer, row, column, tile, an einops pattern, or auto for the best
+    axes: dict[str, Count] | None = None  # sizes of the layout's axes, such as {p: 8, q: 8}
+    budget: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the numbers to store, in place of `templates`
+    whiten: bool = False  # weigh errors by the layers' inputs on calibration images
+    calibration: Data | None = None  # their source; what the backbone was trained on here when not given
+    images: Count = 256  # at most, of its training part
+
+    @model_validator(mode="after")
+    def closed(self):
+        if self.budget is not None and self.templates != "full":
+            raise ValueError("give `templates` or `budget`, not both")
+        if self.layout != "layer" or self.axes or self.budget is not None or self.whiten:
+            wrong = [key for key in ("gauge", "solver", "sets") if key in self.model_fields_set]
+            if wrong:
+                raise ValueError(f"`layout`, `budget` and `whiten` have a closed form: leave out {listing(wrong)}")
+        return self
+
+    def compression(self) -> dict:
+        """What makes a bank smaller than the network."""
+        return self.model_dump(include={"layout", "axes", "budget"})
 
     def options(self) -> dict:
         """What a fit needs besides how families are cut."""
@@ -301,6 +323,14 @@ class Recipe(Section):
     tune: Tune = Tune()
     tasks: Annotated[list[Task], Field(min_length=1), BeforeValidator(_names_once)]
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def goes_together(self):
+        if self.mimic.whiten and not (self.mimic.calibration or self.model.pretrain):
+            raise ValueError("`mimic.whiten` needs images: give `mimic.calibration`, as a task's `data`")
+        if self.mimic.layout != "layer" and self.tune.choose == "mimic":
+            raise ValueError("tasks train on whole layers: leave out `mimic.layout`, or `tune.choose: mimic`")
+        return self
 
 
 def load(path: str | Path) -> Recipe:

@@ -53,7 +53,7 @@ def mimic(
     For compression: layout, what a template is (``layer``, ``row``, ``column``, ``tile``, or an einops pattern of the
     stack, with the sizes of `axes`), or ``auto``, of all of these and of group sizes what has the least error.
     budget: numbers stored, as a share of the family's, in place of `templates`.  moments: of the layers' inputs by
-    weight name, which make it the error of their outputs (`moments.moments`).  All closed form: `compression.Problem`.
+    weight name, which make it the error of their outputs (`moments.moments`).  All closed form: `optimum.Problem`.
     """
     if layout != "layer" or axes or budget is not None or moments is not None:
         if (solver, sets, options) != ("closed_form", 1, {}) or not (isinstance(gauge, str) and gauge == "svd"):

@@ -145,6 +145,21 @@ def test_direct_and_the_plain_autoencoder_run_from_a_recipe(tmp_path, monkeypatc
         rg.sample(bank)
 
 
+def test_a_recipe_compresses_at_a_budget_beside_a_study_of_whole_layers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = pico(
+        "digits", tmp_path, mimic={"layout": "auto", "budget": 0.6, "whiten": True, "images": 32}, tune={"trials": 2}
+    )
+    for stage in ("extract", "mimic", "mimic_vae", "tune"):
+        execute(stage, recipe)
+    store = tmp_path / "weights_store" / "digits"
+    metrics = json.loads((store / "mimic" / "metrics.json").read_text())
+    assert 0.4 < metrics["stored_share"] <= 0.6 and metrics["fit"]["layout"] == "auto" and metrics["fit"]["whitened"]
+    bank = rg.load_bank(store / "mimic" / "bank.zarr")
+    assert all("output_error" in measured for measured in bank.certificate.values())
+    assert not any(group.layout for group in rg.load_bank(store / "tune" / "bank.zarr").groups.values())
+
+
 def test_a_stage_whose_input_is_missing_says_what_to_run_and_writes_nothing(tmp_path):
     pico("digits", tmp_path)
     done = subprocess.run(
