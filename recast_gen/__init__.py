@@ -6,8 +6,9 @@ Every public name is imported on first use, so that generation on a device needs
 from importlib import import_module
 
 _HOME = {
-    "families": "api", "mimic": "api", "mimic_vae": "api",
+    "families": "api", "mimic": "api", "mimic_vae": "api", "mimic_tokens": "api",
     "TemplateBank": "bank", "load_bank": "bank", "extend": "bank", "pack": "bank", "unpack": "bank",
+    "TokenBank": "tokens.bank", "load_tokens": "tokens.bank",
     "generate": "generation", "sample": "sampling", "interpolate": "sampling",
     "attach": "reparam", "detach": "reparam", "bake": "reparam", "coefficients": "reparam", "freeze": "reparam",
     "save_task": "switching", "load_task": "switching", "TaskLibrary": "library",

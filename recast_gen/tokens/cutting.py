@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -93,7 +93,7 @@ def cuts(weights: Mapping[str, np.ndarray], kinds: list[str], heads: int | None)
     heads: attention heads of a block, which its tensors do not tell.
     Raises FitError for an unknown kind, kinds that cut the same tensor, and a network that has none of a kind.
     """
-    found: list[tuple[Cut, np.ndarray]] = []
+    found: list[Cut] = []
     for kind in kinds:
         if kind not in KINDS:
             raise FitError(f"No tokens {kind!r}.{nearest(kind, KINDS)} There are: {', '.join(KINDS)}.")
@@ -101,16 +101,21 @@ def cuts(weights: Mapping[str, np.ndarray], kinds: list[str], heads: int | None)
             raise FitError("The tensors do not tell how many attention heads a block has: give heads=.")
         before = len(found)
         for pieces in KINDS[kind]:
-            found += [_scaled(weights, cut) for cut in _find(weights, kind, pieces, heads)]
+            found += _find(weights, kind, pieces, heads)
         if len(found) == before:
             raise FitError(
                 f"No two blocks of one shape can be cut into {kind} tokens: they need "
                 f"{' or '.join(listing(piece.tensor for piece in pieces) for pieces in KINDS[kind])}."
             )
-    used = Counter(f"{cut.blocks}{piece.tensor}" for cut, _ in found for piece in cut.pieces)
+    used = Counter(f"{cut.blocks}{piece.tensor}" for cut in found for piece in cut.pieces)
     if twice := [name for name, times in used.items() if times > 1]:
         raise FitError(f"Tokens {' and '.join(kinds)} both cut {listing(twice, 3)}: give one of them.")
-    return found
+    made = []
+    for cut in found:  # the blocks of a list that all of its cuts have
+        shared = set.intersection(*(set(other.layers) for other in found if other.blocks == cut.blocks))
+        if len(shared) > 1:
+            made.append(_scaled(weights, replace(cut, layers=tuple(sorted(shared)))))
+    return made
 
 
 def _find(weights, kind: str, pieces: tuple[Piece, ...], heads: int | None) -> list[Cut]:
@@ -144,4 +149,4 @@ def _scaled(weights, cut: Cut) -> tuple[Cut, np.ndarray]:
     scales = tuple(float(np.sqrt(np.mean([np.square(parts[i]).mean() for parts in layers]))) or 1.0
                    for i in range(len(cut.pieces)))  # fmt: skip
     tokens = np.stack([np.concatenate([part / scale for part, scale in zip(parts, scales)], 1) for parts in layers])
-    return Cut(cut.kind, cut.blocks, cut.pieces, cut.layers, cut.shapes, cut.count, scales), tokens
+    return replace(cut, scales=scales), tokens
