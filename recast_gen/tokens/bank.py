@@ -51,6 +51,8 @@ class Tokens:
         self, at: float, rng: np.random.Generator, temperature: float, source: str, between: str
     ) -> dict[str, np.ndarray]:
         """The tensors of a layer at `at`, counted in the network's own layers: 1.25 lies between layers 1 and 2."""
+        if between == "nearest":
+            at = float(round(at))
         last = len(self.mean) - 1
         low = min(int(at), max(last - 1, 0))
         share = at - low if last else 0.0
@@ -58,11 +60,7 @@ class Tokens:
         if share:
             match = self.match[low]
             other, others = self.mean[low + 1][match], self.deviation[low + 1][match]
-            if between == "nearest" and share < 0.5:
-                pass
-            elif between == "nearest":
-                mean, deviation = self.mean[low + 1], self.deviation[low + 1]
-            elif between == "pick":  # as many tokens of either layer as it is near: their sums mix as the layers would
+            if between == "pick":  # as many tokens of either layer as it is near: their sums mix as the layers would
                 taken = rng.permutation(len(mean)) < round(share * len(mean))
                 mean, deviation = np.where(taken[:, None], other, mean), np.where(taken[:, None], others, deviation)
             else:
@@ -73,7 +71,7 @@ class Tokens:
         if source == "prior":
             mean, deviation = np.zeros_like(mean), np.ones_like(mean)
         latents = mean + temperature * deviation * rng.standard_normal(mean.shape) if temperature else mean
-        return self.cut.put(self.decode(latents, (at + 0.5) / (last + 1)))
+        return self.cut.put(self.decode(latents, (at + 0.5) / (last + 1)), at)
 
 
 def _norms(rows: np.ndarray) -> np.ndarray:
@@ -212,7 +210,7 @@ def load_tokens(path: str | Path) -> TokenBank:
         raw = entry["cut"]
         cut = Cut(
             raw["kind"], raw["blocks"], tuple(Piece(**piece) for piece in raw["pieces"]), tuple(raw["layers"]),
-            tuple(map(tuple, raw["shapes"])), raw["count"], tuple(raw["scales"]),
+            tuple(map(tuple, raw["shapes"])), raw["count"], tuple(map(tuple, raw["scales"])),
         )  # fmt: skip
         parts = [arrays[f"tokens.{index}.{name}"] for name in ("mean", "deviation", "match")]
         tokens[cut.name] = Tokens(cut, *parts, decoders[entry["decoder"]], entry["family"], entry["families"])

@@ -43,8 +43,8 @@ def test_what_is_cut_is_put_together_again(vit, name, kinds):
     weights = read(vit() if name == "vit" else resnet())
     for cut, tokens in cuts(weights, kinds, 2):
         assert 0.9 < np.square(tokens).mean() < 1.001  # a fresh norm's running mean is 0
-        for layer, rows in zip(cut.layers, tokens):
-            for tensor, array in cut.put(rows).items():
+        for at, (layer, rows) in enumerate(zip(cut.layers, tokens)):
+            for tensor, array in cut.put(rows, at).items():
                 np.testing.assert_allclose(array, weights[f"{cut.blocks}{layer}.{tensor}"], rtol=1e-4, atol=1e-6)
 
 
