@@ -13,6 +13,8 @@ app = typer.Typer(
 )  # fmt: skip
 Recipe = Annotated[Path, typer.Argument(help="A recipe, such as pipelines/digits.yaml.")]
 
+Storage = Annotated[str | None, typer.Option(help="tune: an Optuna storage URL; tune.storage when not given.")]
+
 
 def main() -> None:
     """Runs the command; an error of ours is one plain message."""
@@ -65,6 +67,8 @@ def _print_table(rows: list[list]) -> None:
 def run(
     stage: Annotated[str, typer.Argument(help="extract, mimic, mimic_vae, tune, train, generate or report.")],
     recipe: Recipe = Path("pipelines/digits.yaml"),
+    workers: Annotated[int | None, typer.Option(min=1, help="tune: processes on this machine.")] = None,
+    storage: Storage = None,
 ) -> None:
     """Runs one stage of a recipe, as `dvc repro` would."""
     from .errors import RecipeError, nearest
@@ -74,7 +78,38 @@ def run(
         raise RecipeError(f"No stage {stage!r}.{nearest(stage, STAGES)} There are: {', '.join(STAGES)}.")
     from .pipelines.stage import execute
 
-    execute(stage, recipe)
+    if stage == "tune":
+        from .pipelines.tune import opened
+
+        execute(stage, recipe, lambda path: opened(path, storage, workers)[0])
+    elif workers or storage:
+        raise RecipeError(f"--workers and --storage are of stage tune; {stage} has one process and no storage.")
+    else:
+        execute(stage, recipe)
+
+
+@app.command(name="tune-worker")
+def tune_worker(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage = None) -> None:
+    """Runs trials of a recipe's study beside other processes, on this machine or others, until none is missing."""
+    from .pipelines.tune import join
+
+    print(f"{join(recipe, storage)}: no trial is missing")
+
+
+@app.command()
+def studies(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage = None) -> None:
+    """Lists the studies of a recipe's storage: an edited recipe starts a new one, old ones stay as they are."""
+    from .pipelines.tune import studies
+
+    rows = [
+        [row["study"], row["started"], row["trials"], row.get("settings", ""), str(row.get("model", "")),
+         ", ".join(row.get("objectives", [])), ", ".join(f"{k} {v:g}" for k, v in row.get("constraints", {}).items())]
+        for row in studies(recipe, storage)
+    ]  # fmt: skip
+    if not rows:
+        print(f"{recipe} has no study yet: run `recast run tune {recipe}`.")
+        return
+    _print_table([["study", "started", "trials", "of settings", "model", "objectives", "constraints"], *rows])
 
 
 @app.command()

@@ -38,6 +38,10 @@ class TaskError(RecastError):
     """A task file does not go with the bank or model."""
 
 
+class FoldError(TaskError):
+    """A task's adapter adds layers, so that no plain weights hold it."""
+
+
 class ExportError(RecastError):
     """A model or task has no form in another format, or lost too much in it."""
 
@@ -67,9 +71,14 @@ def check_count(word: str, value, error: type[RecastError]) -> None:
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """At a command's door: an error of ours, or a package that is not installed, is one message and exit status 1."""
+    """At a command's door: an error of ours, or a package that is not installed, is one message and exit status 1.
+
+    Ctrl+C is exit status 130, as shells expect.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(130)
     except RecastError as error:
         sys.exit(f"error: {error}")
     except ModuleNotFoundError as error:

@@ -8,8 +8,9 @@ import numpy as np
 
 from . import taskfile
 from .bank import TemplateBank, open_bank
-from .errors import FitError, TaskError
+from .errors import FitError, FoldError, TaskError, listing
 from .files import save_tensors, stream_tensors
+from .folding import FOLDS, fold
 from .tokens.bank import TokenBank, is_tokens, load_tokens
 
 
@@ -27,15 +28,24 @@ def stream(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(name, array) of every tensor of `generate`, one at a time, with one group of templates in memory.
 
-    Raises StoreError and TaskError for files that do not belong together, and for a damaged array before its turn.
+    Raises StoreError and TaskError for files that do not belong together, and for a damaged array before its turn;
+    FoldError for an adapter that adds layers.
     """
     bank, task = _open(bank, task)
     if task is None:
         yield from bank.stream()
         return
-    head = taskfile.head_for(bank, task)
+    head, adapter = taskfile.head_for(bank, task), task.about.get("adapter", {}).get("name")
+    if adapter and adapter not in FOLDS:
+        raise FoldError(
+            f"The task's adapter {adapter!r} adds layers, which no plain weights hold: use it on a live model "
+            "(rg.load_task, rg.TaskLibrary)."
+        )
+    if unknown := task.adapter.keys() - bank.shapes.keys():
+        raise TaskError(f"The task's {adapter} is for {listing(sorted(unknown), 4)}, which the backbone lacks.")
     for name, tensor in bank.stream(task.coefficients):
-        yield name, head.get(name, tensor)
+        part = task.adapter.get(bank.ties.get(name, name))
+        yield name, head.get(name, fold(adapter, name, tensor, part) if part else tensor)
 
 
 def generate(

@@ -145,12 +145,17 @@ def _matches(name: str, glob: str) -> bool:
     return any(fnmatchcase(form, glob) for form in (name, plain, plain.removesuffix(".weight")))
 
 
-def split(family: Family, groups: int | None = None, group_size: int | None = None) -> list[tuple[str, ...]]:
+def split(
+    family: Family, groups: int | list[list[int]] | None = None, group_size: int | None = None
+) -> list[tuple[str, ...]]:
     """Consecutive groups of a family's layers, the first ones larger where the count does not divide.
 
     Give the number of groups, or how many layers a group has (the last one takes what is left); neither: one group.
+    Or list the groups: positions along depth, from 0, each in one of them.
     """
     layers = family.layers
+    if isinstance(groups, list):
+        return _listed(family, groups)
     for word, value in (("groups", groups), ("layers a group", group_size)):
         if value is not None and not (isinstance(value, int) and 1 <= value <= layers):
             raise FamilyError(
@@ -166,3 +171,19 @@ def split(family: Family, groups: int | None = None, group_size: int | None = No
         for index in range(groups or 1):
             cuts.append(cuts[-1] + share + (index < larger))
     return [family.names[start:stop] for start, stop in zip(cuts, cuts[1:])]
+
+
+def _listed(family: Family, groups: list[list[int]]) -> list[tuple[str, ...]]:
+    if not all(isinstance(group, list | tuple) for group in groups):
+        raise FamilyError(f"groups={groups!r}: expected a count, or lists of positions such as [[0, 1], [2, 3]].")
+    places = [place for group in groups for place in group]
+    wrong = [f"{place!r} twice" for place in dict.fromkeys(places) if places.count(place) > 1]
+    wrong += [f"no {place}" for place in range(family.layers) if place not in places]
+    wrong += [f"unknown {place!r}" for place in dict.fromkeys(places) if place not in range(family.layers)]
+    wrong += ["an empty group"] if not all(groups) else []
+    if wrong:
+        raise FamilyError(
+            f"The groups listed do not fit family {family.name!r}: they have {listing(wrong)}. It has {family.layers} "
+            f"layers: give each of 0 to {family.layers - 1} once."
+        )
+    return [tuple(family.names[place] for place in sorted(group)) for group in groups]

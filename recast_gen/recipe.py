@@ -30,7 +30,17 @@ def _resolution(value: Any) -> Any:
 
 
 Templates = Annotated[Any, BeforeValidator(_templates)]
+Gauge = Literal["svd", "identity", "orthonormal"]
+Block = Count | Literal["head", "channel"]
 Resolution = Annotated[Any, BeforeValidator(_resolution)]
+
+
+def _groups(value: Any) -> Any:
+    lists = isinstance(value, list) and value and all(isinstance(group, list) and group for group in value)
+    numbers = [place for group in value for place in group] if lists else [1 if value is None else value]
+    if not all(type(number) is int and number >= (not lists) for number in numbers):
+        raise ValueError("expected a count of 1 or more, or lists of positions along depth from 0: [[0, 1], [2, 3]]")
+    return value
 
 
 class Section(BaseModel):
@@ -108,10 +118,17 @@ class Model(Section):
         return self
 
 
-class Groups(Section):
-    """How families are cut into groups, and how many templates a group has at most; neither: one group a family."""
+CUT = {"groups", "group_size", "group_by", "templates"}
 
-    groups: Count | None = None
+
+class Groups(Section):
+    """How families are cut into groups, and how many templates a group has at most; neither: one group a family.
+
+    groups: a count, or lists of positions along depth, from 0, each position in one of them.
+    """
+
+    groups: Annotated[Any, BeforeValidator(_groups)] = None
+    group_by: Literal["consecutive", "similarity"] = "consecutive"  # similarity: the layers that are most alike
     group_size: Count | None = None
     templates: Templates = "full"
 
@@ -119,10 +136,12 @@ class Groups(Section):
     def one_of_them(self):
         if self.groups and self.group_size:
             raise ValueError("give `groups` or `group_size`, not both")
+        if self.group_by == "similarity" and not isinstance(self.groups, int):
+            raise ValueError("`group_by: similarity` needs `groups`, the number of groups")
         return self
 
     def cut(self) -> dict:
-        return self.model_dump(include={"groups", "group_size", "templates"})
+        return self.model_dump(include=CUT)
 
 
 class Direct(Section):
@@ -130,6 +149,7 @@ class Direct(Section):
 
     loss: Literal["smooth_l1", "l1", "mse", "cosine"] = "smooth_l1"
     coordinates: bool = False  # descend in the span of the layers; mse and cosine only
+    start: Literal["svd", "random"] | None = None  # svd for l1 and random for the others when not given
     steps: Count = 1000
     lr: Positive = 1e-2
     step_size: Count = 300
@@ -139,7 +159,7 @@ class Direct(Section):
 
 
 class Mimic(Groups):
-    gauge: Literal["svd", "identity", "orthonormal"] = "svd"
+    gauge: Gauge = "svd"
     solver: Literal["closed_form", "direct"] = "closed_form"
     sets: Count = 1
     direct: Direct = Direct()
@@ -169,27 +189,90 @@ class MimicVae(Groups):
     def options(self) -> dict:
         """What a fit needs besides how families are cut."""
         exact = {"solver", "beta", "noise", "noise_floor"}
-        cut = {"groups", "group_size", "templates", "tokens"}
-        return self.model_dump(include=exact if self.solver == "ppca" else None, exclude=cut)
+        return self.model_dump(include=exact if self.solver == "ppca" else None, exclude=CUT | {"tokens"})
 
     def token_options(self) -> dict:
         """What the fit of a token bank needs."""
         return self.model_dump(include={"tokens", "beta", "noise", "noise_floor", "warmup", "free_bits"})
 
 
+Metric = Literal[
+    "relative_error", "disagreement", "feature_disagreement", "stored_share", "stored_parameters", "coefficients",
+    "accuracy",
+]  # fmt: skip
+Range = Annotated[list[Count], Field(min_length=2, max_length=2)]  # first and last
+Counts = Annotated[list[Count], Field(min_length=1)]
+
+
 class Tune(Section):
-    trials: Count = 24
-    generators: Annotated[list[Literal["mimic", "mimic_vae"]], Field(min_length=1)] = ["mimic", "mimic_vae"]
-    min_templates: Count = 2
-    choose: Literal["smallest", "mimic", "mimic_vae"] = "smallest"  # the study's choice, or that section's own bank
-    max_error: NotNegative = 0.01  # "smallest" is among the banks with at most this relative error
+    """A study.  Constraints are limits: the least ``accuracy`` and the most of everything else."""
+
+    trials: Count = 24  # settings to try in all, over every run of the study
+    workers: Count = 1  # processes on this machine
     storage: str | None = None  # an Optuna storage URL; a journal file beside the results when not given
+    sampler: Literal["tpe", "grid", "random", "nsga2", "gp"] = "tpe"
+    objectives: Annotated[list[Metric], Field(min_length=1)] = ["relative_error", "stored_parameters"]
+    constraints: dict[Metric, NotNegative] = {"relative_error": 0.01}
+    # which of the settings that meet the constraints, or that section's own bank
+    choose: Literal["smallest", "fewest_coefficients", "most_accurate", "knee", "mimic", "mimic_vae"] = "smallest"
+    generators: Annotated[list[Literal["mimic", "mimic_vae"]], Field(min_length=1)] = ["mimic", "mimic_vae"]
+    per_family: bool = False  # groups and templates for each family, or the same for all
+    groups: Range | None = None  # as many as the families allow when not given
+    templates: Range | None = None  # from 2 to all layers of a group when not given
+    gauges: Annotated[list[Gauge], Field(min_length=1)] | None = None  # these three: the other sections' when not given
+    sets: Counts | None = None
+    resolutions: Annotated[list[Block], Field(min_length=1)] | None = None  # what is chosen replaces train.resolution
+    probe: Data | None = None  # images for disagreement; the first task's validation images when not given
+    probe_images: Count = 256
+    accuracy_epochs: Count = 3  # of the short training of the first task
+
+    @property
+    def measured(self) -> set[str]:
+        """Every metric that an objective or constraint needs."""
+        return {*self.objectives, *self.constraints}
+
+    @model_validator(mode="after")
+    def sensible(self):
+        for name in ("objectives", "generators", "gauges", "sets", "resolutions"):
+            values = getattr(self, name) or []
+            if len(set(values)) < len(values):
+                raise ValueError(f"`{name}` has something twice")
+        for name in ("groups", "templates"):
+            first, last = getattr(self, name) or (1, 1)
+            if first > last:
+                raise ValueError(f"`{name}` is the range [first, last], and {first} is above {last}")
+        for name, seen in SEEN_BY.items():
+            if len(getattr(self, name) or ()) > 1 and not self.measured & set(seen):
+                raise ValueError(
+                    f"no objective or constraint sees `{name}`: give one value, or measure {listing(seen)}"
+                )
+        return self
+
+
+# what a choice that leaves the weights alone can change
+SEEN_BY = {
+    "gauges": ["accuracy"],
+    "sets": ["stored_share", "stored_parameters", "coefficients", "accuracy"],
+    "resolutions": ["coefficients", "accuracy"],
+}
 
 
 class Train(Training):
     resolution: Resolution = 1  # of all families, or by glob over their names
     head_lr: Positive | None = None  # lr when not given
+    coefficients: bool = True  # False: an adapter alone
+    adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"
+    adapter_options: dict[str, int | float] = {}  # such as `rank: 4` of melo, `bottleneck: 64` of adaptformer
+    adapter_lr: Positive | None = None  # what suits the adapter when not given
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]
+
+    @model_validator(mode="after")
+    def something_to_train(self):
+        if self.adapter == "none" and not self.coefficients:
+            raise ValueError("without `coefficients` there is nothing to train but the head: give an `adapter`")
+        if self.adapter == "none" and (self.adapter_options or self.adapter_lr):
+            raise ValueError("`adapter_options` and `adapter_lr` need an `adapter`")
+        return self
 
 
 def _names_once(tasks: Any) -> Any:

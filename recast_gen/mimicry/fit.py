@@ -9,11 +9,13 @@ import numpy as np
 from .. import grouping
 from ..bank import Group, TemplateBank
 from ..errors import FitError, check_count, listing, nearest
+from ..templates import Lazy
 from ..weights import Weights, dtype_of, refuse_nonfinite
 from .closed_form import closed_form
-from .factorization import Factorization, regauge
+from .factorization import Factorization, combine, regauge
 from .measures import certificate
 from .ppca import ppca
+from .similarity import alike
 
 Fit = Callable[[np.ndarray, int], Factorization]
 
@@ -22,8 +24,9 @@ def mimic(
     weights: Weights,
     *,
     families: Iterable[str] | None = None,
-    groups: int | None = None,
+    groups: int | list[list[int]] | None = None,
     group_size: int | None = None,
+    group_by: str = "consecutive",
     templates: int | str = "full",
     gauge: str | np.ndarray = "svd",
     solver: str = "closed_form",
@@ -35,6 +38,10 @@ def mimic(
 ) -> TemplateBank:
     """Neural Mimicry: a bank of the chosen families by ``closed_form`` or ``direct``; `options` are the solver's.
 
+    Of lazy weights (a file, a store) one group is in memory at a time: the bank has `Lazy` templates and rest, which
+    read the layers again; save it to be independent of them.  ``direct`` on all numbers keeps its templates.
+    groups: a count, or positions along depth group by group.  group_by: ``consecutive``, or ``similarity``: the layers
+    that are most alike (`similarity.alike`), for which a whole family is read at once.
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
     """
     if solver == "closed_form":
@@ -48,15 +55,17 @@ def mimic(
     settings = {"generator": "mimic", "solver": solver, "gauge": gauge if isinstance(gauge, str) else "given"}
     native = "svd" if solver == "closed_form" else None
     change = None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge)
-    return _fit(weights, families, by, groups, group_size, templates, fit, settings, change, sets, on_group)
+    cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
+    return _fit(weights, families, by, cut, fit, settings, change, sets, on_group)
 
 
 def mimic_vae(
     weights: Weights,
     *,
     families: Iterable[str] | None = None,
-    groups: int | None = None,
+    groups: int | list[list[int]] | None = None,
     group_size: int | None = None,
+    group_by: str = "consecutive",
     templates: int | str = "full",
     solver: str = "vae",
     seed: int = 0,
@@ -70,17 +79,18 @@ def mimic_vae(
     """
     settings = {"generator": "mimic_vae", "solver": solver}
     settings |= {"variational": options.get("variational", True), "beta": options.get("beta", 1.0)}
+    cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
     if solver == "ppca":
         fit = _prepared(ppca, options)
     elif solver == "vae":
         from .vae import vaes
 
-        plan = _plan(weights, families, by, groups, group_size, templates)
-        stacks = ((weights.stack(names), _kept(templates, names)) for _, members in plan for names in members)
+        plan = _plan(weights, families, by, cut)
+        stacks = ((weights.stack(names), _count(templates, names)) for _, members in plan for names in members)
         fit = _prepared(vaes, {"seed": seed, **options})(stacks)
     else:
         raise FitError(f"No solver {solver!r}.{nearest(solver, VAE_SOLVERS)} There are: {', '.join(VAE_SOLVERS)}.")
-    return _fit(weights, families, by, groups, group_size, templates, fit, settings, None, 1, on_group)
+    return _fit(weights, families, by, cut, fit, settings, None, 1, on_group)
 
 
 def _prepared(fit: Callable, options: dict) -> Fit:
@@ -94,35 +104,27 @@ def _prepared(fit: Callable, options: dict) -> Fit:
     return partial(fit, **options)
 
 
-def _fit(weights, families, by, groups, group_size, templates, fit, settings, change, sets, on_group) -> TemplateBank:
+def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group) -> TemplateBank:
     check_count("sets", sets, FitError)
-    plan = _plan(weights, families, by, groups, group_size, templates)
+    plan = _plan(weights, families, by, cut)
     generated = {name for family, _ in plan for name in family.names}
-    rest = {name: np.array(weights[name]) for name in weights if name not in generated}  # its own, as models train on
-    for name, tensor in rest.items():
-        refuse_nonfinite(name, tensor)
+    rest = {name: _kept(weights, name) for name in weights if name not in generated}
     banks, total = {}, sum(len(members) for _, members in plan)
     for family, members in plan:
         for index, names in enumerate(members):
-            stack = weights.stack(names)
-            fitted = fit(stack, _kept(templates, names))
-            if change is not None:
-                fitted = change(fitted)
-            measured = certificate(stack, fitted, dtype_of(family.dtype).itemsize)
-            coefficients = np.repeat(fitted.coefficients[:, None, None], sets, axis=1)
-            banks[family.name, index] = Group(
-                family.name, names, fitted.templates, coefficients, family.dtype, measured, posterior=fitted.posterior
-            )
+            kept = _count(cut["templates"], names)
+            group, history = _group(weights, family, names, lambda stack, kept=kept: fit(stack, kept), change, sets)
+            banks[family.name, index] = group
             if on_group:
                 done = {"group": index, "done": len(banks), "total": total}
-                on_group({"family": family.name, "history": fitted.history, **done, **measured})
-    settings |= {"groups": groups, "group_size": group_size, "templates": templates, "sets": sets}
-    return TemplateBank(banks, rest, weights.backbone, settings)
+                on_group({"family": family.name, "history": history, **done, **group.certificate})
+    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"sets": sets})
 
 
-def _plan(weights, families, by, groups, group_size, templates) -> list[tuple[grouping.Family, list[tuple[str, ...]]]]:
-    chosen = grouping.select(weights.families(by), families)
-    plan = [(family, grouping.split(family, groups, group_size)) for family in chosen.values()]
+def _plan(weights: Weights, families, by: str, cut: dict) -> list[tuple[grouping.Family, list[tuple[str, ...]]]]:
+    """The chosen families, and the names of every group of each."""
+    chosen, templates = grouping.select(weights.families(by), families), cut["templates"]
+    plan = [(family, _members(weights, family, cut)) for family in chosen.values()]
     for family, members in plan:
         largest = max(map(len, members))
         if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
@@ -133,9 +135,57 @@ def _plan(weights, families, by, groups, group_size, templates) -> list[tuple[gr
     return plan
 
 
-def _kept(templates: int | str, names: tuple[str, ...]) -> int:
+def _count(templates: int | str, names: tuple[str, ...]) -> int:
     return len(names) if templates == "full" else min(templates, len(names))
 
 
+def _members(weights: Weights, family: grouping.Family, cut: dict) -> list[tuple[str, ...]]:
+    """The names of every group of a family."""
+    found = grouping.split(family, cut["groups"], cut["group_size"])
+    if cut["group_by"] not in ORDERS:
+        raise FitError(
+            f"No group_by {cut['group_by']!r}.{nearest(cut['group_by'], ORDERS)} There are: {listing(ORDERS)}."
+        )
+    if cut["group_by"] == "consecutive":
+        return found
+    if not isinstance(cut["groups"], int):
+        raise FitError("group_by='similarity' needs `groups`, the number of groups, and neither lists nor group_size.")
+    return grouping.split(family, alike(weights.stack(family.names), cut["groups"]))
+
+
+def _kept(weights: Weights, name: str) -> np.ndarray | Lazy:
+    """A tensor that the bank takes as it is: a copy, as models train on, or what reads it again."""
+    tensor = weights[name]
+    refuse_nonfinite(name, tensor)
+    if weights.lazy:
+        return Lazy(tensor.shape, tensor.dtype.name, lambda: weights[name])
+    return np.array(tensor)
+
+
+def _group(
+    weights: Weights, family: grouping.Family, names: tuple[str, ...], fit: Callable, change: Callable | None, sets: int
+) -> tuple[Group, list[dict]]:
+    """One group's fit and its history.  Of lazy weights, what the layers give again is not kept but read then."""
+    stack = weights.stack(names)
+    fitted = fit(stack)
+    if change is not None:
+        fitted = change(fitted)
+    measured = certificate(stack, fitted, dtype_of(family.dtype).itemsize, sets)
+    templates, mixing = fitted.templates, fitted.mixing
+    if weights.lazy and mixing:
+
+        def read() -> np.ndarray:
+            made = weights.stack(names)
+            for matrix in mixing:
+                made = combine(matrix, made, in_place=True)
+            return made
+
+        templates = Lazy(templates.shape, "float32", read)
+    coefficients = np.repeat(fitted.coefficients[:, None, None], sets, axis=1)
+    made = Group(family.name, names, templates, coefficients, family.dtype, measured, posterior=fitted.posterior)
+    return made, fitted.history
+
+
+ORDERS = ("consecutive", "similarity")
 SOLVERS = ("closed_form", "direct")
 VAE_SOLVERS = ("vae", "ppca")

@@ -108,12 +108,15 @@ def generator(
                 f"the posterior has collapsed: 0 of {len(decoder)} latents are active, so its samples are the prior's. "
                 "Lower beta, give warm-up epochs (warmup) or free bits (free_bits), or fix a smaller noise."
             )
-    fitted = combine(space.scale * decoder @ space.basis, stack)
-    return Factorization(fitted, coefficients.astype(np.float32), history, posterior, warning)
+    mixing = space.scale * decoder @ space.basis
+    return Factorization(
+        combine(mixing, stack), coefficients.astype(np.float32), history, posterior, (mixing,), warning
+    )
 
 
 def lone(stack: np.ndarray) -> Factorization:
     """What a group of one layer has: that layer, its own mean, as its template; there is nothing to learn."""
     posterior = np.array([[[1]], [[0]]], np.float32)
     warning = "it has one layer, so there is nothing to learn: its template is that layer, and samples of it are equal."
-    return Factorization(stack.astype(np.float32), np.ones((1, 1), np.float32), [], posterior, warning)
+    one = np.ones((1, 1))
+    return Factorization(stack.astype(np.float32), one.astype(np.float32), [], posterior, (one,), warning)

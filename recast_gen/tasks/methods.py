@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from ..adapter import ADAPTERS, add_adapter
 from ..bank import TemplateBank
 from ..recipe import Train
 from ..reparam import attach, coefficients, freeze
@@ -19,20 +20,27 @@ def prepare(
 ) -> tuple[nn.Module, Trained]:
     """A fresh model with `bank` attached, and what `method` trains of it, by kind; all else is frozen.
 
-    base: the bank's backbone.  seed: of the fresh head.  classes: outputs of the head.
+    A resolution that a study chose comes with the bank.  base: the bank's backbone.  seed: of the fresh head.
+    classes: outputs of the head.
     """
     torch.manual_seed(seed)
-    model = attach(rebuild(base, num_classes=classes), bank, settings.resolution)
-    head = freeze(model, bank.backbone["head"], coefficients=method == "coefficients")
+    model = attach(rebuild(base, num_classes=classes), bank, bank.fit.get("resolution", settings.resolution))
+    adapts, name = method == "coefficients", bank.backbone["head"]
+    head = freeze(model, name, coefficients=adapts and settings.coefficients)
     trained = {"head": list(head.parameters())}
-    if method == "coefficients":
+    if adapts and settings.coefficients:
         trained["coefficients"] = coefficients(model)
+    if adapts and settings.adapter != "none":
+        tensors = add_adapter(model, settings.adapter, name, seed, **settings.adapter_options)
+        trained["adapter"] = list(tensors.values())
     return model, trained
 
 
 def rates(trained: Trained, settings: Train) -> list[dict]:
-    """Torch's parameter groups, one a kind: only the head decays, at a learning rate of its own."""
+    """Torch's parameter groups, one a kind: only the head decays; head and adapter have learning rates of their own."""
     lr = {"head": settings.head_lr or settings.lr}
+    if settings.adapter != "none":
+        lr["adapter"] = settings.adapter_lr or ADAPTERS[settings.adapter].rate
     decay = {kind: {"weight_decay": 0.0} for kind in KINDS if kind != "head"}
     return [
         {"params": parameters, "lr": lr.get(kind, settings.lr)} | decay.get(kind, {})

@@ -149,6 +149,16 @@ def test_a_stage_whose_input_is_missing_says_what_to_run_and_writes_nothing(tmp_
     assert not (tmp_path / "weights_store").exists()
 
 
+@pytest.mark.parametrize("cut", [{"groups": [[0, 2], [3, 1]]}, {"groups": 2, "group_by": "similarity"}])
+def test_a_study_beside_a_bank_of_other_groups_than_its_own_may_choose_that_bank(tmp_path, monkeypatch, cut):
+    monkeypatch.chdir(tmp_path)
+    recipe = pico("digits", tmp_path, mimic=cut, tune={"choose": "mimic"})
+    for stage in ("extract", "mimic", "mimic_vae", "tune"):
+        metrics = execute(stage, recipe)
+    assert str(metrics["best"]["groups"]) not in ("1", "2")
+    assert metrics["hash"] == rg.load_bank("weights_store/digits/mimic/bank.zarr").hash
+
+
 def test_a_killed_study_resumes_with_only_the_missing_trials(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     few, all_ = {"trials": 2, "choose": "mimic"}, {"trials": 5, "choose": "mimic"}
@@ -189,3 +199,16 @@ def test_generate_writes_one_task_where_it_is_asked_to(tmp_path, monkeypatch):
         assert done.returncode and says in done.stderr and "Traceback" not in done.stderr
     execute("generate", recipe)
     assert filecmp.cmp("mine.safetensors", "weights_store/digits/generate/weights/high.safetensors", shallow=False)
+
+
+@pytest.mark.parametrize("adapter", ["melo", "adaptformer"])
+def test_a_recipe_with_an_adapter_runs_whole_and_says_what_no_plain_weights_hold(
+    adapter, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    recipe = pico("vit_small_att", tmp_path, train={"adapter": adapter, "coefficients": False, "epochs": 1})
+    run_all(recipe)
+    weights = tmp_path / "weights_store" / "vit_small_att" / "generate" / "weights"
+    made = sorted(path.stem for path in weights.iterdir())
+    said = "high: The task's adapter 'adaptformer' adds layers" in capsys.readouterr().out
+    assert (made, said) == ((["high", "negative"], False) if adapter == "melo" else ([], True))
