@@ -8,6 +8,7 @@ import numpy as np
 from . import grouping, sources
 from .bank import TemplateBank
 from .mimicry import fit
+from .tokens.bank import TokenBank
 
 
 def families(source: Any, by: str = "index") -> grouping.Families:
@@ -66,6 +67,22 @@ def mimic_vae(
 ) -> TemplateBank:
     """The VAE template generator: like `mimic`, and the bank can be sampled.
 
-    settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", epochs=60, beta=1.0, seed=0``.
+    settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", solver="vae", seed=0`` and the solver's,
+    such as ``epochs=60, beta=1.0``.
     """
     return fit.mimic_vae(sources.read(source, timm_kwargs), families=families, groups=groups, **settings)
+
+
+def mimic_tokens(
+    source: Any, tokens: str | Iterable[str] = "neuron", timm_kwargs: dict | None = None, **settings
+) -> TokenBank:
+    """A generator below whole layers: ``rg.generate(bank, depth=8)`` makes a network of another depth.
+
+    tokens: ``neuron``, ``head``, ``tile``, or several.  settings: see `recast_gen.tokens.fit.mimic_tokens`.
+    """
+    from .tokens.fit import mimic_tokens
+
+    weights = sources.read(source, timm_kwargs)
+    if "heads" not in settings:
+        settings["heads"] = sources.heads(weights.backbone)
+    return mimic_tokens(weights, tokens=tokens, **settings)

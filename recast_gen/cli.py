@@ -208,13 +208,19 @@ def generate(
     bank: Bank,
     task: Annotated[Path | None, typer.Argument(help="A task file; the backbone itself when not given.")] = None,
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("generated.safetensors"),
+    depth: Annotated[
+        list[int] | None, typer.Option(help="Blocks, from a token bank; once for each of its lists of blocks.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of draws from a token bank; 0 for its means.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of those draws.")] = None,
 ) -> None:
     """Writes a task's complete weights, on the CPU, with numpy alone, layer by layer."""
     from math import prod
 
     from .generation import write
 
-    made = write(bank, task, out)
+    asked = {"depth": depth, "temperature": temperature, "seed": seed}
+    made = write(bank, task, out, **{name: value for name, value in asked.items() if value is not None})
     print(f"{out}: {len(made)} tensors, {sum(prod(shape) for shape, _ in made.values()):,} numbers")
 
 

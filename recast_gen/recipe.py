@@ -207,6 +207,10 @@ class Mimic(Groups):
         return chosen | (self.direct.model_dump() if self.solver == "direct" else {})
 
 
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class MimicVae(Groups):
     solver: Literal["vae", "ppca"] = "vae"  # ppca: the linear VAE's optimum in closed form, for beta 1
     beta: NotNegative = 1.0  # weight of the KL
@@ -217,11 +221,16 @@ class MimicVae(Groups):
     warmup: Annotated[int, Field(ge=0)] = 0  # epochs until the KL has its weight
     free_bits: NotNegative = 0.0  # nats of KL that each latent has for nothing
     variational: bool = True  # false: the plain autoencoder
+    tokens: Annotated[list[Literal["neuron", "head", "tile"]], BeforeValidator(_one_or_more)] = []  # fits these as well
 
     def options(self) -> dict:
         """What a fit needs besides how families are cut."""
         exact = {"solver", "beta", "noise", "noise_floor"}
-        return self.model_dump(include=exact if self.solver == "ppca" else None, exclude=CUT)
+        return self.model_dump(include=exact if self.solver == "ppca" else None, exclude=CUT | {"tokens"})
+
+    def token_options(self) -> dict:
+        """What the fit of a token bank needs."""
+        return self.model_dump(include={"tokens", "beta", "noise", "noise_floor", "warmup", "free_bits"})
 
 
 Metric = Literal[

@@ -197,6 +197,17 @@ def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
     return model
 
 
+def heads(backbone: dict) -> int | None:
+    """Attention heads of a block of a timm model that a store describes; None where it has none, or says no model."""
+    if not backbone.get("timm_model"):
+        return None
+    import torch
+
+    with torch.device("meta"):
+        model = create(backbone["timm_model"], backbone.get("timm_kwargs", {}))
+    return next((module.num_heads for module in model.modules() if hasattr(module, "num_heads")), None)
+
+
 def shapes(source: str, kwargs: dict | None = None) -> dict[str, tuple[tuple[int, ...], str]]:
     """Name -> (shape, dtype) of the tensors of a path or, without making its weights, of a timm model's name."""
     if _is_path(source):

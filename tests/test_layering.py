@@ -17,7 +17,7 @@ ORDER = (
     "mimicry.factorization", "mimicry.closed_form", "mimicry.direct", "mimicry.resumable", "mimicry.ppca",
     "mimicry.layer_vae", "mimicry.vae_training", "mimicry.vae", "mimicry.measures", "mimicry.printed",
     "mimicry.similarity", "mimicry.moments", "mimicry.optimum", "mimicry.compression", "mimicry.fit",
-    "tokens.cutting",
+    "tokens.cutting", "tokens.bank", "tokens.model", "tokens.fit",
     "sources", "resolution", "reparam",
     "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer", "adapter",
     "generation", "sampling", "switching", "mixed", "library", "card", "export", "api", "comparison",
