@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from . import store
-from .errors import FitError, check_count, nearest
 from .grouping import Families, Family
 from .templates import Lazy, mix, random_templates
-from .weights import Weights, digest, dtype_of
+from .weights import Weights, dtype_of
 
 ROW = 2**18  # numbers in a row of what lies flat in a bank: what is read and verified at once
 
@@ -229,33 +228,3 @@ def pack(bank: str | Path, file: str | Path) -> str:
 def unpack(file: str | Path, bank: str | Path) -> str:
     """Writes a packed bank as a zarr directory again, nothing lost; returns the hash, which stays the same."""
     return store.copy(file, bank, "bank", packed=False)
-
-
-def extend(bank: TemplateBank, templates: int, source: str = "random", seed: int = 0) -> TemplateBank:
-    """A bank with `templates` more templates in every group, base coefficients 0: it rebuilds the same weights.
-
-    ``random`` templates have the scale of their group and are stored as their seed alone.
-    Raises FitError for another source, and for a bank that already has random templates.
-    """
-    if source != "random":
-        raise FitError(f"No template source {source!r}.{nearest(source, ['random'])} There is: random.")
-    check_count("templates", templates, FitError)
-    groups = {}
-    for index, (key, group) in enumerate(bank.groups.items()):
-        if group.random:
-            raise FitError(f"Group {key} already has {group.random} random templates: extend the bank it came from.")
-        scale = float(np.sqrt(np.mean(np.square(group.templates, dtype=np.float64))))
-        own_seed = int(digest([seed, index])[:8], 16)
-        drawn = random_templates((templates, *group.templates.shape[1:]), np.float32(scale), own_seed)
-        layers, sets, blocks, _ = group.coefficients.shape
-        zeros = np.zeros((layers, sets, blocks, templates), np.float32)
-        posterior = group.posterior
-        if posterior is not None:  # the new ones are certain to be 0
-            posterior = np.concatenate([posterior, np.zeros((2, layers, templates), np.float32)], axis=2)
-        count = len(group.templates) + templates
-        certificate = group.certificate | {"templates": count, "coefficients": layers * sets * count}
-        groups[key] = replace(
-            group, certificate=certificate, templates=np.concatenate([group.templates, drawn]), random=templates,
-            seed=own_seed, coefficients=np.concatenate([group.coefficients, zeros], axis=3), posterior=posterior,
-        )  # fmt: skip
-    return TemplateBank(groups, bank.rest, bank.backbone, bank.fit | {"extended": {"random": templates, "seed": seed}})

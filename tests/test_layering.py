@@ -15,8 +15,9 @@ ORDER = (
     "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "store", "checkpoints", "bank",
     "taskfile",
     "mimicry.factorization",
-    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "sources", "resolution",
-    "reparam",
+    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "extension",
+    "sources", "resolution",
+    "reparam", "rates",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
     "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
