@@ -19,7 +19,7 @@ ORDER = (
     "sources", "resolution",
     "reparam", "rates",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
-    "tasks.sequence", "tuning", "report", "pipelines", "cli",
+    "tasks.methods", "tasks.results", "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
     "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module"}, "optuna": {"tuning"},
