@@ -2,8 +2,8 @@
 
     python benchmarks/rates.py      # goes on where it stopped; about 15 minutes of one core
 
-`relative` is the rule's one number (see `recast_gen.rates`).  Writes results/rates.csv, one row a run, and prints the
-best rate of each setting.  900 training images at most, 6 epochs, one cycle, head at 0.005.
+`relative` is the one number of the rule in `recast_gen.learning_rates`.  Writes results/rates.csv, one row a run, and
+prints the best rate of each setting.  900 training images at most, 6 epochs, one cycle, head at 0.005.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import torch
 from real import HEADS, RESULTS, accuracy, append, backbone, fresh_head, images, missing, train
 
 import recast_gen as rg
-from recast_gen.rates import rates
+from recast_gen.learning_rates import rates
 
 GRID = (0.02, 0.05, 0.125, 0.3)
 TABLE = RESULTS / "rates.csv"

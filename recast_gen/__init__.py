@@ -6,11 +6,11 @@ Every public name is imported on first use, so that generation on a device needs
 from importlib import import_module
 
 _HOME = {
-    "families": "api", "extend": "extension", "mimic": "api", "mimic_vae": "api",
+    "families": "api", "extend": "extension", "mimic": "api", "mimic_vae": "api", "with_norms": "norms",
     "TemplateBank": "bank", "load_bank": "bank", "pack": "bank", "unpack": "bank",
     "generate": "generation", "sample": "generation",
     "attach": "reparam", "detach": "reparam", "bake": "reparam", "coefficients": "reparam", "freeze": "reparam",
-    "rates": "rates",
+    "rates": "learning_rates",
     "save_task": "switching", "load_task": "switching", "TaskLibrary": "library",
     "to_onnx": "export", "to_peft": "export", "to_folder": "export",
     "RecastError": "errors",

@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from . import grouping, sources
 from .bank import TemplateBank
 from .mimicry import fit
+from .norms import with_norms
 
 
 def families(source: Any, by: str = "index") -> grouping.Families:
@@ -18,6 +21,7 @@ def mimic(
     families: Iterable[str] | None = None,
     groups: int | None = None,
     timm_kwargs: dict | None = None,
+    norms: str = "none",
     **settings,
 ) -> TemplateBank:
     """Neural Mimicry: a bank that rebuilds the chosen families of a source.
@@ -25,9 +29,16 @@ def mimic(
     source: a model, a mapping of names to tensors, or the path of a store or checkpoint.  families: globs; every
     shareable family when not given.  groups: how many a family is cut into (one when not given).
     timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
+    norms: ``affine`` or ``shared``, the bank generates normalisation layers too, alone for no `families` (an empty
+    list); see `recast_gen.norms.with_norms`.
     settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``.
     """
-    return fit.mimic(sources.read(source, timm_kwargs), families=families, groups=groups, **settings)
+    weights = sources.read(source, timm_kwargs)
+    if norms != "none" and families is not None and not list(families):
+        bank = TemplateBank({}, {name: np.array(tensor) for name, tensor in weights.items()}, weights.backbone)
+    else:
+        bank = fit.mimic(weights, families=families, groups=groups, **settings)
+    return with_norms(bank, norms)
 
 
 def mimic_vae(
@@ -35,10 +46,13 @@ def mimic_vae(
     families: Iterable[str] | None = None,
     groups: int | None = None,
     timm_kwargs: dict | None = None,
+    norms: str = "none",
     **settings,
 ) -> TemplateBank:
     """The VAE template generator: like `mimic`, and the bank can be sampled.
 
+    norms: as in `mimic`.
     settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", epochs=60, beta=1.0, seed=0``.
     """
-    return fit.mimic_vae(sources.read(source, timm_kwargs), families=families, groups=groups, **settings)
+    weights = sources.read(source, timm_kwargs)
+    return with_norms(fit.mimic_vae(weights, families=families, groups=groups, **settings), norms)

@@ -72,13 +72,14 @@ def sample(
 ) -> list[dict[str, np.ndarray]]:
     """`n` coefficient sets (tensor name -> ``1 1 t`` float32) from the VAE's posterior over each layer's coefficients.
 
-    temperature: factor on the posterior's standard deviation; 0 gives its mean.  Raises FitError where there is none.
+    temperature: factor on the posterior's standard deviation; 0 gives its mean.  Norms in a bank keep their base.
+    Raises FitError where there is no posterior.
     """
     bank, _ = _open(bank)
     if temperature < 0 or n < 1:
         raise FitError(f"n={n}, temperature={temperature}: give n of 1 or more and a temperature of 0 or more.")
     for key, group in bank.groups.items():
-        if group.posterior is None:
+        if group.posterior is None and group.templates.ndim > 2:
             raise FitError(
                 f"Group {key} has no distribution to sample from: fit the bank with mimic_vae(variational=True)."
             )
@@ -86,6 +87,9 @@ def sample(
     for _ in range(n):
         coefficients = {}
         for group in bank.groups.values():
+            if group.posterior is None:
+                coefficients |= dict(group)
+                continue
             mean, deviation = group.posterior
             values = mean + temperature * deviation * rng.standard_normal(mean.shape)
             coefficients |= {name: value[None, None].astype(np.float32) for name, value in zip(group.names, values)}

@@ -28,6 +28,8 @@ def save_task(
     numbers = {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found}
     state = model.state_dict()
     own = {name: to_numpy(name, tensor) for name, tensor in state.items() if head and name.startswith(f"{head}.")}
+    if made := [name for name in bank.layers if head and name.startswith(f"{head}.")]:
+        raise TaskError(f"The bank generates {listing(made, 4)} of the head {head!r}: fit it without that family.")
     if head and not own:
         raise TaskError(f"The model has no head {head!r}: name the module that holds it, or '' for none.")
     drifted = _drifted(model, bank, own)

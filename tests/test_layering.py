@@ -15,9 +15,9 @@ ORDER = (
     "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "store", "checkpoints", "bank",
     "taskfile",
     "mimicry.factorization",
-    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "extension",
+    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "extension", "norms",
     "sources", "resolution",
-    "reparam", "rates",
+    "reparam", "learning_rates",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
     "tasks.methods", "tasks.results", "tasks.sequence", "tuning", "report", "pipelines", "cli",
 )  # fmt: skip

@@ -6,13 +6,15 @@ from torch import nn
 from .errors import AttachError
 from .reparam import attached
 
+RELATIVE = 0.07
+
 
 def rates(model: nn.Module, relative: float | None = None) -> list[dict]:
     """The trainable coefficients as torch's parameter groups, each layer with a learning rate of its own.
 
     relative: how far one Adam step with every sign alike moves a layer, as a share of the layer's norm.
     """
-    relative = 0.1 if relative is None else relative
+    relative = RELATIVE if relative is None else relative
     if not relative > 0:
         raise AttachError(f"relative={relative}: expected a share above 0.")
     found, norms = [], {}
