@@ -114,39 +114,66 @@ class TemplateBank:
 
     def save(self, path: str | Path, packed: bool = False) -> str:
         """Writes the bank to a zarr directory, or packed as one safetensors file, atomically; returns its hash."""
-        return store.save(path, "bank", *self._pack(), packed=packed)
+        found = store.save(path, "bank", *self._pack(), packed=packed)
+        return self.__dict__.setdefault("hash", found)
 
-    def _pack(self) -> tuple[dict[str, np.ndarray], dict]:
+    def _pack(self) -> tuple[dict[str, store.Rows], dict]:
         arrays, described = {}, []
         for family in dict.fromkeys(family for family, _ in self.groups):
             members = [group for group in self.groups.values() if group.family == family]
-            arrays[f"templates.{family}"] = np.concatenate(
-                [group.templates[: len(group.templates) - group.random] for group in members]
-            )
+            arrays[f"templates.{family}"] = _own_templates(members)
             described += [
                 {
                     "family": family, "names": group.names, "dtype": group.dtype, "certificate": group.certificate,
                     "coefficients": group.coefficients.shape, "random": group.random, "seed": group.seed,
-                    "scale": float(np.abs(group.templates[-1]).flat[0]) if group.random else 0.0,
+                    "scale": float(np.abs(group.templates[-1:]).flat[0]) if group.random else 0.0,
                     "posterior": group.posterior is not None,
                 }
                 for group in members
             ]  # fmt: skip
-        arrays["coefficients"] = _flat(group.coefficients for group in self.groups.values())
+        arrays["coefficients"] = _flat([group.coefficients for group in self.groups.values()])
         posteriors = [group.posterior for group in self.groups.values() if group.posterior is not None]
         if posteriors:
             arrays["posterior"] = _flat(posteriors)
         index = [[name, tensor.dtype.name, tensor.shape] for name, tensor in self.rest.items()]
         for dtype in sorted({dtype for _, dtype, _ in index}):
-            arrays[f"rest.{dtype}"] = _flat(tensor for tensor in self.rest.values() if tensor.dtype.name == dtype)
+            arrays[f"rest.{dtype}"] = _flat([tensor for tensor in self.rest.values() if tensor.dtype.name == dtype])
         return arrays, {"backbone": self.backbone, "fit": self.fit, "groups": described, "rest": index}
 
 
-def _flat(arrays) -> np.ndarray:
-    """All numbers as rows ``r n`` of about ROW numbers, zeros after the last."""
-    flat = np.concatenate([array.reshape(-1) for array in arrays])
-    rows = max(1, -(-len(flat) // ROW))
-    return np.pad(flat, (0, -len(flat) % rows)).reshape(rows, -1)
+def _own_templates(groups: list[Group]) -> store.Rows:
+    """All templates of a family that do not come from a seed, ``(group t) o ...``; one group's at a time are held."""
+    kept = [len(group.templates) - group.random for group in groups]
+    like = groups[0].templates
+
+    def rows():
+        for group, count in zip(groups, kept):
+            yield from group.templates[:count]
+
+    return store.Rows((sum(kept), *like.shape[1:]), like.dtype.name, rows)
+
+
+def _flat(arrays: list) -> store.Rows:
+    """All numbers of arrays of one dtype as rows ``r n`` of about ROW numbers, zeros after the last."""
+    total, dtype = sum(int(np.prod(array.shape, dtype=np.int64)) for array in arrays), arrays[0].dtype
+    count = max(1, -(-total // ROW))
+    width = -(-total // count)
+
+    def rows():
+        row, filled, made = np.zeros(width, dtype), 0, 0
+        for array in arrays:
+            flat = array[...].reshape(-1)
+            while len(flat):
+                part, flat = flat[: width - filled], flat[width - filled :]
+                row[filled : filled + len(part)] = part
+                filled += len(part)
+                if filled == width:
+                    yield row
+                    row, filled, made = np.zeros(width, dtype), 0, made + 1
+        if made < count:
+            yield row
+
+    return store.Rows((count, width), dtype.name, rows)
 
 
 def _slices(stored: store.Stored, shapes: Mapping) -> dict:

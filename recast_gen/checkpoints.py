@@ -1,7 +1,8 @@
 """Checkpoint files -> weights, read a tensor at a time; nothing is ever unpickled."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -11,28 +12,12 @@ from .errors import RecastError, SourceError, listing
 from .files import CODES
 from .store import load_layers
 from .tensors import to_numpy
-from .weights import Weights
+from .weights import LazyTensors, Weights
 
 SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".th", ".npz", ".zarr", ".json"}
 NESTED = ("state_dict", "model", "ema", "model_ema", "state_dict_ema")  # where training scripts put their weights
 WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 FOLDER = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-
-
-class LazyTensors(Mapping[str, np.ndarray]):
-    """Arrays by name, each read when it is asked for and not kept."""
-
-    def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]):
-        self.readers = readers
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.readers[name]()
-
-    def __iter__(self):
-        return iter(self.readers)
-
-    def __len__(self):
-        return len(self.readers)
 
 
 def read(path: str | Path) -> Weights:
@@ -55,7 +40,25 @@ def read(path: str | Path) -> Weights:
         raise
     except Exception as error:
         raise SourceError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}).") from error
-    return _unwrapped(weights)
+    return _unwrapped(_steady(path, weights))
+
+
+def _steady(path: Path, weights: Weights) -> Weights:
+    """The same weights, none of which is read from a file that is another by then."""
+
+    def version() -> tuple:
+        found = path.stat()
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    opened = version()
+
+    def tensor(name: str) -> np.ndarray:
+        with suppress(FileNotFoundError):
+            if version() == opened:
+                return weights[name]
+        raise SourceError(f"{path} changed since it was opened, before {name} was read: read it again.")
+
+    return Weights(LazyTensors({name: partial(tensor, name) for name in weights}), weights.backbone, weights._shapes)
 
 
 def _unwrapped(weights: Weights) -> Weights:

@@ -67,9 +67,14 @@ def check_count(word: str, value, error: type[RecastError]) -> None:
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """At a command's door: an error of ours, or a package that is not installed, is one message and exit status 1."""
+    """At a command's door: an error of ours, or a package that is not installed, is one message and exit status 1.
+
+    Ctrl+C is exit status 130, as shells expect.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(130)
     except RecastError as error:
         sys.exit(f"error: {error}")
     except ModuleNotFoundError as error:

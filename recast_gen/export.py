@@ -72,7 +72,7 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
     modules = {tensor.rpartition(".")[0] for tensor in (*bank.layers, *bank.rest)}
     wrong = [
         tensor for tensor, group in bank.layers.items()
-        if not (tensor.endswith(".weight") and group.templates.ndim in (3, 5))
+        if not (tensor.endswith(".weight") and len(group.templates.shape) in (3, 5))
     ]  # fmt: skip
     if wrong:
         raise ExportError(
@@ -84,8 +84,9 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
         raise ExportError(f"PEFT would take other modules for the head, as their names also end in {head!r}.")
     tensors, errors, lost, total = {}, {}, 0.0, 0.0
     for group in bank.groups.values():
+        templates = group.templates[...]
         for tensor, base in group:
-            added = mix(task.coefficients[tensor], group.templates) - mix(base, group.templates)
+            added = mix(task.coefficients[tensor], templates) - mix(base, templates)
             key, kernel = f"base_model.model.{tensor.removesuffix('.weight')}", added.shape[2:]
             up, values, down = np.linalg.svd(added.reshape(len(added), -1), full_matrices=False)
             kept = min(rank, len(values))

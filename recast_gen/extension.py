@@ -56,11 +56,11 @@ def _longer(group: Group, drawn: np.ndarray, **seeded) -> Group:
         posterior = np.concatenate([posterior, np.zeros((2, layers, len(drawn)), np.float32)], axis=2)
     count += len(drawn)
     stored = group.certificate["stored_bytes"] + zeros.nbytes + (0 if seeded else drawn.nbytes)
-    measured = {"templates": count, "coefficients": layers * sets * count, "stored_bytes": stored}
+    measured = {"templates": count, "coefficients": layers * sets * count, "effective_coefficients": layers * count}
+    measured = group.certificate | measured | {"stored_bytes": stored}
     return replace(
         group, templates=np.concatenate([group.templates[...], drawn]), posterior=posterior,
-        coefficients=np.concatenate([group.coefficients, zeros], axis=3),
-        certificate=group.certificate | measured, **seeded,
+        coefficients=np.concatenate([group.coefficients, zeros], axis=3), certificate=measured, **seeded,
     )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def _scale(templates: np.ndarray) -> float:
 
 
 def _random(bank: TemplateBank, key: tuple, count: int, seed: int, given) -> np.ndarray:
-    templates = bank.groups[key].templates
+    templates = bank.groups[key].templates[...]
     return random_templates((count, *templates.shape[1:]), np.float32(_scale(templates)), seed)
 
 
@@ -99,7 +99,7 @@ def _vae(bank: TemplateBank, key: tuple, count: int, seed: int, given: TemplateB
 def _tasks(bank: TemplateBank, key: tuple, count: int, seed: int, given: list[Mapping]) -> np.ndarray:
     own, found = bank.groups[key], []
     others = [group for (family, _), group in bank.groups.items() if family == key[0] and group is not own]
-    scale = _scale(own.templates)
+    scale = _scale(own.templates[...])
     for members in ([own], others):
         changes = [
             np.asarray(weights[name], np.float32) - base.astype(np.float32)

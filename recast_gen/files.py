@@ -113,8 +113,8 @@ def stream_tensors(
 ) -> int:
     """Writes a safetensors file, atomically, one tensor at a time in any order; returns its size in bytes.
 
-    shapes: name -> (shape, dtype name) of every tensor that will come.  The same content gives the same bytes: wide
-    dtypes first, then by name, as the library writes it and as aligned reading needs it
+    shapes: name -> (shape, dtype name) of every tensor that will come, as an array or as its rows.  The same content
+    gives the same bytes: wide dtypes first, then by name, as the library writes it and as aligned reading needs it
     (https://github.com/huggingface/safetensors#format).  Raises StoreError for a dtype that the format lacks.
     """
     header, starts, end = {"__metadata__": dict(sorted(metadata.items()))}, {}, 0
@@ -131,7 +131,8 @@ def stream_tensors(
                 found = f"{tensor.shape} {tensor.dtype.name}"
                 raise StoreError(f"{name} is {found}; {shapes[name]} was announced. Write {path} again.")
             file.seek(8 + len(text) + starts.pop(name))
-            file.write(np.ascontiguousarray(tensor, dtype_of(tensor.dtype.name)).reshape(-1).view(np.uint8).data)
+            for part in [tensor] if isinstance(tensor, np.ndarray) else tensor:
+                file.write(np.ascontiguousarray(part, dtype_of(tensor.dtype.name)).reshape(-1).view(np.uint8).data)
         if starts:
             raise StoreError(f"{path} lacks {', '.join(starts)}, which were announced. Write it again.")
     return 8 + len(text) + end

@@ -53,7 +53,12 @@ def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
 def _affine(stack: np.ndarray, itemsize: int) -> tuple[np.ndarray, np.ndarray, dict]:
     ones = np.ones((1, stack.shape[1]), np.float32)
     measured = certificate(stack, Factorization(stack, np.eye(len(stack), dtype=np.float32)), itemsize)
-    counts = {"templates": 1, "coefficients": stack.size, "stored_bytes": ones.nbytes + stack.nbytes}
+    counts = {
+        "templates": 1,
+        "coefficients": stack.size,
+        "effective_coefficients": stack.size,
+        "stored_bytes": ones.nbytes + stack.nbytes,
+    }
     return ones, stack[:, None, :, None], measured | counts
 
 

@@ -30,6 +30,8 @@ def _resolution(value: Any) -> Any:
 
 
 Templates = Annotated[Any, BeforeValidator(_templates)]
+Gauge = Literal["svd", "identity", "orthonormal"]
+Block = Count | Literal["head", "channel"]
 Resolution = Annotated[Any, BeforeValidator(_resolution)]
 
 
@@ -139,7 +141,7 @@ class Direct(Section):
 
 
 class Mimic(Groups):
-    gauge: Literal["svd", "identity", "orthonormal"] = "svd"
+    gauge: Gauge = "svd"
     solver: Literal["closed_form", "direct"] = "closed_form"
     sets: Count = 1
     direct: Direct = Direct()
@@ -162,13 +164,65 @@ class MimicVae(Groups):
         return self.model_dump(exclude={"groups", "group_size", "templates"})
 
 
+Metric = Literal[
+    "relative_error", "disagreement", "feature_disagreement", "stored_share", "stored_parameters", "coefficients",
+    "accuracy",
+]  # fmt: skip
+Range = Annotated[list[Count], Field(min_length=2, max_length=2)]  # first and last
+Counts = Annotated[list[Count], Field(min_length=1)]
+
+
 class Tune(Section):
-    trials: Count = 24
-    generators: Annotated[list[Literal["mimic", "mimic_vae"]], Field(min_length=1)] = ["mimic", "mimic_vae"]
-    min_templates: Count = 2
-    choose: Literal["smallest", "mimic", "mimic_vae"] = "smallest"  # the study's choice, or that section's own bank
-    max_error: NotNegative = 0.01  # "smallest" is among the banks with at most this relative error
+    """A study.  Constraints are limits: the least ``accuracy`` and the most of everything else."""
+
+    trials: Count = 24  # settings to try in all, over every run of the study
+    workers: Count = 1  # processes on this machine
     storage: str | None = None  # an Optuna storage URL; a journal file beside the results when not given
+    sampler: Literal["tpe", "grid", "random", "nsga2", "gp"] = "tpe"
+    objectives: Annotated[list[Metric], Field(min_length=1)] = ["relative_error", "stored_parameters"]
+    constraints: dict[Metric, NotNegative] = {"relative_error": 0.01}
+    # which of the settings that meet the constraints, or that section's own bank
+    choose: Literal["smallest", "fewest_coefficients", "most_accurate", "knee", "mimic", "mimic_vae"] = "smallest"
+    generators: Annotated[list[Literal["mimic", "mimic_vae"]], Field(min_length=1)] = ["mimic", "mimic_vae"]
+    per_family: bool = False  # groups and templates for each family, or the same for all
+    groups: Range | None = None  # as many as the families allow when not given
+    templates: Range | None = None  # from 2 to all layers of a group when not given
+    gauges: Annotated[list[Gauge], Field(min_length=1)] | None = None  # these three: the other sections' when not given
+    sets: Counts | None = None
+    resolutions: Annotated[list[Block], Field(min_length=1)] | None = None  # what is chosen replaces train.resolution
+    probe: Data | None = None  # images for disagreement; the first task's validation images when not given
+    probe_images: Count = 256
+    accuracy_epochs: Count = 3  # of the short training of the first task
+
+    @property
+    def measured(self) -> set[str]:
+        """Every metric that an objective or constraint needs."""
+        return {*self.objectives, *self.constraints}
+
+    @model_validator(mode="after")
+    def sensible(self):
+        for name in ("objectives", "generators", "gauges", "sets", "resolutions"):
+            values = getattr(self, name) or []
+            if len(set(values)) < len(values):
+                raise ValueError(f"`{name}` has something twice")
+        for name in ("groups", "templates"):
+            first, last = getattr(self, name) or (1, 1)
+            if first > last:
+                raise ValueError(f"`{name}` is the range [first, last], and {first} is above {last}")
+        for name, seen in SEEN_BY.items():
+            if len(getattr(self, name) or ()) > 1 and not self.measured & set(seen):
+                raise ValueError(
+                    f"no objective or constraint sees `{name}`: give one value, or measure {listing(seen)}"
+                )
+        return self
+
+
+# what a choice that leaves the weights alone can change
+SEEN_BY = {
+    "gauges": ["accuracy"],
+    "sets": ["stored_share", "stored_parameters", "coefficients", "accuracy"],
+    "resolutions": ["coefficients", "accuracy"],
+}
 
 
 class Train(Training):

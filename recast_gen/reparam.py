@@ -79,12 +79,13 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
                 "fit the bank without that family."
             )
     for group in bank.groups.values():
+        templates = group.templates[...]
         for name, base in group:
-            _check(name, getattr(*places[name]), mix(base, group.templates), group)
+            _check(name, getattr(*places[name]), mix(base, templates), group)
     counts = blocks(model, bank, resolution)
     for group in bank.groups.values():
         like = getattr(*places[group.names[0]]).detach()
-        shared = Templates(torch.from_numpy(group.templates).to(like), bank.hash)
+        shared = Templates(torch.from_numpy(group.templates[...]).to(like), bank.hash)
         for name, base in group:
             module, leaf = places[name]
             weight, order = getattr(module, leaf), tuple(module._parameters)
@@ -101,6 +102,8 @@ def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
         module = model.get_submodule(path)
     except AttributeError:
         module = None
+    if module is not None and parametrize.is_parametrized(module, leaf):
+        raise AttachError(f"{name} is parametrized already: take that off first (rg.remove_adapter), then attach.")
     if not isinstance(getattr(module, leaf, None), nn.Parameter):
         known = [parameter for parameter, _ in model.named_parameters()]
         raise AttachError(f"The model has no parameter {name!r}, which the bank generates.{nearest(name, known)}")

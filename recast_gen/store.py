@@ -1,7 +1,9 @@
 """Stacks and attributes <-> a checksummed zarr v3 directory or one packed file, written whole or not at all."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,14 +12,28 @@ from safetensors import safe_open
 
 from .errors import StoreError
 from .files import CODES, atomic, recover, save_tensors
-from .weights import Weights, digest, dtype_of, refuse_nonfinite
+from .weights import LazyTensors, Weights, digest, dtype_of, refuse_nonfinite
 
 FORMAT = 2
 SHARD_BYTES = 64 * 2**20
+Stack = Iterable[np.ndarray]  # rows ``...`` with a shape ``l ...`` and a dtype: an array, `Rows`, or `Stored`
 REMEDY = "Write it again: `dvc repro --force` of its stage, or copy it afresh."
 
 
-def fingerprint(kind: str, arrays: Mapping[str, np.ndarray], attributes: Mapping) -> str:
+class Rows:
+    """A stack ``l ...`` whose rows are made while it is written; `make` begins anew whenever it is iterated over."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, make: Callable[[], Iterator[np.ndarray]]):
+        self.shape, self.dtype, self._make = tuple(shape), dtype_of(dtype), make
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._make()
+
+
+def fingerprint(kind: str, arrays: Mapping[str, Stack], attributes: Mapping) -> str:
     """The content hash that a store of these arrays and attributes carries."""
     return _root_hash(kind, {name: _row_hashes(array) for name, array in arrays.items()}, attributes)
 
@@ -26,57 +42,63 @@ def _root_hash(kind: str, hashes: Mapping[str, list[str]], attributes: Mapping) 
     return digest([FORMAT, kind, dict(hashes), dict(attributes)])
 
 
-def _row_hashes(stack: np.ndarray) -> list[str]:
-    return [digest(stack[row : row + 1]) for row in range(len(stack))]
+def _row_hashes(stack: Stack) -> list[str]:
+    return [digest(np.asarray(row)[None]) for row in stack]
 
 
-def save(
-    path: str | Path, kind: str, arrays: Mapping[str, np.ndarray], attributes: Mapping, packed: bool = False
-) -> str:
+def save(path: str | Path, kind: str, arrays: Mapping[str, Stack], attributes: Mapping, packed: bool = False) -> str:
     """Writes stacks ``l ...``, each row with its hash, and JSON attributes; returns the content hash.
 
-    packed: one safetensors file and not a zarr directory.
+    packed: one safetensors file and not a zarr directory; its hashes come first, so that `Rows` are made twice.
     Two writes of the same data are byte-identical; `path` holds the old state until the new one is complete.
     """
     path = Path(path)
     if not packed and path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").exists():
         raise StoreError(f"{path} is a folder of something else: remove it, or write to another path.")
     attributes = json.loads(json.dumps(attributes, sort_keys=True))
+    return (_save_packed if packed else _save_zarr)(
+        path, arrays, {"content": attributes, "format": FORMAT, "kind": kind}
+    )
+
+
+def _save_packed(path: Path, arrays: Mapping[str, Stack], about: dict) -> str:
     hashes = {name: _row_hashes(array) for name, array in arrays.items()}
-    root_hash = _root_hash(kind, hashes, attributes)
-    about = {"content": attributes, "format": FORMAT, "hash": root_hash, "kind": kind}
-    if packed:
-        about["sha256"] = hashes
-        save_tensors(path, arrays, {"recast": json.dumps(about, sort_keys=True, separators=(",", ":"))})
-    else:
-        _save_zarr(path, arrays, hashes, about)
-    return root_hash
+    found = _root_hash(about["kind"], hashes, about["content"])
+    about = json.dumps(about | {"hash": found, "sha256": hashes}, sort_keys=True, separators=(",", ":"))
+    save_tensors(path, arrays, {"recast": about})
+    return found
 
 
-def _save_zarr(path: str | Path, arrays: Mapping[str, np.ndarray], hashes: Mapping, about: Mapping) -> None:
+def _save_zarr(path: Path, arrays: Mapping[str, Stack], about: dict) -> str:
     import zarr
     from zarr.codecs import Crc32cCodec
 
     with atomic(path) as fresh:
-        root = zarr.create_group(fresh)
+        root, hashes = zarr.create_group(fresh), {}
         for name, array in arrays.items():
-            bits = array.view(np.uint16) if array.dtype == dtype_of("bfloat16") else array
-            layer = tuple(max(1, size) for size in bits.shape[1:])
-            together = max(1, SHARD_BYTES // (int(np.prod(layer)) * bits.itemsize))
+            bits = np.dtype(np.uint16) if array.dtype == dtype_of("bfloat16") else array.dtype
+            layer = tuple(max(1, size) for size in array.shape[1:])
+            together = max(1, min(len(array), SHARD_BYTES // (int(np.prod(layer)) * bits.itemsize)))
             stored = root.create_array(
                 quote(name, safe=""),
-                shape=bits.shape,
-                dtype=bits.dtype,
+                shape=array.shape,
+                dtype=bits,
                 chunks=(1, *layer),
-                shards=(max(1, min(together, len(bits))), *layer),
+                shards=(together, *layer),
                 compressors=[Crc32cCodec()],
-                fill_value=np.nan if bits.dtype.kind == "f" else 0,
+                fill_value=np.nan if bits.kind == "f" else 0,
                 config={"write_empty_chunks": True},
-                attributes={"dtype": array.dtype.name, "name": name, "sha256": hashes[name]},
             )
-            stored[...] = bits
-        root.attrs.update(about)
+            rows, hashes[name] = iter(array), []
+            for start in range(0, len(array), together):
+                shard = np.stack(list(islice(rows, together)))
+                hashes[name] += _row_hashes(shard)
+                stored[start : start + len(shard)] = shard.view(bits)
+            stored.attrs.update({"dtype": array.dtype.name, "name": name, "sha256": hashes[name]})
+        found = _root_hash(about["kind"], hashes, about["content"])
+        root.attrs.update(about | {"hash": found})
         root.attrs.update({"complete": True})
+    return found
 
 
 class Stored:
@@ -179,7 +201,7 @@ def copy(source: str | Path, target: str | Path, kind: str, packed: bool) -> str
     arrays, attributes, found = load(source, kind)
     if Path(source).resolve() == Path(target).resolve():
         raise StoreError(f"{target} is the source itself: give another path.")
-    return save(target, kind, {name: stored[...] for name, stored in arrays.items()}, attributes, packed)
+    return save(target, kind, arrays, attributes, packed)
 
 
 def save_layers(path: str | Path, weights: Weights) -> str:
@@ -190,15 +212,21 @@ def save_layers(path: str | Path, weights: Weights) -> str:
     for name, tensor in weights.items():
         refuse_nonfinite(name, tensor)
     found = weights.families()
-    arrays = {family.name: np.stack([weights[name] for name in family.names]) for family in found.values()}
+    arrays = {
+        family.name: Rows((family.layers, *family.shape), family.dtype, partial(map, weights.__getitem__, family.names))
+        for family in found.values()
+    }
     stacks = {family.name: family.names for family in found.values()}
     return save(path, "layers", arrays, {"backbone": weights.backbone, "stacks": stacks, "order": list(weights)})
 
 
 def load_layers(path: str | Path) -> Weights:
-    """Reads back what `save_layers` wrote, in the network's own order and dtypes."""
+    """Opens what `save_layers` wrote, in the network's own order and dtypes; each tensor is verified as it is read."""
     arrays, about, _ = load(path, "layers")
-    rows = {}
+    readers, shapes = dict.fromkeys(about["order"]), {}
     for family, names in about["stacks"].items():
-        rows |= zip(names, map(np.asarray, arrays[family][...]))
-    return Weights({name: rows[name] for name in about["order"]}, about["backbone"])
+        stack = arrays[family]
+        for row, name in enumerate(names):
+            shapes[name] = stack.shape[1:], stack.dtype.name
+            readers[name] = lambda stack=stack, row=row: np.asarray(stack[row])
+    return Weights(LazyTensors(readers), about["backbone"], shapes)

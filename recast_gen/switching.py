@@ -53,7 +53,7 @@ def _drifted(model: nn.Module, bank: TemplateBank, head) -> list[str]:
     return [
         name for name, tensor in model.state_dict().items()
         if ".parametrizations." not in name and name not in head and name not in bank.ties
-        and not (name in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[name]))
+        and not (name in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[name][...]))
     ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -29,6 +29,22 @@ def digest(*parts: Any) -> str:
         else:
             sha.update(json.dumps(part, sort_keys=True).encode())
     return sha.hexdigest()[:32]
+
+
+class LazyTensors(Mapping[str, np.ndarray]):
+    """Arrays by name, each read when it is asked for, always the same, and not kept."""
+
+    def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]):
+        self.readers = readers
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.readers[name]()
+
+    def __iter__(self):
+        return iter(self.readers)
+
+    def __len__(self):
+        return len(self.readers)
 
 
 class Weights(Mapping[str, np.ndarray]):
@@ -59,14 +75,21 @@ class Weights(Mapping[str, np.ndarray]):
             self._shapes = {name: (tensor.shape, tensor.dtype.name) for name, tensor in self.items()}
         return self._shapes
 
+    @property
+    def lazy(self) -> bool:
+        """Whether tensors are read when they are asked for, so that nothing need be kept."""
+        return isinstance(self.tensors, LazyTensors)
+
     def families(self, by: str = "index") -> grouping.Families:
         """Every tensor in exactly one family; see `recast_gen.grouping.families`."""
         return grouping.families(self.shapes, by)
 
     def stack(self, names: Iterable[str]) -> np.ndarray:
         """The named layers as one float32 stack ``l ...``.  Raises SourceError for NaN or infinity."""
-        stack = np.stack([np.asarray(self[name], dtype=np.float32) for name in names])
-        for name, layer in zip(names, stack):
+        names = list(names)
+        stack = np.empty((len(names), *self.shapes[names[0]][0]), np.float32)
+        for layer, name in zip(stack, names):
+            layer[...] = self[name]
             refuse_nonfinite(name, layer)
         return stack
 

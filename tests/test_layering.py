@@ -12,20 +12,23 @@ import recast_gen
 
 ROOT = Path(recast_gen.__file__).parent
 ORDER = (
-    "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "store", "checkpoints", "bank",
-    "taskfile",
+    "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "folding", "store", "checkpoints",
+    "bank", "taskfile",
     "mimicry.factorization",
     "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "extension", "norms",
-    "sources", "resolution",
-    "reparam", "learning_rates",
+    "sources", "resolution", "reparam", "learning_rates",
+    "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer", "adapter",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
-    "tasks.methods", "tasks.results", "tasks.sequence", "tuning", "report", "pipelines", "cli",
+    "tasks.analytic", "tasks.methods", "tasks.results", "tasks.sequence",
+    "tuning.space", "tuning.fits", "tuning.objectives", "tuning.choice", "tuning.plan", "tuning.samplers",
+    "tuning.storage", "tuning.trials", "tuning.workers", "tuning.study", "report", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
-    "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module"}, "optuna": {"tuning"},
+    "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module"},
+    "optuna": {"tuning.samplers", "tuning.storage", "tuning.trials", "tuning.study"},
     "matplotlib": {"report"}, "typer": {"cli"}, "pydantic": {"recipe"}, "onnxruntime": {"export"},
 }  # fmt: skip
-PACKAGES = {"__init__", "mimicry", "tasks", "pipelines"}
+PACKAGES = {"__init__", "adapters", "mimicry", "tasks", "tuning", "pipelines"}
 SHARED_STAGES = {"pipelines.stage", "pipelines.mimic"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

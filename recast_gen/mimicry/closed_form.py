@@ -16,4 +16,4 @@ def closed_form(stack: np.ndarray, templates: int) -> Factorization:
     """
     _, vectors = spectrum(gram(stack))
     basis = vectors[:, :templates]
-    return Factorization(combine(basis.T, stack), basis.astype(np.float32))
+    return Factorization(combine(basis.T, stack), basis.astype(np.float32), mixing=(basis.T,))

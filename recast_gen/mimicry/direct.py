@@ -72,13 +72,14 @@ def direct(
         optimizer.step()
         schedule.step()
     fitted, base = (tensor.numpy() for tensor in kept)
+    mixing = (scale * fitted @ basis,) if coordinates else ()
     if coordinates:
-        fitted = factorization.combine(scale * fitted @ basis, stack)
+        fitted = factorization.combine(*mixing, stack)
     else:
         fitted = (fitted * scale).reshape(templates, *stack.shape[1:])
     if loss == "cosine":  # blind to each layer's length, so give it back
         base = base * _lengths(stack, fitted, base)
-    return Factorization(fitted, base.astype(np.float32), history)
+    return Factorization(fitted, base.astype(np.float32), history, mixing=mixing)
 
 
 def _lengths(stack: np.ndarray, templates: np.ndarray, coefficients: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 """What every fit returns, its gauge, and the Gram matrix that all fits share."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..errors import FitError, nearest
 
-BLOCK = 1 << 20  # columns in float64 at a time
+BLOCK = 1 << 20  # numbers in float64 at a time
 
 
 @dataclass(frozen=True)
@@ -14,20 +15,29 @@ class Factorization:
     """templates ``t o ...`` and coefficients ``l t``, both float32.
 
     history: one row of numbers an epoch.  posterior: ``2 l t`` mean and standard deviation, or None.
+    mixing: matrices that `combine` with the stack, one after the other, into the same templates again; empty for a fit
+    whose templates are not made so.
     """
 
     templates: np.ndarray
     coefficients: np.ndarray
     history: list[dict] = field(default_factory=list)
     posterior: np.ndarray | None = None
+    mixing: tuple[np.ndarray, ...] = ()
+
+
+def blocks(rows: np.ndarray) -> Iterator[slice]:
+    """Slices of the columns of ``l d``, so that l rows of one have about BLOCK numbers."""
+    width = max(1, BLOCK // len(rows))
+    return (slice(start, start + width) for start in range(0, rows.shape[1], width))
 
 
 def gram(stack: np.ndarray) -> np.ndarray:
     """Inner products ``l l`` (float64) of the layers of a stack ``l ...``; the long axis is walked once."""
     rows = stack.reshape(len(stack), -1)
     total = np.zeros((len(rows), len(rows)))
-    for start in range(0, rows.shape[1], BLOCK):
-        block = rows[:, start : start + BLOCK].astype(np.float64)
+    for part in blocks(rows):
+        block = rows[:, part].astype(np.float64)
         total += block @ block.T
     return total
 
@@ -50,12 +60,15 @@ def coordinates(stack: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     return vectors[:, :rank] * singular / scale, (vectors[:, :rank] / singular).T, scale
 
 
-def combine(matrix: np.ndarray, stack: np.ndarray) -> np.ndarray:
-    """``t l, l ... -> t ...`` in float64, returned as float32; the long axis is walked once."""
+def combine(matrix: np.ndarray, stack: np.ndarray, in_place: bool = False) -> np.ndarray:
+    """``t l, l ... -> t ...`` in float64, returned as float32; the long axis is walked once.
+
+    in_place: over the first t rows of the stack.
+    """
     rows = stack.reshape(len(stack), -1)
-    out = np.empty((len(matrix), rows.shape[1]), np.float32)
-    for start in range(0, rows.shape[1], BLOCK):
-        out[:, start : start + BLOCK] = matrix @ rows[:, start : start + BLOCK].astype(np.float64)
+    out = rows[: len(matrix)] if in_place else np.empty((len(matrix), rows.shape[1]), np.float32)
+    for part in blocks(rows):
+        out[:, part] = matrix @ rows[:, part].astype(np.float64)
     return out.reshape(len(matrix), *stack.shape[1:])
 
 
@@ -100,6 +113,7 @@ def regauge(fit: Factorization, gauge: str | np.ndarray) -> Factorization:
         raise FitError(f"No gauge {gauge!r}.{nearest(gauge, GAUGES)} There are: {', '.join(GAUGES)}, or a matrix.")
     return replace(
         fit, templates=combine(change, fit.templates), coefficients=new.astype(np.float32),
+        mixing=fit.mixing and (*fit.mixing, change),
         posterior=None if fit.posterior is None else _move(fit.posterior, coefficients, new),
     )  # fmt: skip
 

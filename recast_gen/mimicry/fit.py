@@ -9,9 +9,10 @@ import numpy as np
 from .. import grouping
 from ..bank import Group, TemplateBank
 from ..errors import FitError, check_count, listing, nearest
+from ..templates import Lazy
 from ..weights import Weights, dtype_of, refuse_nonfinite
 from .closed_form import closed_form
-from .factorization import Factorization, regauge
+from .factorization import Factorization, combine, regauge
 from .measures import certificate
 
 Fit = Callable[[np.ndarray, int], Factorization]
@@ -34,6 +35,8 @@ def mimic(
 ) -> TemplateBank:
     """Neural Mimicry: a bank of the chosen families by ``closed_form`` or ``direct``; `options` are the solver's.
 
+    Of lazy weights (a file, a store) one group is in memory at a time: the bank has `Lazy` templates and rest, which
+    read the layers again; save it to be independent of them.  ``direct`` on all numbers keeps its templates.
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
     """
     if solver == "closed_form":
@@ -96,27 +99,51 @@ def _fit(weights, families, by, groups, group_size, templates, fit, settings, ch
                 f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
             )
     generated = {name for family in chosen.values() for name in family.names}
-    rest = {name: np.array(weights[name]) for name in weights if name not in generated}  # its own, as models train on
-    for name, tensor in rest.items():
-        refuse_nonfinite(name, tensor)
+    rest = {name: _kept(weights, name) for name in weights if name not in generated}
     banks, total = {}, sum(len(members) for _, members in plan)
     for family, members in plan:
         for index, names in enumerate(members):
-            stack = weights.stack(names)
             kept = len(names) if templates == "full" else min(templates, len(names))
-            fitted = fit(stack, kept)
-            if change is not None:
-                fitted = change(fitted)
-            measured = certificate(stack, fitted, dtype_of(family.dtype).itemsize)
-            coefficients = np.repeat(fitted.coefficients[:, None, None], sets, axis=1)
-            banks[family.name, index] = Group(
-                family.name, names, fitted.templates, coefficients, family.dtype, measured, posterior=fitted.posterior
-            )
+            group, history = _group(weights, family, names, lambda stack, kept=kept: fit(stack, kept), change, sets)
+            banks[family.name, index] = group
             if on_group:
                 done = {"group": index, "done": len(banks), "total": total}
-                on_group({"family": family.name, "history": fitted.history, **done, **measured})
+                on_group({"family": family.name, "history": history, **done, **group.certificate})
     settings |= {"groups": groups, "group_size": group_size, "templates": templates, "sets": sets}
     return TemplateBank(banks, rest, weights.backbone, settings)
+
+
+def _kept(weights: Weights, name: str) -> np.ndarray | Lazy:
+    """A tensor that the bank takes as it is: a copy, as models train on, or what reads it again."""
+    tensor = weights[name]
+    refuse_nonfinite(name, tensor)
+    if weights.lazy:
+        return Lazy(tensor.shape, tensor.dtype.name, lambda: weights[name])
+    return np.array(tensor)
+
+
+def _group(
+    weights: Weights, family: grouping.Family, names: tuple[str, ...], fit: Callable, change: Callable | None, sets: int
+) -> tuple[Group, list[dict]]:
+    """One group's fit and its history.  Of lazy weights, what the layers give again is not kept but read then."""
+    stack = weights.stack(names)
+    fitted = fit(stack)
+    if change is not None:
+        fitted = change(fitted)
+    measured = certificate(stack, fitted, dtype_of(family.dtype).itemsize, sets)
+    templates, mixing = fitted.templates, fitted.mixing
+    if weights.lazy and mixing:
+
+        def read() -> np.ndarray:
+            made = weights.stack(names)
+            for matrix in mixing:
+                made = combine(matrix, made, in_place=True)
+            return made
+
+        templates = Lazy(templates.shape, "float32", read)
+    coefficients = np.repeat(fitted.coefficients[:, None, None], sets, axis=1)
+    made = Group(family.name, names, templates, coefficients, family.dtype, measured, posterior=fitted.posterior)
+    return made, fitted.history
 
 
 SOLVERS = ("closed_form", "direct")

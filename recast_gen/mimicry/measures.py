@@ -4,41 +4,50 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .factorization import Factorization, gram, spectrum
+from .factorization import Factorization, blocks, gram, spectrum
 
 
-def certificate(stack: np.ndarray, fit: Factorization, itemsize: int = 4) -> dict:
+def certificate(stack: np.ndarray, fit: Factorization, itemsize: int = 4, sets: int = 1) -> dict:
     """Measures a fit of a stack ``l ...`` whose tensors have `itemsize` bytes a number.
 
     relative_error: ``|stack - C T| / |stack|``, Frobenius, of the float32 numbers that are stored.  bound: the least
     relative error at this rank (Eckart & Young 1936).  gap: their difference.  layer_error and cosine: per layer.
-    singular_values: of the stack.  stored_bytes and original_bytes.  coefficients: count a task trains at resolution 1.
+    singular_values: of the stack.  stored_bytes and original_bytes.  coefficients: count a task trains at resolution 1;
+    effective_coefficients: how many of them act, as the mean over `sets` sets is what mixes templates.
     """
     rows, templates = stack.reshape(len(stack), -1), fit.templates.reshape(len(fit.templates), -1)
-    values, _ = spectrum(gram(stack))
+    products = gram(stack)
+    values, _ = spectrum(products)
     total = max(values.sum(), np.finfo(float).tiny)
-    lost, cosine, layer_error = 0.0, [], []
-    for row, coefficients in zip(rows, fit.coefficients):
-        row, rebuilt = row.astype(np.float64), (coefficients @ templates).astype(np.float64)
-        squared, norm = float(np.square(row - rebuilt).sum()), np.linalg.norm(row)
-        lost += squared
-        layer_error.append(float(np.sqrt(squared) / norm) if norm else float(squared > 0))
-        norms = norm * np.linalg.norm(rebuilt)
-        cosine.append(float(row @ rebuilt / norms) if norms else float(not row.any()))
-    error, bound = np.sqrt(lost / total), np.sqrt(values[len(templates) :].sum() / total)
+    lost, along, length = np.zeros((3, len(rows)))  # a layer: squared error, product with the rebuilt, its square
+    for part in blocks(rows):
+        wanted, rebuilt = rows[:, part].astype(np.float64), (fit.coefficients @ templates[:, part]).astype(np.float64)
+        along += np.einsum("ld,ld->l", wanted, rebuilt)
+        length += np.einsum("ld,ld->l", rebuilt, rebuilt)
+        wanted -= rebuilt
+        lost += np.einsum("ld,ld->l", wanted, wanted)
+    norms = products.diagonal()
+    layer_error = np.where(norms > 0, np.sqrt(_ratio(lost, norms)), lost > 0)
+    cosine = np.where(norms * length > 0, _ratio(along, np.sqrt(norms * length)), norms == 0)
+    error, bound = np.sqrt(lost.sum() / total), np.sqrt(values[len(templates) :].sum() / total)
     return {
         "relative_error": float(error),
         "bound": float(bound),
         "gap": float(max(0.0, error - bound)),
-        "layer_error": layer_error,
-        "cosine": cosine,
+        "layer_error": layer_error.tolist(),
+        "cosine": cosine.tolist(),
         "singular_values": np.sqrt(values).tolist(),
         "layers": len(rows),
         "templates": len(templates),
-        "stored_bytes": int(fit.templates.nbytes + fit.coefficients.nbytes),
+        "stored_bytes": int(fit.templates.nbytes + sets * fit.coefficients.nbytes),
         "original_bytes": int(rows.size * itemsize),
-        "coefficients": int(fit.coefficients.size),
+        "coefficients": int(sets * fit.coefficients.size),
+        "effective_coefficients": int(fit.coefficients.size),
     }
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def overall(certificates: Iterable[dict]) -> dict:
@@ -60,4 +69,5 @@ def overall(certificates: Iterable[dict]) -> dict:
         "stored_share": stored / original,
         "stored_parameters": stored // 4,
         "coefficients": sum(group["coefficients"] for group in certificates),
+        "effective_coefficients": sum(group["effective_coefficients"] for group in certificates),
     }

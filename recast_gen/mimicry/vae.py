@@ -96,5 +96,5 @@ def vae(
         with torch.no_grad():
             mean, log_variance = model.encoder(y).chunk(2, -1)
         posterior = np.stack([mean.numpy(), (0.5 * log_variance).exp().numpy()]).astype(np.float32)
-    fitted = combine(scale * decoder @ basis, stack)
-    return Factorization(fitted, coefficients.astype(np.float32), history, posterior)
+    mixing = scale * decoder @ basis
+    return Factorization(combine(mixing, stack), coefficients.astype(np.float32), history, posterior, (mixing,))

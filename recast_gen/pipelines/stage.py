@@ -70,11 +70,11 @@ def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, what: bars.update(bar, completed=done, total=total, description=f"{label}: {what}")
 
 
-def execute(stage: str, recipe_path: str | Path = DEFAULT) -> dict:
-    """Runs one stage of a recipe and writes its ``metrics.json``; returns the metrics."""
+def execute(stage: str, recipe_path: str | Path = DEFAULT, read: Callable[[str | Path], Recipe] = load) -> dict:
+    """Runs one stage of a recipe and writes its ``metrics.json``; returns the metrics.  read: path -> recipe."""
     run: Callable[[Recipe, Folder], dict] = import_module(f".{stage}", __package__).run
     folder = Folder(recipe_path, stage)
-    metrics = run(load(recipe_path), folder)
+    metrics = run(read(recipe_path), folder)
     folder.write_json("metrics.json", metrics)
     return metrics
 

@@ -1,36 +1,94 @@
 """tune: layers and both fits' metrics -> the best settings, their bank and the Pareto table."""
 
+import sys
+from pathlib import Path
+
 from ruamel.yaml import YAML
 
-from .. import store, tuning
+from .. import store
 from ..bank import load_bank
-from ..recipe import Recipe
-from .stage import Folder, main
+from ..errors import plainly
+from ..recipe import Recipe, load
+from ..tuning.storage import connect, summaries
+from ..tuning.study import study, work
+from .stage import Folder, arguments, execute
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
-    layers = folder.of("extract", "extract.zarr")
-    _, _, layers_hash = store.load(layers, "layers")
     own = []
     for stage in ("mimic", "mimic_vae"):
         metrics = folder.metrics(stage)
         own.append({key: metrics["fit"][key] for key in ("generator", "groups")} | metrics)
-    found = tuning.study(store.load_layers(layers), recipe, layers_hash, folder / "study.journal", own)
+    worker = [sys.executable, "-m", "recast_gen.pipelines.tune", str(folder.recipe_path)]
+    worker += ["--storage", recipe.tune.storage or "", "--worker"]
+    found = study(*_layers(recipe, folder), _journal(folder), own, worker=worker)
     bank = found.bank or load_bank(folder.of(recipe.tune.choose, "bank.zarr"))
     written = bank.save(folder / "bank.zarr")
     folder.write_csv("trials.csv", found.trials)
-    best = {key: found.best[key] for key in ("generator", "groups", "templates")}
+    folder.write_csv("importances.csv", found.importances)
+    folder.write_csv("curves.csv", found.curves)
+    best = {key: value for key, value in found.best.items() if _is_setting(key)}
     with store.atomic(folder / "best.yaml") as fresh:
         YAML().dump(best | {"reason": found.reason}, fresh)
     print(found.reason)
-    return {
+    metrics = {
         "study": found.name,
         "trials": len(found.trials),
         "reason": found.reason,
         "best": found.best,
         "hash": written,
     }
+    if found.missing:
+        folder.write_json("metrics.json", metrics)  # what there is is written, but the stage has not ended
+        raise KeyboardInterrupt
+    return metrics
+
+
+def _is_setting(key: str) -> bool:
+    return key.partition(".")[0] in ("generator", "groups", "templates", "gauge", "sets", "resolution")
+
+
+def _layers(recipe: Recipe, folder: Folder) -> tuple:
+    """What every process of a study starts from: layers, recipe, the layers' hash."""
+    layers = folder.of("extract", "extract.zarr")
+    return store.load_layers(layers), recipe, store.load(layers, "layers")[2]
+
+
+def _journal(folder: Folder) -> Path:
+    return folder / "study.journal"
+
+
+def opened(recipe_path: str | Path, storage: str | None = None, workers: int | None = None) -> tuple[Recipe, Folder]:
+    """A recipe, with what the command line says about its study in place of its own, and the stage's folder."""
+    recipe = load(recipe_path)
+    given = {"storage": storage, "workers": workers}
+    changed = {key: value for key, value in given.items() if value}
+    return recipe.model_copy(update={"tune": recipe.tune.model_copy(update=changed)}), Folder(recipe_path, "tune")
+
+
+def join(recipe_path: str | Path, storage: str | None = None, parent: int | None = None) -> str:
+    """Runs trials of a recipe's study until none is missing; its name.  The stage itself chooses and writes."""
+    recipe, folder = opened(recipe_path, storage)
+    return work(*_layers(recipe, folder), _journal(folder), parent)
+
+
+def studies(recipe_path: str | Path, storage: str | None = None) -> list[dict]:
+    """What studies a recipe's storage holds."""
+    recipe, folder = opened(recipe_path, storage)
+    journal = _journal(folder)
+    if recipe.tune.storage is None and not journal.exists():
+        return []
+    return summaries(connect(recipe.tune.storage, journal))
 
 
 if __name__ == "__main__":
-    main(__file__)
+    parser = arguments(__file__)
+    parser.add_argument("--workers", type=int, help="processes on this machine (tune.workers when not given)")
+    parser.add_argument("--storage", help="an Optuna storage URL (tune.storage when not given)")
+    parser.add_argument("--worker", type=int, help="work for the process of this id, and write nothing")
+    asked = parser.parse_args()
+    with plainly():
+        if asked.worker is not None:
+            join(asked.recipe, asked.storage, asked.worker)
+        else:
+            execute("tune", asked.recipe, lambda _: opened(asked.recipe, asked.storage, asked.workers)[0])

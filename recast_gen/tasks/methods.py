@@ -19,10 +19,10 @@ def prepare(
 ) -> tuple[nn.Module, Trained]:
     """A fresh model with `bank` attached, and what `method` trains of it, by kind; all else is frozen.
 
-    base: the bank's backbone.  seed: of the fresh head.  classes: outputs of the head.
+    A resolution that a study chose comes with the bank.  base: the bank's backbone.  seed: of the fresh head.  classes: outputs of the head.
     """
     torch.manual_seed(seed)
-    model = attach(rebuild(base, num_classes=classes), bank, settings.resolution)
+    model = attach(rebuild(base, num_classes=classes), bank, bank.fit.get("resolution", settings.resolution))
     head = freeze(model, bank.backbone["head"], coefficients=method == "coefficients")
     trained = {"head": list(head.parameters())}
     if method == "coefficients":

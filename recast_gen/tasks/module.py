@@ -4,6 +4,7 @@ import logging
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,11 @@ class Classifier(L.LightningModule):
     rates: learning rate of each named set of parameters, as torch's parameter groups.
     """
 
-    def __init__(self, model: nn.Module, settings: Training, rates: list[dict], bank: str | None):
+    def __init__(
+        self, model: nn.Module, settings: Training, rates: list[dict], bank: str | None, on_epoch: Callable | None
+    ):
         super().__init__()
+        self.on_epoch = on_epoch
         self.model, self.settings, self.rates, self.bank, self.frozen = model, settings, rates, bank, bank is not None
         self.history: list[dict] = []
 
@@ -66,6 +70,8 @@ class Classifier(L.LightningModule):
         logged = ("train_loss", "validation_loss", "validation")
         values = {name: float(self.trainer.callback_metrics[name]) for name in logged}
         self.history.append({"epoch": self.current_epoch, **values})
+        if self.on_epoch:
+            self.on_epoch(values["validation"], self.current_epoch)
         done, total = len(self.history), self.settings.epochs
         if not sys.stderr.isatty() and done % max(1, total // 4) == 0:  # a terminal has Lightning's bar
             losses = f"loss {values['train_loss']:.3f}, validation {values['validation']:.1%}"
@@ -89,16 +95,18 @@ class Classifier(L.LightningModule):
 
 
 def fit(
-    model: nn.Module, splits: Splits, settings: Training, rates: list[dict], seed: int, bank: str | None = None
-) -> Outcome:
+    model: nn.Module, splits: Splits, settings: Training, rates: list[dict], seed: int, bank: str | None = None,
+    on_epoch: Callable[[float, int], None] | None = None,
+) -> Outcome:  # fmt: skip
     """Trains the parameters in `rates`, in place, and leaves the model at its best epoch on validation.
 
-    The seed orders the batches; the test set is read once, at the end.
+    The seed orders the batches; the test set is read once, at the end.  on_epoch: called with the validation accuracy
+    after each epoch (count from 0); it may raise to end the training.
     """
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         L.seed_everything(seed, verbose=False)
         best = ModelCheckpoint(folder, monitor="score", mode="max", save_weights_only=True)
-        module = Classifier(model, settings, rates, bank)
+        module = Classifier(model, settings, rates, bank, on_epoch)
         trainer = L.Trainer(
             max_epochs=settings.epochs, devices=1, logger=False, callbacks=[best], deterministic=True,
             gradient_clip_val=settings.clip or None, enable_model_summary=False, num_sanity_val_steps=0,

@@ -1,0 +1,187 @@
+"""RECAST and its peers on really trained networks and real images: accuracy against trained numbers, and what it costs.
+
+    python benchmarks/adaptation.py [run] [--minutes 50] [--backbones ...] [--tasks ...] [--methods GLOB ...]
+    python benchmarks/adaptation.py table | targets | picture
+
+Every method has its own study of learning rates, judged on validation alone (one seed, half of the epochs): of what it
+trains besides the head, then of the head.  Then every seed trains; the best epoch on validation is kept and its test
+accuracy reported.  Epochs, batches, schedule, precision and images are the same for all.  A finished run is one row in
+``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a restart skips it.
+
+Seconds are of this process's CPU time, one thread; mb is the peak of its memory over what it held before.  Every run is
+a process of its own.
+"""
+
+import argparse
+import contextlib
+import csv
+import multiprocessing
+import os
+import resource
+import time
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import adaptation_view
+import torch
+from adaptation_methods import KINDS, METHODS, Method, rates, seeded
+from backbones import BACKBONES, TASKS, Backbone
+
+from recast_gen.recipe import Training
+from recast_gen.tasks.module import TIE, fit
+
+ROOT = Path(__file__).parents[1]
+RESULTS, STUDIES = (ROOT / "benchmarks/results" / name for name in ("adaptation.csv", "adaptation_rates.csv"))
+KEPT = ROOT / "weights_store" / "adaptation"  # task files, which `incremental.py` reads
+SEEDS = (0, 1, 2)
+EPOCHS, STUDY_EPOCHS, BATCH = 10, 5, 32
+HEAD = 0.06  # where the search for the head's learning rate starts; the other rate is searched at it
+KEY = ("backbone", "task", "method", "seed")
+STUDY_KEY = ("backbone", "task", "method", "rate", "head_rate")
+COLUMNS = (*KEY, "epochs", "rate", "head_rate", *KINDS, "validation", "test", "bytes", "seconds", "mb")
+STUDY_COLUMNS = (*STUDY_KEY, "seed", "epochs", "score", "seconds")
+
+
+def read(path: Path, key: tuple[str, ...]) -> dict[tuple, dict]:
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        return {tuple(row[name] for name in key): row for row in csv.DictReader(file)}
+
+
+def text(value) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def append(path: Path, columns: tuple[str, ...], row: dict) -> None:
+    """One line, written at once, so that processes may share a file."""
+    line = ",".join(text(row[name]) for name in columns)
+    head = "" if path.exists() else ",".join(columns) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        file.write(head + line + "\n")
+
+
+def train(
+    backbone: Backbone, task: str, method: Method, seed: int, epochs: int, rate: float, head: float, file: Path | None
+) -> dict:
+    """One run, here and now: the row of its results."""
+    splits = backbone.features(task) if method.features else backbone.splits(task)
+    before, start = memory("VmRSS"), cpu_seconds()
+    prepared = seeded(method, backbone, len(splits.classes), seed)
+    settings = Training(epochs=epochs, batch_size=BATCH, schedule="onecycle")
+    bank = prepared.bank.hash if prepared.bank else "none" if prepared.frozen else None
+    outcome = fit(prepared.model, splits, settings, rates(prepared, rate, head), seed, bank)
+    best = outcome.history[outcome.best_epoch]
+    return prepared.counts | {
+        "validation": outcome.validation, "test": outcome.test, "seconds": cpu_seconds() - start,
+        "mb": memory("VmHWM") - before, "score": outcome.validation - TIE * best["validation_loss"],
+        "bytes": prepared.save(file) if file else 0,
+    }  # fmt: skip
+
+
+def memory(name: str) -> float:
+    """MB of this process, as Linux names them: VmRSS now, VmHWM at most (a forked process starts anew)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) / 1024
+
+
+def cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def apart(*arguments) -> dict:
+    """`train` in a process of its own, so that no run sees another's memory."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+
+    def work():
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            theirs.send(train(*arguments))
+
+    process = context.Process(target=work)
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        raise SystemExit(f"A run ended without a result: {arguments}") from None
+    finally:
+        process.join()
+
+
+def climb(score, start: float, step: float = 3.2, most: int = 4) -> float:
+    """The best of a geometric grid around `start`: up while it gets better, else down while it does."""
+    best, found = start, score(start)
+    for factor in (step, 1 / step):
+        for _ in range(most):
+            value = float(f"{best * factor:.1g}")
+            if (here := score(value)) <= found:
+                break
+            best, found = value, here
+        if best != start:
+            break
+    return best
+
+
+def study(backbone: Backbone, task: str, method: Method) -> tuple[float, float]:
+    """Learning rates of what a method trains and of its head, best on validation."""
+
+    def score(rate: float, head: float) -> float:
+        key = {"backbone": backbone.name, "task": task, "method": method.name, "rate": rate, "head_rate": head}
+        found = read(STUDIES, STUDY_KEY).get(tuple(text(key[name]) for name in STUDY_KEY))
+        if found:
+            return float(found["score"])
+        row = apart(backbone, task, method, SEEDS[0], STUDY_EPOCHS, rate, head, None)
+        append(STUDIES, STUDY_COLUMNS, row | key | {"seed": SEEDS[0], "epochs": STUDY_EPOCHS})
+        return row["score"]
+
+    rate = climb(lambda rate: score(rate, HEAD), method.rate) if method.rate else 0.0
+    return rate, climb(lambda head: score(rate, head), HEAD)
+
+
+def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[int], minutes: float) -> None:
+    """Every run that is not in the results yet, in order, until the minutes are over."""
+    stop = time.monotonic() + 60 * minutes
+    for backbone in map(BACKBONES.get, backbones):
+        for task in tasks:
+            for method in METHODS.values():
+                fits = any(fnmatchcase(method.name, glob) for glob in methods) and method.only in backbone.name
+                for seed in seeds if fits else []:
+                    key = (backbone.name, task, method.name, str(seed))
+                    if key in read(RESULTS, KEY):
+                        continue
+                    if time.monotonic() > stop:
+                        return
+                    rate, head = study(backbone, task, method)
+                    file = KEPT / backbone.name / method.name.replace(" ", "_") / f"{task}-{seed}.safetensors"
+                    row = apart(backbone, task, method, seed, EPOCHS, rate, head, file)
+                    row |= dict(zip(KEY, key)) | {"epochs": EPOCHS, "rate": rate, "head_rate": head}
+                    append(RESULTS, COLUMNS, row)
+                    print(f"{' '.join(key)}: {row['test']:.1%}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("act", nargs="?", default="run", choices=["run", "table", "targets", "picture"])
+    parser.add_argument("--minutes", type=float, default=50)
+    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--methods", nargs="+", default=["*"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    given = parser.parse_args()
+    if given.act == "run":
+        import peft  # noqa: F401  (here, so that no run pays for it)
+
+        torch.set_num_threads(1)
+        for backbone in given.backbones:
+            for task in given.tasks:
+                BACKBONES[backbone].features(task)  # in every run's memory before it starts
+        run(given.backbones, given.tasks, given.methods, given.seeds, given.minutes)
+    else:
+        getattr(adaptation_view, given.act)(read(RESULTS, KEY).values())
+
+
+if __name__ == "__main__":
+    main()

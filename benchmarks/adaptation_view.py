@@ -1,0 +1,156 @@
+"""What the runs of `adaptation.py` show: a table, the targets, a picture."""
+
+import statistics
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptation_methods import KINDS, METHODS
+
+PICTURE = Path(__file__).parent / "results" / "adaptation.svg"
+LEAST, MOST = 24, 10_000  # numbers besides the head: the budgets that the targets speak of
+
+
+@dataclass
+class Point:
+    """One method on one backbone and task: mean and spread (standard deviation) over seeds; counts; median costs."""
+
+    backbone: str
+    task: str
+    method: str
+    rows: list[dict]
+
+    def mean(self, column: str) -> float:
+        return statistics.mean(float(row[column]) for row in self.rows)
+
+    def median(self, column: str) -> float:
+        return statistics.median(float(row[column]) for row in self.rows)
+
+    @property
+    def test(self) -> float:
+        """Percent."""
+        return 100 * self.mean("test")
+
+    @property
+    def spread(self) -> float:
+        """Percent points."""
+        return 100 * statistics.stdev(float(row["test"]) for row in self.rows) if len(self.rows) > 1 else 0.0
+
+    @property
+    def numbers(self) -> int:
+        """What is trained besides the head."""
+        return sum(int(self.rows[0][kind]) for kind in KINDS if kind != "head")
+
+    @property
+    def ours(self) -> bool:
+        return self.method.startswith("RECAST")
+
+
+def points(rows: Iterable[dict]) -> dict[tuple[str, str], list[Point]]:
+    """(backbone, task) -> its methods, few numbers first."""
+    found: dict[tuple, Point] = {}
+    for row in rows:
+        key = (row["backbone"], row["task"], row["method"])
+        found.setdefault(key, Point(*key, [])).rows.append(row)
+    places: dict[tuple[str, str], list[Point]] = {}
+    for point in sorted(found.values(), key=lambda point: (point.numbers, point.method)):
+        places.setdefault((point.backbone, point.task), []).append(point)
+    return places
+
+
+def table(rows: Iterable[dict]) -> None:
+    for (backbone, task), methods in points(rows).items():
+        print(f"\n{backbone}, {task}\n")
+        print("| method | " + " | ".join(KINDS) + " | test % | runs | rate | head's | bytes | CPU s | MB |")
+        print("|---" * (len(KINDS) + 8) + "|")
+        for point in methods:
+            first = point.rows[0]
+            counts = " | ".join(first[kind] for kind in KINDS)
+            costs = f"{first['bytes']} | {point.median('seconds'):.0f} | {point.median('mb'):.0f}"
+            print(
+                f"| {point.method} | {counts} | {point.test:.1f} ± {point.spread:.1f} | {len(point.rows)} "
+                f"| {first['rate']} | {first['head_rate']} | {costs} |"
+            )
+
+
+def best(methods: list[Point], numbers: float) -> Point | None:
+    """The most accurate of the methods with at most so many numbers."""
+    return max((p for p in methods if p.numbers <= numbers), key=lambda p: p.test, default=None)
+
+
+def checks(methods: list[Point]) -> Iterator[tuple[str, float | None, str]]:
+    """Of one backbone and task: target, by how many points it is met (negative: missed; None: does not apply), why."""
+    named = {point.method: point for point in methods}
+    ours, peers = ([p for p in methods if p.ours is mine and "+" not in p.method] for mine in (True, False))
+    probe, first, lora = (named.get(name) for name in ("linear probe", "RECAST 1", "LoRA r=1"))
+    if probe and first:
+        need = 5 if "vit" in probe.backbone else 10
+        text = f"resolution 1 over the probe by {need}"
+        applies = probe.test < 75
+        yield text, first.test - probe.test - need if applies else None, f"{first.test:.1f} and {probe.test:.1f}"
+    budgets = sorted({LEAST, *(p.numbers for p in methods if LEAST <= p.numbers <= MOST)})
+    gaps = [
+        (best(ours, budget).test - peer.test, budget, best(ours, budget), peer)
+        for budget in budgets if (peer := best(peers, budget)) and best(ours, budget)
+    ]  # fmt: skip
+    if gaps:
+        gap, budget, mine, peer = min(gaps, key=lambda found: found[:2])
+        why = f"least at {budget} numbers: {mine.method} {mine.test:.1f}, {peer.method} {peer.test:.1f}; "
+        why += f"on or above at {sum(found[0] >= 0 for found in gaps)} of {len(gaps)} budgets"
+        yield "on or above the peers' front", gap, why
+    if lora and (mine := best(ours, lora.numbers / 4)):
+        why = f"{mine.method} ({mine.numbers}) {mine.test:.1f}, LoRA ({lora.numbers}) {lora.test:.1f}"
+        yield "LoRA r=1 with a quarter of its numbers", mine.test - lora.test, why
+    for name, with_both in named.items():
+        adapter, plus, _ = name.partition(" + ")
+        if plus and adapter in named:
+            why = f"{with_both.test:.1f} and {named[adapter].test:.1f}"
+            yield f"{adapter} better with coefficients", with_both.test - named[adapter].test, why
+
+
+def targets(rows: Iterable[dict]) -> None:
+    gains: dict[str, list[float]] = {}
+    for (backbone, task), methods in points(rows).items():
+        print(f"\n{backbone}, {task}")
+        for target, margin, why in checks(methods):
+            verdict = (
+                "does not apply" if margin is None else f"{'met' if margin >= 0 else 'MISSED'} by {abs(margin):.1f}"
+            )
+            print(f"  {target}: {verdict} ({why})")
+            if target.endswith("with coefficients"):
+                gains.setdefault(target, []).append(margin)
+    for target, margins in gains.items():
+        print(f"\n{target}: {statistics.mean(margins):+.1f} points on average over {len(margins)} backbones and tasks")
+
+
+def picture(rows: Iterable[dict], path: Path = PICTURE) -> None:
+    """Accuracy against numbers besides the head (log axis), a curve a method, error bars of one standard deviation."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    places = points(rows)
+    backbones, tasks = (list(dict.fromkeys(key[axis] for key in places)) for axis in (0, 1))
+    curves = list(dict.fromkeys(method.curve or name for name, method in METHODS.items()))
+    colours = {curve: plt.get_cmap("tab20")(index % 20) for index, curve in enumerate(curves)}
+    with plt.rc_context({"svg.hashsalt": "adaptation", "svg.fonttype": "none", "font.size": 8}):
+        size = (4.2 * len(backbones), 3 * len(tasks) + 0.8)
+        figure, axes = plt.subplots(len(tasks), len(backbones), figsize=size, squeeze=False)
+        for (backbone, task), methods in places.items():
+            axis = axes[tasks.index(task)][backbones.index(backbone)]
+            axis.set(xscale="symlog", title=f"{backbone}, {task}", xlabel="numbers besides the head", ylabel="test %")
+            for curve in curves:
+                chosen = [p for p in methods if p.method in METHODS and curve in (METHODS[p.method].curve, p.method)]
+                if chosen:
+                    columns = zip(*((p.numbers, p.test, p.spread) for p in chosen))
+                    style = {"marker": "o" if curve.startswith("RECAST") else "s", "markersize": 3, "capsize": 2}
+                    axis.errorbar(*columns, label=curve, color=colours[curve], linewidth=1, **style)
+        for axis in (axis for line in axes for axis in line if not axis.has_data()):
+            axis.set_visible(False)
+        handles = {label: one for line in axes for a in line for one, label in zip(*a.get_legend_handles_labels())}
+        figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=6, frameon=False)
+        figure.tight_layout(rect=(0, 0.5 / size[1] + 0.02, 1, 1))
+        figure.savefig(path, metadata={"Date": None})
+        plt.close(figure)
+    print(path)

@@ -1,0 +1,124 @@
+"""Class-incremental: an image of unknown task, after every task of a sequence, with no stored image.
+
+    python benchmarks/incremental.py [--backbones ...] [--methods 'RECAST 4' ...]
+
+The tasks of `adaptation.py` come in three orders; after each, the test images of all classes so far are classified.
+RECAST's task files (of `adaptation.py`, one seed an order) know classes within their task; the task itself comes from
+their own heads (largest softmax, logit, or energy over all heads), or from a head over all classes on the frozen
+backbone's features.  Those heads alone are the baselines (`incremental_heads.py`).  Writes results/incremental.csv, a row
+a step, and prints final and average accuracy (%), mean and standard deviation over orders.
+"""
+
+import argparse
+import csv
+import random
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from adaptation import KEPT, SEEDS
+from adaptation_methods import METHODS, seeded
+from backbones import BACKBONES, TASKS, Backbone
+from incremental_heads import HEADS, joined
+
+import recast_gen as rg
+
+RESULTS = Path(__file__).parent / "results" / "incremental.csv"
+SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "softmax": lambda logits: logits.softmax(1).amax(1), "logit": lambda logits: logits.amax(1),
+    "energy": lambda logits: logits.logsumexp(1),
+}  # fmt: skip
+
+
+def own_logits(backbone: Backbone, method: str, tasks: list[str], seed: int, images: dict[str, torch.Tensor]) -> dict:
+    """(task whose file, task whose images) -> logits ``n k``."""
+    found = {}
+    for task in tasks:
+        prepared = seeded(METHODS[method], backbone, len(backbone.splits(task).classes), seed)
+        bank = METHODS[method].bank(backbone)
+        rg.load_task(
+            KEPT / backbone.name / method.replace(" ", "_") / f"{task}-{seed}.safetensors", prepared.model, bank
+        )
+        with torch.no_grad():
+            for of, batch in images.items():
+                found[task, of] = torch.cat([prepared.model(part) for part in batch.split(256)])
+    return found
+
+
+def sequence(backbone: Backbone, method: str, order: list[str], seed: int) -> list[dict]:
+    """One row a step and way: the share of right test images of all classes so far."""
+    sizes = {task: len(backbone.splits(task).classes) for task in order}
+    starts = dict(zip(order, [sum(list(sizes.values())[:index]) for index in range(len(order))]))
+    images = {task: backbone.splits(task).test.tensors[0] for task in order}
+    own = own_logits(backbone, method, order, seed, images)
+    heads, rows = {name: make(seed) for name, make in HEADS.items()}, []
+    for step, task in enumerate(order, 1):
+        seen, old = order[:step], starts[task]
+        parts = {
+            (part, each): (lambda features, labels, first=starts[each]: (features, labels + first))(
+                *getattr(backbone.features(each), part).tensors
+            )
+            for part in ("train", "validation", "test") for each in seen
+        }  # fmt: skip
+        test = joined([parts["test", each] for each in seen])
+        local = torch.stack([  # the class that each task's own network would name, if the image were of that task
+            torch.cat([own[each, of].argmax(1) for of in seen]) + starts[each] for each in seen
+        ], 1)  # fmt: skip
+        guesses = {}
+        for name, head in heads.items():
+            solved = head.step(parts["train", task], parts["validation", task], old, sizes[task])
+            with torch.no_grad():
+                guesses[name] = solved(test[0]).argmax(1)
+            bounds = torch.tensor([starts[each] for each in seen[1:]])
+            inferred = torch.bucketize(guesses[name], bounds, right=True)
+            guesses[f"{method}, task by {name}"] = local.gather(1, inferred[:, None])[:, 0]
+        for name, score in SCORES.items():
+            inferred = torch.stack([torch.cat([score(own[each, of]) for of in seen]) for each in seen], 1).argmax(1)
+            guesses[f"{method}, task by its heads' {name}"] = local.gather(1, inferred[:, None])[:, 0]
+        right_task = torch.cat([torch.full((len(images[of]),), index) for index, of in enumerate(seen)])
+        guesses[f"{method}, task known"] = local.gather(1, right_task[:, None])[:, 0]
+        rows += [
+            {
+                "backbone": backbone.name, "order": " ".join(order), "seed": seed, "step": step,
+                "classes": old + sizes[task], "method": name,
+                "accuracy": round(float((guess == test[1]).float().mean()), 6),
+            }
+            for name, guess in guesses.items()
+        ]  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
+    parser.add_argument("--methods", nargs="+", default=["RECAST 4"], choices=METHODS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for backbone in map(BACKBONES.get, given.backbones):
+        for seed in SEEDS:
+            order = random.Random(seed).sample(TASKS, len(TASKS))
+            for method in given.methods:
+                rows += sequence(backbone, method, order, seed)
+    with open(RESULTS, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({tuple(row.values()): row for row in rows}.values())
+    show(rows)
+
+
+def show(rows: list[dict]) -> None:
+    print("| backbone | method | classes | final % | average % |\n|---|---|---|---|---|")
+    for backbone, method in dict.fromkeys((row["backbone"], row["method"]) for row in rows):
+        chosen = [row for row in rows if (row["backbone"], row["method"]) == (backbone, method)]
+        runs = [[100 * row["accuracy"] for row in chosen if row["seed"] == seed] for seed in SEEDS]
+        cells = [
+            f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+            for values in ([run[-1] for run in runs], [statistics.mean(run) for run in runs])
+        ]
+        print(f"| {backbone} | {method} | {chosen[-1]['classes']} | {cells[0]} | {cells[1]} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Heads over the classes of all tasks so far, on a frozen network's features, with no stored image.
+
+FeTrIL: Petit et al., 2023, https://arxiv.org/abs/2211.13131.  Alignment by class statistics: SLCA, Zhang et al., 2023,
+https://arxiv.org/abs/2303.05118, whose slow learner is here a frozen one.  Ridge: see `recast_gen.tasks.analytic`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from recast_gen.recipe import Training
+from recast_gen.tasks.analytic import RidgeHead, class_means, nearest_mean
+from recast_gen.tasks.data import Splits
+from recast_gen.tasks.module import fit
+
+EPOCHS, BATCH = 10, 32
+RATE = 0.2  # of heads on features: the linear probe's, by its study
+SAMPLES = 64  # drawn of every class for its alignment
+Part = tuple[torch.Tensor, torch.Tensor]
+
+
+def joined(parts: list[Part]) -> Part:
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def trained_head(train: Part, validation: Part, classes: int, seed: int) -> nn.Module:
+    """A linear head by gradient on features, its best epoch on validation."""
+    torch.manual_seed(seed)
+    head = nn.Linear(train[0].shape[1], classes)
+    sets = [TensorDataset(*part) for part in (train, validation, validation)]
+    settings = Training(epochs=EPOCHS, batch_size=BATCH, schedule="onecycle")
+    fit(head, Splits(*sets, classes=[]), settings, [{"params": list(head.parameters()), "lr": RATE}], seed, "none")
+    return head
+
+
+class NearestMean:
+    """The mean of every class."""
+
+    def __init__(self, seed: int):
+        self.means = torch.zeros(0)
+
+    def step(self, train: Part, validation: Part, old: int, new: int) -> nn.Module:
+        fresh = class_means(train[0], train[1] - old, new)
+        self.means = torch.cat([self.means, fresh]) if old else fresh
+        return nearest_mean(self.means)
+
+
+class Ridge:
+    """G-ACIL: ridge regression on random features; its strength is the best on the first task's validation."""
+
+    def __init__(self, seed: int, buffer: int = 1024):
+        self.seed, self.buffer, self.head = seed, buffer, None
+
+    def step(self, train: Part, validation: Part, old: int, new: int) -> nn.Module:
+        if self.head is None:
+            self.head = best_ridge(train, validation, self.buffer, self.seed)
+        else:
+            self.head.add(*train)
+        return self.head.solve()
+
+
+def best_ridge(train: Part, validation: Part, buffer: int, seed: int) -> RidgeHead:
+    """The strength that is best on validation, of a thousandth of a percent to ten percent."""
+
+    def right(head: RidgeHead) -> float:
+        head.add(*train)
+        return float((head.solve()(validation[0]).argmax(1) == validation[1]).float().mean())
+
+    return max((RidgeHead(train[0].shape[1], buffer, 10.0**power, seed) for power in range(-5, 0)), key=right)
+
+
+class FeTrIL(NearestMean):
+    """Old classes are features of new ones, moved to the old mean."""
+
+    def __init__(self, seed: int):
+        super().__init__(seed)
+        self.seed = seed
+
+    def step(self, train: Part, validation: Part, old: int, new: int) -> nn.Module:
+        super().step(train, validation, old, new)
+        return trained_head(self._moved(train, old), self._moved(validation, old), old + new, self.seed)
+
+    def _moved(self, part: Part, old: int) -> Part:
+        features, labels = part
+        near = torch.cdist(self.means[:old], self.means[old:]).argmin(1) + old  # the new class nearest to each old one
+        moved = []
+        for index, other in enumerate(near.tolist()):
+            chosen = features[labels == other] - self.means[other] + self.means[index]
+            moved.append((chosen, torch.full((len(chosen),), index)))
+        return joined([*moved, part])
+
+
+class Alignment:
+    """SLCA: a head on samples of every class's normal distribution (its mean and covariance)."""
+
+    def __init__(self, seed: int):
+        self.seed, self.classes = seed, []
+
+    def step(self, train: Part, validation: Part, old: int, new: int) -> nn.Module:
+        features, labels = train
+        for label in range(old, old + new):
+            chosen = features[labels == label].double()
+            spread = torch.cov(chosen.T) + 1e-4 * chosen.var() * torch.eye(chosen.shape[1])
+            self.classes.append(torch.distributions.MultivariateNormal(chosen.mean(0), spread))
+        torch.manual_seed(self.seed)
+        parts = [self._sampled(count) for count in (SAMPLES, SAMPLES // 4)]
+        return trained_head(*parts, old + new, self.seed)
+
+    def _sampled(self, count: int) -> Part:
+        return joined([(c.sample((count,)).float(), torch.full((count,), i)) for i, c in enumerate(self.classes)])
+
+
+HEADS: dict[str, Callable] = {
+    "nearest class mean": NearestMean, "ridge": lambda seed: Ridge(seed, 0), "ridge, random features (G-ACIL)": Ridge,
+    "FeTrIL": FeTrIL, "class statistics (SLCA)": Alignment,
+}  # fmt: skip

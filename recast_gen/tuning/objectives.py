@@ -1,0 +1,124 @@
+"""What a setting is worth: its row of a study's table."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from .. import sources
+from ..bank import Group, TemplateBank
+from ..errors import DataError
+from ..mimicry.measures import overall
+from ..recipe import Recipe
+from ..resolution import blocks
+from .fits import Fits
+from .space import Setting
+
+MAXIMISED = {"accuracy"}
+OF_MODEL = {"disagreement", "feature_disagreement", "accuracy"}  # need the network, so the bank itself
+
+
+def excess(metric: str, value: float, limit: float) -> float:
+    """How far a value is beyond its limit; 0 or less where it is met."""
+    return limit - value if metric in MAXIMISED else value - limit
+
+
+class Measure:
+    """Setting -> what it costs and keeps.
+
+    ``relative_error, bound, stored_bytes, stored_share, stored_parameters``: of the bank, see
+    `recast_gen.mimicry.measures.overall`.  ``coefficients``: count of numbers a task trains, of all sets and output
+    blocks.  ``disagreement``: share of probe images whose prediction the bank changes.  ``feature_disagreement``: 1 -
+    mean cosine of the last changed block's features.  ``accuracy``: best share right on the first task's validation
+    images in a short training.  The last three only where the recipe measures them.
+    """
+
+    def __init__(self, fits: Fits, recipe: Recipe):
+        self.fits, self.recipe = fits, recipe
+        self.blocks = lru_cache(maxsize=None)(self._blocks)
+
+    def __call__(self, setting: Setting, on_epoch: Callable[[float, int], None] | None = None) -> dict:
+        """on_epoch: called with the accuracy after each epoch (count from 0); it may raise to end the training."""
+        certificates, wanted = self.fits.certificates(setting), self.recipe.tune.measured
+        row = overall(certificates.values())
+        row["stored_bytes"] += 4 * row["coefficients"] * (setting.sets - 1)  # certificates are of one set
+        row["stored_share"] = row["stored_bytes"] / row["original_bytes"]
+        row["stored_parameters"] = row["stored_bytes"] // 4
+        blocks = self.blocks(setting.resolution)
+        row["coefficients"] = setting.sets * sum(
+            certificate["coefficients"] * blocks[family] for (family, _), certificate in certificates.items()
+        )
+        if wanted & OF_MODEL:
+            bank = self.fits.bank(replace(setting, resolution=1))
+            if wanted & {"disagreement", "feature_disagreement"}:
+                row |= self._disagreement(bank)
+            if "accuracy" in wanted:
+                row["accuracy"] = self._accuracy(bank, setting.resolution, on_epoch)
+        return row
+
+    def by_family(self, setting: Setting) -> dict[str, dict]:
+        """Of each family: templates in all its groups (count), and its relative error."""
+        found: dict[str, list[dict]] = {}
+        for (family, _), certificate in self.fits.certificates(setting).items():
+            found.setdefault(family, []).append(certificate)
+        return {
+            family: {
+                "templates": sum(group["templates"] for group in groups),
+                "relative_error": overall(groups)["relative_error"],
+            }
+            for family, groups in found.items()
+        }
+
+    def _blocks(self, resolution: int | str | None) -> dict[str, int]:
+        """Family -> output blocks with coefficients of their own; resolution: None for the recipe's."""
+        if isinstance(resolution, int):
+            return dict.fromkeys(self.fits.families, resolution)
+        groups = {
+            (family.name, 0): Group(
+                family.name, family.names, np.broadcast_to(np.float32(0), (1, *family.shape)),
+                np.zeros((family.layers, 1, 1, 1), np.float32), family.dtype, {},
+            )
+            for family in self.fits.families.values()
+        }  # fmt: skip
+        counts = blocks(self._network, TemplateBank(groups, {}), resolution or self.recipe.train.resolution)
+        return {name: counts[family.names[0]] for name, family in self.fits.families.items()}
+
+    @cached_property
+    def _network(self):
+        return sources.rebuild(self.fits.weights)
+
+    @cached_property
+    def _probe(self):
+        from torch.utils.data import Subset
+
+        from ..tasks import data
+
+        asked, about = self.recipe.tune, self.fits.weights.backbone["data_config"]
+        images = data.load(asked.probe or self.recipe.tasks[0].data, about, self.recipe.seed).validation
+        if not len(images):
+            raise DataError("tune.probe has no validation images to compare predictions on: give it a share of them.")
+        return Subset(images, range(min(asked.probe_images, len(images))))
+
+    def _disagreement(self, bank: TemplateBank) -> dict:
+        from ..comparison import compare
+
+        found = compare(bank, self._network, self._probe)
+        last = list(found["blocks"].values())[-1]
+        return {"disagreement": 1 - found["same_prediction"], "feature_disagreement": max(0.0, 1 - last)}
+
+    @cached_property
+    def _task(self):
+        from ..tasks import data
+
+        return data.load(self.recipe.tasks[0].data, self.fits.weights.backbone["data_config"], self.recipe.seed)
+
+    def _accuracy(self, bank: TemplateBank, resolution: int | str | None, on_epoch: Callable | None) -> float:
+        from ..tasks.methods import prepare, rates
+        from ..tasks.module import fit
+
+        asked, seed = self.recipe.train, self.recipe.seed
+        changed = {"epochs": self.recipe.tune.accuracy_epochs, "resolution": resolution or asked.resolution}
+        settings = asked.model_copy(update=changed)
+        model, trained = prepare("coefficients", bank, bank.base(), len(self._task.classes), settings, seed)
+        return fit(model, self._task, settings, rates(trained, settings), seed, bank.hash, on_epoch).validation

@@ -1,0 +1,147 @@
+"""Runs trials of a study, alone or beside other processes, until it has as many as it should."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import optuna
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+
+from ..errors import FitError
+from .objectives import excess
+from .plan import Plan
+from .samplers import sampler
+from .space import Setting
+from .storage import connect, held, quiet, reachable, reclaim
+
+PATIENCE = 2  # proposals of what was tried already, until one is drawn that was not
+
+
+class _Again(Exception):
+    """A trial that need not run: others have run it, or the study is complete."""
+
+
+def used(trial: FrozenTrial) -> bool:
+    """Whether a trial counts: it ran, or runs, or its setting cannot be fitted."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) or "error" in trial.user_attrs
+
+
+class Runner:
+    """A study that is open in this process; url: its storage, journal: the file where there is none."""
+
+    def __init__(self, plan: Plan, url: str | None, journal: Path, say: Callable[[str], None] = print):
+        self.plan, self.url, self.say = plan, url, say
+        self.journal = None if url else journal
+        self.shown = url or str(journal)
+        self.repeated = 0
+        with self.held(alone=True) as alone:
+            self.storage = connect(url, journal, mended=alone)
+            with reachable(self.shown), quiet():
+                self.found = optuna.create_study(
+                    storage=self.storage, study_name=plan.name, directions=plan.directions, load_if_exists=True,
+                    pruner=optuna.pruners.MedianPruner(),
+                )  # fmt: skip
+                self._verify()
+
+    def held(self, alone: bool = False):
+        return held(self.journal, alone)
+
+    def _verify(self) -> None:
+        theirs, ours = self.found.user_attrs, self.plan.about
+        if not theirs and not self.trials():
+            for name, value in ours.items():
+                self.found.set_user_attr(name, value)
+            self.found.set_metric_names(self.plan.tune.objectives)
+        elif theirs.get("key", ours["key"]) != ours["key"] or (not theirs and self.trials()):
+            whose = f"{theirs.get('model', 'an unknown model')}, layers {theirs.get('layers', 'unknown')}"
+            raise FitError(
+                f"{self.shown} has another study called {self.plan.name}, of {whose}; here it is {ours['model']}, "
+                f"layers {ours['layers']}. Give tune.storage another place."
+            )
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.found.get_trials(deepcopy=False, states=states or None)
+
+    def setting(self, trial: FrozenTrial) -> Setting:
+        """What a trial was about."""
+        return self.plan.space.suggest(FixedTrial(trial.system_attrs.get("fixed_params", {}) | trial.params))
+
+    def missing(self) -> int:
+        """How many trials the study still needs."""
+        return max(0, self.plan.limit - sum(map(used, self.trials())))
+
+    def prepare(self, own: Iterable[Setting]) -> None:
+        """Takes up what dead processes left, and queues what is tried first: `own`, the paper's, corners, a grid."""
+        with self.held(alone=True) as alone, reachable(self.shown):
+            reclaim(self.found, alone, watched=isinstance(self.storage, optuna.storages.RDBStorage))
+            space, limit = self.plan.space, self.plan.limit
+            queue = dict.fromkeys([setting for setting in own if setting in space] + space.first())
+            if self.plan.tune.sampler == "grid" or limit == len(space):
+                for count in range(len(queue), limit):
+                    queue[space.untried(set(queue), self.plan.recipe.seed + count)] = None
+            kept = [trial for trial in self.trials() if used(trial) or trial.state == TrialState.WAITING]
+            there = [trial.system_attrs.get("fixed_params") or trial.params for trial in kept]
+            for setting in list(queue)[:limit]:
+                params = space.params(setting)
+                if params not in there:
+                    self.found.enqueue_trial(params)
+
+    def work(self, seed: int | None, go_on: Callable[[], bool] = lambda: True) -> None:
+        """Runs trials until none is missing, or `go_on` says no.
+
+        seed: of the sampler; None where several processes work, which must not propose the same.
+        Raises FitError when the storage is lost.
+        """
+        with self.held(), reachable(self.shown), quiet():
+            self.found.sampler = sampler(self.plan.tune.sampler, None if seed is None else seed + len(self.trials()))
+            while self.missing() and go_on():
+                self.found.optimize(self._objective, n_trials=1, catch=(_Again, FitError))
+
+    def _objective(self, trial: optuna.Trial):
+        plan = self.plan
+        try:
+            setting = plan.space.suggest(trial)
+            self._refuse_again(trial, setting)
+            row = plan.measure(setting, self._epochs(trial))
+        except FitError as error:
+            trial.set_user_attr("error", str(error))
+            self.say(f"trial {trial.number}: {setting}: {error}")
+            raise
+        except KeyboardInterrupt:
+            self.found.enqueue_trial(trial.params)
+            raise
+        trial.set_user_attr("row", row)
+        trial.set_user_attr("families", plan.measure.by_family(setting))
+        for name, limit in plan.tune.constraints.items():
+            trial.set_constraint(name, excess(name, row[name], limit))
+        values = ", ".join(f"{name} {row[name]:.4g}" for name in plan.tune.objectives)
+        self.say(f"trial {trial.number}: {setting}: {values}")
+        return tuple(row[name] for name in plan.tune.objectives)
+
+    def _epochs(self, trial: optuna.Trial):
+        """A callback that ends hopeless trainings, where accuracy is all that counts."""
+        if self.plan.tune.objectives != ["accuracy"]:
+            return None
+
+        def on_epoch(accuracy: float, epoch: int) -> None:
+            trial.report(accuracy, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        return on_epoch
+
+    def _refuse_again(self, trial: optuna.Trial, setting: Setting) -> None:
+        others = [other for other in self.trials() if used(other) and other.number != trial.number]
+        before = [other for other in others if other.state != TrialState.RUNNING or other.number < trial.number]
+        if len(before) >= self.plan.limit:
+            raise _Again
+        params = trial.params
+        if not any(other.params == params for other in before):
+            self.repeated = 0
+            return
+        self.repeated += 1
+        if self.repeated >= PATIENCE:
+            tried = {self.setting(other) for other in others if other.state != TrialState.RUNNING}
+            if len(tried) < len(self.plan.space):
+                fresh = self.plan.space.untried(tried, self.plan.recipe.seed + trial.number)
+                self.found.enqueue_trial(self.plan.space.params(fresh))
+        raise _Again

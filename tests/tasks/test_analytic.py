@@ -1,0 +1,45 @@
+"""Heads in closed form: what they compute, and that tasks one by one end where all at once do."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recast_gen.tasks.analytic import RidgeHead, class_means, nearest_mean
+
+
+def data(seed: int, n: int = 60, classes: int = 5, d: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    return torch.randn(n, d, generator=generator) + 3 * torch.eye(classes, d)[labels], labels
+
+
+@given(st.integers(0, 99))
+def test_the_nearest_mean_is_that_of_the_distances(seed):
+    features, labels = data(seed)
+    means = class_means(features, labels, 5)
+    assert torch.allclose(means[2], features[labels == 2].mean(0), atol=1e-5)
+    near = torch.cdist(features, means, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+    assert (nearest_mean(means)(features).argmax(1) == near).float().mean() > 0.98  # ties in rounding
+
+
+@given(st.integers(0, 99), st.sampled_from([0, 32]), st.permutations(range(5)))
+def test_ridge_task_by_task_is_ridge_at_once_in_any_order(seed, buffer, order):
+    features, labels = data(seed)
+    once, grown = (RidgeHead(7, buffer, seed=seed) for _ in range(2))
+    once.add(features, labels)
+    for label in order:
+        grown.add(features[labels == label], labels[labels == label])
+    assert torch.allclose(once.solve()(features), grown.solve()(features), atol=1e-4)
+    assert (once.solve()(features).argmax(1) == labels).float().mean() > 0.7
+
+
+def test_ridge_is_the_textbooks_with_its_strength_relative_to_the_features():
+    features, labels = data(0)
+    head = RidgeHead(7, ridge=0.1)
+    head.add(features, labels)
+    inputs, wanted = torch.cat([features, torch.ones(60, 1)], 1).double(), torch.eye(5).double()[labels]
+    strength = 0.1 * features.double().square().sum(0).mean()
+    solved = torch.linalg.lstsq(
+        torch.cat([inputs, strength.sqrt() * torch.eye(8)]), torch.cat([wanted, torch.zeros(8, 5)])
+    ).solution
+    assert torch.allclose(head.solve()(features).double(), inputs @ solved, atol=1e-4)
