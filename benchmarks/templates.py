@@ -24,7 +24,7 @@ import recast_gen as rg
 from recast_gen import sources
 
 TABLE = RESULTS / "templates.csv"
-SHAPES = [(1, 2), (2, 2), (1, 4), (4, 4)]  # blocks, templates: 2, 4, 4, 16 numbers a layer
+SHAPES = [(1, 2), (1, 4), (4, 4)]  # blocks, templates: 2, 4, 16 numbers a layer
 SOURCES = ("own", "layers", "random", "vae", "tasks")
 TASKS = ("sign_digits", "clothing", "omniglot50")
 EPOCHS, MOST = 6, 900
