@@ -33,7 +33,7 @@ def adapt(
         for run_seed in settings.seeds:
             for method in METHODS:
                 model, trained = prepare(method, bank, base, len(splits.classes), settings, run_seed)
-                outcome = fit(model, splits, settings, rates(trained, settings), run_seed, bank.hash)
+                outcome = fit(model, splits, settings, rates(model, trained, settings), run_seed, bank.hash)
                 row = {"task": task.name, "method": method, "seed": run_seed} | count(trained)
                 row |= {
                     "best_epoch": outcome.best_epoch, "validation": outcome.validation, "test": outcome.test,
