@@ -19,7 +19,7 @@ def families(source: Any, by: str = "index") -> grouping.Families:
 def mimic(
     source: Any,
     families: Iterable[str] | None = None,
-    groups: int | None = None,
+    groups: int | list[list[int]] | None = None,
     timm_kwargs: dict | None = None,
     norms: str = "none",
     **settings,
@@ -27,7 +27,8 @@ def mimic(
     """Neural Mimicry: a bank that rebuilds the chosen families of a source.
 
     source: a model, a mapping of names to tensors, or the path of a store or checkpoint.  families: globs; every
-    shareable family when not given.  groups: how many a family is cut into (one when not given).
+    shareable family when not given.  groups: how many a family is cut into (one when not given),
+    or positions along depth, group by group.
     timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
     norms: ``affine`` or ``shared``, the bank generates normalisation layers too, alone for no `families` (an empty
     list); see `recast_gen.norms.with_norms`.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from . import store
-from .grouping import Families, Family
+from .grouping import Families, Family, depth_order
 from .templates import Lazy, mix, random_templates
 from .weights import Weights, dtype_of
 
@@ -18,7 +18,7 @@ ROW = 2**18  # numbers in a row of what lies flat in a bank: what is read and ve
 
 @dataclass(frozen=True)
 class Group:
-    """Consecutive layers of one family and the templates they share.
+    """Layers of one family and the templates they share.
 
     names: tensor names in depth order.  templates: ``t o ...`` float32, `Lazy` in an opened bank.
     coefficients: ``l s b t`` float32, b = 1.  dtype: of the original tensors.  certificate: how good the fit is.
@@ -75,8 +75,8 @@ class TemplateBank:
         found = Families()
         for name in dict.fromkeys(family for family, _ in self.groups):
             members = [group for group in self.groups.values() if group.family == name]
-            names = tuple(layer for group in members for layer in group.names)
-            found[name] = Family(name, names, tuple(members[0].templates.shape[1:]), members[0].dtype)
+            names = sorted((layer for group in members for layer in group.names), key=depth_order)
+            found[name] = Family(name, tuple(names), tuple(members[0].templates.shape[1:]), members[0].dtype)
         return found
 
     @property

@@ -74,10 +74,10 @@ def _random(bank: TemplateBank, key: tuple, count: int, seed: int, given) -> np.
 
 
 def _layers(bank: TemplateBank, key: tuple, count: int, seed: int, given) -> np.ndarray:
-    names, own = list(bank.families[key[0]].names), bank.groups[key].names
-    first, last = names.index(own[0]), names.index(own[-1])
-    outside = (at for at in range(len(names)) if not first <= at <= last)
-    others = sorted(outside, key=lambda at: max(first - at, at - last))
+    names, own = bank.families[key[0]].names, bank.groups[key].names
+    places = [names.index(name) for name in own]
+    outside = (at for at in range(len(names)) if at not in places)
+    others = sorted(outside, key=lambda at: min(abs(at - place) for place in places))
     if len(others) < count:
         raise FitError(
             f"Group {key} has {len(others)} other layers in its family, fewer than templates={count}: give fewer, or "

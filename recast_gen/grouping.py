@@ -47,7 +47,8 @@ class Families(dict[str, Family]):
         raise FamilyError(f"No family {name!r}.{nearest(name, self)} There are: {listing(self)}.")
 
 
-def _depth_order(name: str) -> list:
+def depth_order(name: str) -> list:
+    """A key that sorts tensor names by the numbers in them."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -79,7 +80,7 @@ def families(tensors: Mapping[str, tuple[tuple[int, ...], str]], by: str = "inde
     """
     if by not in RULES:
         raise FamilyError(f"No way to group by {by!r}.{nearest(by, RULES)} There are: {', '.join(RULES)}.")
-    alone, stacks = sorted(tensors, key=_depth_order), []
+    alone, stacks = sorted(tensors, key=depth_order), []
     for rule in RULES[by]:
         buckets: dict[tuple, list[str]] = {}
         for name in alone:
@@ -87,7 +88,7 @@ def families(tensors: Mapping[str, tuple[tuple[int, ...], str]], by: str = "inde
         stacks += [(key[0], names) for key, names in buckets.items() if len(names) > 1]
         alone = [name for names in buckets.values() if len(names) == 1 for name in names]
     stacks += [(RULES[by][0](name), [name]) for name in alone]
-    found = _named(sorted(stacks, key=lambda stack: _depth_order(stack[1][0])), tensors, by)
+    found = _named(sorted(stacks, key=lambda stack: depth_order(stack[1][0])), tensors, by)
     if by == "index" and not found.shareable:
         by_shape = families(tensors, "shape")
         return by_shape if by_shape.shareable else found
@@ -145,12 +146,17 @@ def _matches(name: str, glob: str) -> bool:
     return any(fnmatchcase(form, glob) for form in (name, plain, plain.removesuffix(".weight")))
 
 
-def split(family: Family, groups: int | None = None, group_size: int | None = None) -> list[tuple[str, ...]]:
+def split(
+    family: Family, groups: int | list[list[int]] | None = None, group_size: int | None = None
+) -> list[tuple[str, ...]]:
     """Consecutive groups of a family's layers, the first ones larger where the count does not divide.
 
     Give the number of groups, or how many layers a group has (the last one takes what is left); neither: one group.
+    Or list the groups: positions along depth, from 0, each in one of them.
     """
     layers = family.layers
+    if isinstance(groups, list):
+        return _listed(family, groups)
     for word, value in (("groups", groups), ("layers a group", group_size)):
         if value is not None and not (isinstance(value, int) and 1 <= value <= layers):
             raise FamilyError(
@@ -166,3 +172,19 @@ def split(family: Family, groups: int | None = None, group_size: int | None = No
         for index in range(groups or 1):
             cuts.append(cuts[-1] + share + (index < larger))
     return [family.names[start:stop] for start, stop in zip(cuts, cuts[1:])]
+
+
+def _listed(family: Family, groups: list[list[int]]) -> list[tuple[str, ...]]:
+    if not all(isinstance(group, list | tuple) for group in groups):
+        raise FamilyError(f"groups={groups!r}: expected a count, or lists of positions such as [[0, 1], [2, 3]].")
+    places = [place for group in groups for place in group]
+    wrong = [f"{place!r} twice" for place in dict.fromkeys(places) if places.count(place) > 1]
+    wrong += [f"no {place}" for place in range(family.layers) if place not in places]
+    wrong += [f"unknown {place!r}" for place in dict.fromkeys(places) if place not in range(family.layers)]
+    wrong += ["an empty group"] if not all(groups) else []
+    if wrong:
+        raise FamilyError(
+            f"The groups listed do not fit family {family.name!r}: they have {listing(wrong)}. It has {family.layers} "
+            f"layers: give each of 0 to {family.layers - 1} once."
+        )
+    return [tuple(family.names[place] for place in sorted(group)) for group in groups]

@@ -39,8 +39,9 @@ def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
         raise FitError("This bank's backbone has no normalisation layers left to tune: use norms='none'.")
     found = grouping.families({name: (bank.rest[name].shape, bank.rest[name].dtype.name) for name in names})
     groups = dict(bank.groups)
+    cut = bank.fit.get("groups")
     for family in found.values():
-        count = min(bank.fit.get("groups") or 1, family.layers) if norms == "shared" else None
+        count = min(cut, family.layers) if norms == "shared" and isinstance(cut, int) else None
         for index, members in enumerate(grouping.split(family, count)):
             stack = np.stack([bank.rest[name][...].astype(np.float32) for name in members])
             itemsize = dtype_of(family.dtype).itemsize

@@ -35,6 +35,14 @@ Block = Count | Literal["head", "channel"]
 Resolution = Annotated[Any, BeforeValidator(_resolution)]
 
 
+def _groups(value: Any) -> Any:
+    lists = isinstance(value, list) and value and all(isinstance(group, list) and group for group in value)
+    numbers = [place for group in value for place in group] if lists else [1 if value is None else value]
+    if not all(type(number) is int and number >= (not lists) for number in numbers):
+        raise ValueError("expected a count of 1 or more, or lists of positions along depth from 0: [[0, 1], [2, 3]]")
+    return value
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
 
@@ -110,10 +118,17 @@ class Model(Section):
         return self
 
 
-class Groups(Section):
-    """How families are cut into groups, and how many templates a group has at most; neither: one group a family."""
+CUT = {"groups", "group_size", "group_by", "templates"}
 
-    groups: Count | None = None
+
+class Groups(Section):
+    """How families are cut into groups, and how many templates a group has at most; neither: one group a family.
+
+    groups: a count, or lists of positions along depth, from 0, each position in one of them.
+    """
+
+    groups: Annotated[Any, BeforeValidator(_groups)] = None
+    group_by: Literal["consecutive", "similarity"] = "consecutive"  # similarity: the layers that are most alike
     group_size: Count | None = None
     templates: Templates = "full"
 
@@ -121,10 +136,12 @@ class Groups(Section):
     def one_of_them(self):
         if self.groups and self.group_size:
             raise ValueError("give `groups` or `group_size`, not both")
+        if self.group_by == "similarity" and not isinstance(self.groups, int):
+            raise ValueError("`group_by: similarity` needs `groups`, the number of groups")
         return self
 
     def cut(self) -> dict:
-        return self.model_dump(include={"groups", "group_size", "templates"})
+        return self.model_dump(include=CUT)
 
 
 class Direct(Section):
@@ -132,6 +149,7 @@ class Direct(Section):
 
     loss: Literal["smooth_l1", "l1", "mse", "cosine"] = "smooth_l1"
     coordinates: bool = False  # descend in the span of the layers; mse and cosine only
+    start: Literal["svd", "random"] | None = None  # svd for l1 and random for the others when not given
     steps: Count = 1000
     lr: Positive = 1e-2
     step_size: Count = 300
@@ -161,7 +179,7 @@ class MimicVae(Groups):
 
     def options(self) -> dict:
         """What a fit needs besides how families are cut."""
-        return self.model_dump(exclude={"groups", "group_size", "templates"})
+        return self.model_dump(exclude=CUT)
 
 
 Metric = Literal[

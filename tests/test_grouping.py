@@ -139,6 +139,31 @@ def test_group_counts_that_cannot_be_are_refused_with_the_number(count):
         grouping.split(family, **count)
 
 
+@given(st.permutations(list(range(6))), st.integers(1, 5))
+def test_listed_groups_are_those_layers_in_depth_order(places, cut):
+    (family,) = grouping.families(blocks(6)).values()
+    groups = [places[:cut], places[cut:]]
+    assert grouping.split(family, groups) == [tuple(family.names[at] for at in sorted(group)) for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        ([[0, 1], [2]], "no 3"),
+        ([[0, 1], [1, 2, 3]], "1 twice"),
+        ([[0, 1], [2, 3, 4]], "unknown 4"),
+        ([[0, 1, 2, 3], []], "an empty group"),
+        ([["0", 1], [2, 3]], "no 0, unknown '0'"),
+        ([[-1, 1], [2, 3]], "unknown -1"),
+        ([0, 1, 2, 3], "lists of positions"),
+    ],
+)
+def test_listed_groups_that_do_not_fit_are_refused_by_what_is_wrong(groups, says):
+    (family,) = grouping.families(blocks(4)).values()
+    with pytest.raises(FamilyError, match=says):
+        grouping.split(family, groups)
+
+
 def test_too_many_groups_are_refused_by_the_familys_name():
     (family,) = grouping.families(blocks(4)).values()
     with pytest.raises(FamilyError, match=r"blocks\.\*\.attn\.qkv\.weight.*4 layers.*5 groups"):

@@ -13,10 +13,10 @@ import recast_gen
 ROOT = Path(recast_gen.__file__).parent
 ORDER = (
     "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "folding", "store", "checkpoints",
-    "bank", "taskfile", "mimicry.factorization",
-    "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures", "mimicry.fit", "extension", "norms",
-    "sources", "resolution",
-    "reparam", "learning_rates",
+    "bank", "taskfile",
+    "mimicry.factorization", "mimicry.closed_form", "mimicry.direct", "mimicry.vae", "mimicry.measures",
+    "mimicry.similarity", "mimicry.fit", "extension", "norms",
+    "sources", "resolution", "reparam", "learning_rates",
     "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer", "adapter",
     "generation", "switching", "mixed", "library", "card", "export", "api", "comparison", "tasks.data", "tasks.module",
     "tasks.analytic", "tasks.methods", "tasks.results", "tasks.sequence",

@@ -25,6 +25,21 @@ def test_every_shipped_recipe_loads(path):
     assert isinstance(load(path), Recipe)
 
 
+@pytest.mark.parametrize("groups", [0, True, 1.0, [], [0, 1], [[]], [[0], [-1]], [["0"]]])
+def test_groups_are_a_count_or_lists_of_positions(tmp_path, groups):
+    for good in (None, 2, [[0, 2], [1]]):
+        assert (
+            load(write(tmp_path, lambda content, good=good: content["mimic"].update(groups=good))).mimic.groups == good
+        )
+    with pytest.raises(RecipeError, match="mimic.groups: expected a count of 1 or more, or lists"):
+        load(write(tmp_path, lambda content: content["mimic"].update(groups=groups)))
+
+
+def test_similarity_needs_a_count_of_groups(tmp_path):
+    with pytest.raises(RecipeError, match="needs `groups`"):
+        load(write(tmp_path, lambda content: content["mimic"].update(groups=[[0], [1]], group_by="similarity")))
+
+
 def test_all_mistakes_are_listed_at_once_with_the_nearest_key(tmp_path):
     def change(content):
         content["train"]["epoch"] = 3

@@ -16,13 +16,14 @@ LOSSES = {
     "mse": mse_loss,
     "cosine": lambda found, wanted: 1 - cosine_similarity(found, wanted, dim=-1).mean(),
 }
+STARTS = ("svd", "random")
 ELEMENTWISE = ("smooth_l1", "l1")  # not functions of inner products, so they need every number
 
 
 def direct(
     stack: np.ndarray, templates: int, *, seed: int = 0, loss: str = "smooth_l1", coordinates: bool = False,
     steps: int = 1000, lr: float = 1e-2, step_size: int = 300, gamma: float = 0.5, noise: float = 0.0,
-    clip: float = 1.0,
+    clip: float = 1.0, start: str | None = None,
 ) -> Factorization:  # fmt: skip
     """Fits templates ``t ...`` and coefficients ``l t`` to a stack ``l ...`` by RMSprop.
 
@@ -32,8 +33,8 @@ def direct(
     rates are absolute.  The step with the least loss is returned, templates and coefficients of that same step.
     coordinates: descend in the basis of the layers' span, a step costs O(l t l) instead of O(l t d); ``mse`` and
     ``cosine`` only.  noise: standard deviation of Gaussian noise on the coefficients in each step.  clip: on the
-    gradient's norm.  ``l1`` starts from the SVD, the others at random.
-    Raises FitError for another loss, and for coordinates with a loss that needs every number.
+    gradient's norm.  start: ``svd`` or ``random``; ``l1`` starts from the SVD, the others at random when not given.
+    Raises FitError for another loss or start, and for coordinates with a loss that needs every number.
     Source: section 3.3 of https://arxiv.org/abs/2411.16870; deviations: the scaling, the other losses, coordinates, and
     that the clip acts on the gradients of the step it precedes.
     """  # fmt: skip
@@ -41,6 +42,9 @@ def direct(
         raise FitError(f"No loss {loss!r}.{nearest(loss, LOSSES)} There are: {', '.join(LOSSES)}.")
     if coordinates and loss in ELEMENTWISE:
         raise FitError(f"loss {loss!r} needs every number of the layers: give coordinates=False, or loss 'mse'.")
+    start = start or ("svd" if loss == "l1" else "random")
+    if start not in STARTS:
+        raise FitError(f"No start {start!r}.{nearest(start, STARTS)} There are: {', '.join(STARTS)}.")
     rng = torch.Generator().manual_seed(seed)
     if coordinates:
         layers, basis, scale = factorization.coordinates(stack)
@@ -49,10 +53,10 @@ def direct(
         rows = rearrange(torch.from_numpy(stack), "l ... -> l (...)")
         scale = float(rows.square().mean().sqrt().clamp_min(torch.finfo(rows.dtype).tiny))
         rows = rows / scale
-    if loss == "l1":
-        start = closed_form(stack, templates)
-        bank = rearrange(torch.from_numpy(start.templates), "t ... -> t (...)") / scale
-        coefficients = torch.from_numpy(start.coefficients.copy())
+    if start == "svd":
+        best = closed_form(layers.astype(np.float32) if coordinates else stack, templates)
+        bank = rearrange(torch.from_numpy(best.templates), "t ... -> t (...)").to(rows) / (1 if coordinates else scale)
+        coefficients = torch.from_numpy(best.coefficients.copy()).to(rows)
     else:
         bank = torch.randn(templates, rows.shape[1], generator=rng, dtype=rows.dtype) / templates**0.5
         coefficients = torch.randn(len(rows), templates, generator=rng, dtype=rows.dtype)

@@ -14,6 +14,7 @@ from ..weights import Weights, dtype_of, refuse_nonfinite
 from .closed_form import closed_form
 from .factorization import Factorization, combine, regauge
 from .measures import certificate
+from .similarity import alike
 
 Fit = Callable[[np.ndarray, int], Factorization]
 
@@ -22,8 +23,9 @@ def mimic(
     weights: Weights,
     *,
     families: Iterable[str] | None = None,
-    groups: int | None = None,
+    groups: int | list[list[int]] | None = None,
     group_size: int | None = None,
+    group_by: str = "consecutive",
     templates: int | str = "full",
     gauge: str | np.ndarray = "svd",
     solver: str = "closed_form",
@@ -37,6 +39,8 @@ def mimic(
 
     Of lazy weights (a file, a store) one group is in memory at a time: the bank has `Lazy` templates and rest, which
     read the layers again; save it to be independent of them.  ``direct`` on all numbers keeps its templates.
+    groups: a count, or positions along depth group by group.  group_by: ``consecutive``, or ``similarity``: the layers
+    that are most alike (`similarity.alike`), for which a whole family is read at once.
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
     """
     if solver == "closed_form":
@@ -50,15 +54,17 @@ def mimic(
     settings = {"generator": "mimic", "solver": solver, "gauge": gauge if isinstance(gauge, str) else "given"}
     native = "svd" if solver == "closed_form" else None
     change = None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge)
-    return _fit(weights, families, by, groups, group_size, templates, fit, settings, change, sets, on_group)
+    cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
+    return _fit(weights, families, by, cut, fit, settings, change, sets, on_group)
 
 
 def mimic_vae(
     weights: Weights,
     *,
     families: Iterable[str] | None = None,
-    groups: int | None = None,
+    groups: int | list[list[int]] | None = None,
     group_size: int | None = None,
+    group_by: str = "consecutive",
     templates: int | str = "full",
     epochs: int = 60,
     beta: float = 1.0,
@@ -73,7 +79,8 @@ def mimic_vae(
 
     fit = _prepared(vae, {"epochs": epochs, "beta": beta, "seed": seed, "variational": variational, **options})
     settings = {"generator": "mimic_vae", "variational": variational, "beta": beta}
-    return _fit(weights, families, by, groups, group_size, templates, fit, settings, None, 1, on_group)
+    cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
+    return _fit(weights, families, by, cut, fit, settings, None, 1, on_group)
 
 
 def _prepared(fit: Callable, options: dict) -> Fit:
@@ -87,10 +94,10 @@ def _prepared(fit: Callable, options: dict) -> Fit:
     return partial(fit, **options)
 
 
-def _fit(weights, families, by, groups, group_size, templates, fit, settings, change, sets, on_group) -> TemplateBank:
+def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group) -> TemplateBank:
     check_count("sets", sets, FitError)
-    chosen = grouping.select(weights.families(by), families)
-    plan = [(family, grouping.split(family, groups, group_size)) for family in chosen.values()]
+    chosen, templates = grouping.select(weights.families(by), families), cut["templates"]
+    plan = [(family, _members(weights, family, cut)) for family in chosen.values()]
     for family, members in plan:
         largest = max(map(len, members))
         if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
@@ -109,8 +116,21 @@ def _fit(weights, families, by, groups, group_size, templates, fit, settings, ch
             if on_group:
                 done = {"group": index, "done": len(banks), "total": total}
                 on_group({"family": family.name, "history": history, **done, **group.certificate})
-    settings |= {"groups": groups, "group_size": group_size, "templates": templates, "sets": sets}
-    return TemplateBank(banks, rest, weights.backbone, settings)
+    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"sets": sets})
+
+
+def _members(weights: Weights, family: grouping.Family, cut: dict) -> list[tuple[str, ...]]:
+    """The names of every group of a family."""
+    found = grouping.split(family, cut["groups"], cut["group_size"])
+    if cut["group_by"] not in ORDERS:
+        raise FitError(
+            f"No group_by {cut['group_by']!r}.{nearest(cut['group_by'], ORDERS)} There are: {listing(ORDERS)}."
+        )
+    if cut["group_by"] == "consecutive":
+        return found
+    if not isinstance(cut["groups"], int):
+        raise FitError("group_by='similarity' needs `groups`, the number of groups, and neither lists nor group_size.")
+    return grouping.split(family, alike(weights.stack(family.names), cut["groups"]))
 
 
 def _kept(weights: Weights, name: str) -> np.ndarray | Lazy:
@@ -146,4 +166,5 @@ def _group(
     return made, fitted.history
 
 
+ORDERS = ("consecutive", "similarity")
 SOLVERS = ("closed_form", "direct")

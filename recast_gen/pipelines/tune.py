@@ -20,7 +20,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     own = []
     for stage in ("mimic", "mimic_vae"):
         metrics = folder.metrics(stage)
-        own.append({key: metrics["fit"][key] for key in ("generator", "groups")} | metrics)
+        own.append({"generator": metrics["fit"]["generator"], "groups": _groups(metrics["fit"])} | metrics)
     worker = [sys.executable, "-m", "recast_gen.pipelines.tune", str(folder.recipe_path)]
     worker += ["--storage", recipe.tune.storage or "", "--worker"]
     found = study(*_layers(recipe, folder), _journal(folder), own, worker=worker)
@@ -54,6 +54,13 @@ def _finish(bank: TemplateBank, recipe: Recipe, folder: Folder) -> TemplateBank:
     vae = load_bank(folder.of("mimic_vae", "bank.zarr")) if more.source == "vae" else None
     tasks = [checkpoints.read(path) for path in more.tasks]
     return extend(bank, more.templates, more.source, more.seed, vae=vae, tasks=tasks)
+
+
+def _groups(fit: dict) -> int | str | None:
+    """How many consecutive groups, or in words what no setting of a study has."""
+    if fit["group_by"] != "consecutive":
+        return f"{fit['groups']} by {fit['group_by']}"
+    return str(fit["groups"]) if isinstance(fit["groups"], list) else fit["groups"]
 
 
 def _is_setting(key: str) -> bool:

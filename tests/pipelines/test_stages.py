@@ -149,6 +149,16 @@ def test_a_stage_whose_input_is_missing_says_what_to_run_and_writes_nothing(tmp_
     assert not (tmp_path / "weights_store").exists()
 
 
+@pytest.mark.parametrize("cut", [{"groups": [[0, 2], [3, 1]]}, {"groups": 2, "group_by": "similarity"}])
+def test_a_study_beside_a_bank_of_other_groups_than_its_own_may_choose_that_bank(tmp_path, monkeypatch, cut):
+    monkeypatch.chdir(tmp_path)
+    recipe = pico("digits", tmp_path, mimic=cut, tune={"choose": "mimic"})
+    for stage in ("extract", "mimic", "mimic_vae", "tune"):
+        metrics = execute(stage, recipe)
+    assert str(metrics["best"]["groups"]) not in ("1", "2")
+    assert metrics["hash"] == rg.load_bank("weights_store/digits/mimic/bank.zarr").hash
+
+
 def test_a_killed_study_resumes_with_only_the_missing_trials(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     few, all_ = {"trials": 2, "choose": "mimic"}, {"trials": 5, "choose": "mimic"}
