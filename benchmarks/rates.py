@@ -3,9 +3,10 @@
     python benchmarks/rates.py      # goes on where it stopped; about 15 minutes of one core
 
 `relative` is the one number of the rule in `recast_gen.learning_rates`.  Writes results/rates.csv, one row a run, and
-prints the best rate of each setting.  900 training images at most, 6 epochs, one cycle, head at 0.005.
+prints them, a line a setting.  900 training images at most, 6 epochs, one cycle, head at 0.005.
 """
 
+import csv
 import itertools
 import statistics
 import sys
@@ -15,21 +16,29 @@ import torch
 from real import HEADS, RESULTS, accuracy, append, backbone, fresh_head, images, missing, train
 
 import recast_gen as rg
-from recast_gen.learning_rates import rates
 
 GRID = (0.02, 0.05, 0.125, 0.3)
 TABLE = RESULTS / "rates.csv"
+STUDIES = (  # task, gauge (or norms), resolutions, rates
+    ("sign_digits", "identity", (1, "channel", 4), GRID),
+    ("sign_digits", "svd", (1, "channel", 4), GRID),
+    ("sign_digits", "affine norms", (1,), (0.005, *GRID[:3])),
+    ("clothing", "identity", (1, "channel"), GRID[1:3]),
+)
 
 
-def measure(backbone_name: str, task: str, gauge: str, resolution, relative: float, seed: int) -> dict:
-    start, parts = time.process_time(), images(task, backbone_name, 900)
+def measure(name: str, task: str, gauge: str, resolution, relative: float, seed: int) -> dict:
+    start, parts = time.process_time(), images(task, name, 900)
     torch.manual_seed(seed)
-    model = backbone(backbone_name)
-    by = "shape" if backbone_name == "resnet20" else "index"
-    rg.attach(model, rg.mimic(model, by=by, gauge=gauge), resolution=resolution)
-    head = fresh_head(model, backbone_name, int(parts["train"][1].max()) + 1)
-    rg.freeze(model, HEADS[backbone_name])
-    groups = [{"params": list(head.parameters()), "lr": 5e-3}, *rates(model, relative)]
+    model = backbone(name)
+    if gauge == "affine norms":
+        bank = rg.mimic(model, families=[], norms="affine")
+    else:
+        bank = rg.mimic(model, by="shape" if name == "resnet20" else "index", gauge=gauge)
+    rg.attach(model, bank, resolution=resolution)
+    head = fresh_head(model, name, int(parts["train"][1].max()) + 1)
+    rg.freeze(model, HEADS[name])
+    groups = [{"params": list(head.parameters()), "lr": 5e-3}, *rg.rates(model, relative)]
     median = statistics.median(group["lr"] for group in groups[1:])
     train(model, parts["train"], groups, 6, seed)
     return {
@@ -41,17 +50,18 @@ def measure(backbone_name: str, task: str, gauge: str, resolution, relative: flo
 
 
 def main() -> None:
-    studies = [("sign_digits", "identity"), ("sign_digits", "svd"), ("clothing", "identity")]
     keys = [
         {"backbone": name, "task": task, "gauge": gauge, "resolution": resolution, "relative": relative, "seed": 0}
-        for (task, gauge), resolution, name, relative in itertools.product(
-            studies, [1, "channel", 4], ["resnet20", "vit"], GRID
-        )
+        for task, gauge, resolutions, grid in STUDIES
+        for resolution, name, relative in itertools.product(resolutions, ["resnet20", "vit"], grid)
     ]
     for key in missing(TABLE, keys):
-        arguments = {("backbone_name" if word == "backbone" else word): value for word, value in key.items()}
-        append(TABLE, key | measure(**arguments))
+        append(TABLE, key | measure(*key.values()))
         print(key, flush=True)
+    columns = ("task", "backbone", "gauge", "resolution", "numbers")
+    for setting, rows in itertools.groupby(csv.DictReader(TABLE.open()), lambda row: [row[name] for name in columns]):
+        found = (f"{float(row['relative']):7}: {100 * float(row['validation']):.1f} %" for row in rows)
+        print(*(f"{word:12}" for word in setting), *found)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def add_adapter(
     to act on, and when an adapter is on already.
     """
     if on := added(model):
-        raise AttachError(f"This model has the adapter {_kind(on)[0]!r} on: call rg.remove_adapter(model) first.")
+        raise AttachError(f"This model has the adapter {kind(on)['name']!r} on: call rg.remove_adapter(model) first.")
     put_on(model, make(model, name, head, seed, **options))
     return trained(model)
 
@@ -58,8 +58,9 @@ def _place(path: str) -> str:
     return f"{host}.{leaf.partition('.')[0]}" if step else path.removesuffix(f".{BRANCH}")
 
 
-def _kind(parts: Mapping[str, Part]) -> tuple[str, dict] | None:
-    return next(((part.name, part.options) for part in parts.values()), None)
+def kind(parts: Mapping[str, Part]) -> dict[str, Any] | None:
+    """``name`` and ``options`` of an adapter, None for no parts."""
+    return next(({"name": part.name, "options": part.options} for part in parts.values()), None)
 
 
 def make(model: nn.Module, name: str, head: str = "head", seed: int = 0, **options: Any) -> dict[str, Part]:
@@ -181,7 +182,7 @@ def bake(model: nn.Module) -> nn.Module:
     parts = added(model)
     if not all(part.on_weight for part in parts.values()):
         raise AttachError(
-            f"The adapter {_kind(parts)[0]!r} adds layers, which no plain weights hold: use the model as it is, or "
+            f"The adapter {kind(parts)['name']!r} adds layers, which no plain weights hold: use the model as it is, or "
             "call rg.remove_adapter(model) first."
         )
     with torch.no_grad():

@@ -13,6 +13,8 @@ app = typer.Typer(
 )  # fmt: skip
 Recipe = Annotated[Path, typer.Argument(help="A recipe, such as pipelines/digits.yaml.")]
 
+Storage = Annotated[str | None, typer.Option(help="tune: an Optuna storage URL; tune.storage when not given.")]
+
 
 def main() -> None:
     """Runs the command; an error of ours is one plain message."""
@@ -65,6 +67,8 @@ def _print_table(rows: list[list]) -> None:
 def run(
     stage: Annotated[str, typer.Argument(help="extract, mimic, mimic_vae, tune, train, generate or report.")],
     recipe: Recipe = Path("pipelines/digits.yaml"),
+    workers: Annotated[int | None, typer.Option(min=1, help="tune: processes on this machine.")] = None,
+    storage: Storage = None,
 ) -> None:
     """Runs one stage of a recipe, as `dvc repro` would."""
     from .errors import RecipeError, nearest
@@ -74,7 +78,38 @@ def run(
         raise RecipeError(f"No stage {stage!r}.{nearest(stage, STAGES)} There are: {', '.join(STAGES)}.")
     from .pipelines.stage import execute
 
-    execute(stage, recipe)
+    if stage == "tune":
+        from .pipelines.tune import opened
+
+        execute(stage, recipe, lambda path: opened(path, storage, workers)[0])
+    elif workers or storage:
+        raise RecipeError(f"--workers and --storage are of stage tune; {stage} has one process and no storage.")
+    else:
+        execute(stage, recipe)
+
+
+@app.command(name="tune-worker")
+def tune_worker(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage = None) -> None:
+    """Runs trials of a recipe's study beside other processes, on this machine or others, until none is missing."""
+    from .pipelines.tune import join
+
+    print(f"{join(recipe, storage)}: no trial is missing")
+
+
+@app.command()
+def studies(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage = None) -> None:
+    """Lists the studies of a recipe's storage: an edited recipe starts a new one, old ones stay as they are."""
+    from .pipelines.tune import studies
+
+    rows = [
+        [row["study"], row["started"], row["trials"], row.get("settings", ""), str(row.get("model", "")),
+         ", ".join(row.get("objectives", [])), ", ".join(f"{k} {v:g}" for k, v in row.get("constraints", {}).items())]
+        for row in studies(recipe, storage)
+    ]  # fmt: skip
+    if not rows:
+        print(f"{recipe} has no study yet: run `recast run tune {recipe}`.")
+        return
+    _print_table([["study", "started", "trials", "of settings", "model", "objectives", "constraints"], *rows])
 
 
 @app.command()
@@ -176,6 +211,54 @@ def generate(
 
     made = write(bank, task, out)
     print(f"{out}: {len(made)} tensors, {sum(prod(shape) for shape, _ in made.values()):,} numbers")
+
+
+Out = Annotated[Path, typer.Option(help="The folder to write task files to.")]
+
+
+def _write_tasks(bank, tasks: list, out: Path, word: str) -> None:
+    from .taskfile import write
+
+    for index, task in enumerate(tasks):
+        write(out / f"{word}_{index:03d}.safetensors", task, bank)
+    print(f"{out}: {len(tasks)} task files; `recast generate` makes weights of each")
+
+
+@app.command()
+def sample(
+    bank: Bank,
+    n: Annotated[int, typer.Option(help="How many.")] = 1,
+    temperature: Annotated[float, typer.Option(help="Factor on the standard deviation.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    source: Annotated[str, typer.Option(help="posterior or prior.")] = "posterior",
+    out: Out = Path("samples"),
+) -> None:
+    """Draws coefficients from a bank of mimic_vae and writes each set as a task file with the backbone's head."""
+    from .bank import open_bank
+    from .sampling import sample
+    from .taskfile import Task
+
+    opened = open_bank(bank)
+    about = {"source": source, "temperature": temperature, "seed": seed}
+    drawn = enumerate(sample(opened, n, temperature, seed, source))
+    _write_tasks(opened, [Task(one, {}, {"sampled": about | {"index": index}}) for index, one in drawn], out, "sample")
+
+
+@app.command()
+def interpolate(
+    bank: Bank,
+    start: Annotated[str, typer.Argument(help="A task file, a layer's tensor, or 'base' for the backbone.")],
+    end: Annotated[str, typer.Argument(help="Another one.")],
+    steps: Annotated[int, typer.Option(help="How many, both ends included.")] = 5,
+    out: Out = Path("between"),
+) -> None:
+    """Writes task files in equal steps between two tasks, or with one layer on its way to another of its group."""
+    from .bank import open_bank
+    from .sampling import interpolate
+
+    opened = open_bank(bank)
+    ends = [None if end == "base" else end for end in (start, end)]
+    _write_tasks(opened, interpolate(opened, *ends, steps), out, "step")
 
 
 @app.command()

@@ -38,6 +38,10 @@ class TaskError(RecastError):
     """A task file does not go with the bank or model."""
 
 
+class FoldError(TaskError):
+    """A task's adapter adds layers, so that no plain weights hold it."""
+
+
 class ExportError(RecastError):
     """A model or task has no form in another format, or lost too much in it."""
 

@@ -74,6 +74,8 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
         tensor for tensor, group in bank.layers.items()
         if not (tensor.endswith(".weight") and len(group.templates.shape) in (3, 5))
     ]  # fmt: skip
+    if task.adapter:
+        raise ExportError(f"{name} has the adapter {task.about['adapter']['name']}, for which PEFT's LoRA has no form.")
     if wrong:
         raise ExportError(
             f"PEFT's LoRA has no form for {listing(wrong, 4)}: only for weights of linear layers and Conv2d."

@@ -92,8 +92,9 @@ def _vae(bank: TemplateBank, key: tuple, count: int, seed: int, given: TemplateB
     decoder, layer = given.layers.get(bank.groups[key].names[0]), bank.groups[key].templates.shape[1:]
     if decoder is None or decoder.posterior is None or decoder.templates.shape[1:] != layer:
         raise FitError(f"The bank to sample has no VAE for group {key}: give vae=rg.mimic_vae(...) of the same layers.")
-    latent = np.random.default_rng(seed).standard_normal((count, len(decoder.templates))).astype(np.float32)
-    return np.tensordot(latent, decoder.templates[...], 1)
+    fitted = decoder.templates[: len(decoder.templates) - decoder.random]
+    latent = np.random.default_rng(seed).standard_normal((count, len(fitted))).astype(np.float32)
+    return np.tensordot(latent, fitted, 1)
 
 
 def _tasks(bank: TemplateBank, key: tuple, count: int, seed: int, given: list[Mapping]) -> np.ndarray:

@@ -8,8 +8,9 @@ import numpy as np
 
 from . import taskfile
 from .bank import TemplateBank, open_bank
-from .errors import FitError
+from .errors import FoldError, TaskError, listing
 from .files import stream_tensors
+from .folding import FOLDS, fold
 
 
 def _open(bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None):
@@ -26,15 +27,24 @@ def stream(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(name, array) of every tensor of `generate`, one at a time, with one group of templates in memory.
 
-    Raises StoreError and TaskError for files that do not belong together, and for a damaged array before its turn.
+    Raises StoreError and TaskError for files that do not belong together, and for a damaged array before its turn;
+    FoldError for an adapter that adds layers.
     """
     bank, task = _open(bank, task)
     if task is None:
         yield from bank.stream()
         return
-    head = taskfile.head_for(bank, task)
+    head, adapter = taskfile.head_for(bank, task), task.about.get("adapter", {}).get("name")
+    if adapter and adapter not in FOLDS:
+        raise FoldError(
+            f"The task's adapter {adapter!r} adds layers, which no plain weights hold: use it on a live model "
+            "(rg.load_task, rg.TaskLibrary)."
+        )
+    if unknown := task.adapter.keys() - bank.shapes.keys():
+        raise TaskError(f"The task's {adapter} is for {listing(sorted(unknown), 4)}, which the backbone lacks.")
     for name, tensor in bank.stream(task.coefficients):
-        yield name, head.get(name, tensor)
+        part = task.adapter.get(bank.ties.get(name, name))
+        yield name, head.get(name, fold(adapter, name, tensor, part) if part else tensor)
 
 
 def generate(bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None) -> dict[str, np.ndarray]:
@@ -65,33 +75,3 @@ def write(
         metadata |= {"timm_model": model, "timm_kwargs": json.dumps(about)}
     stream_tensors(out, shapes, stream(bank, task), metadata)
     return shapes
-
-
-def sample(
-    bank: TemplateBank | str | Path, n: int = 1, temperature: float = 1.0, seed: int = 0
-) -> list[dict[str, np.ndarray]]:
-    """`n` coefficient sets (tensor name -> ``1 1 t`` float32) from the VAE's posterior over each layer's coefficients.
-
-    temperature: factor on the posterior's standard deviation; 0 gives its mean.  Norms in a bank keep their base.
-    Raises FitError where there is no posterior.
-    """
-    bank, _ = _open(bank)
-    if temperature < 0 or n < 1:
-        raise FitError(f"n={n}, temperature={temperature}: give n of 1 or more and a temperature of 0 or more.")
-    for key, group in bank.groups.items():
-        if group.posterior is None and group.templates.ndim > 2:
-            raise FitError(
-                f"Group {key} has no distribution to sample from: fit the bank with mimic_vae(variational=True)."
-            )
-    rng, drawn = np.random.default_rng(seed), []
-    for _ in range(n):
-        coefficients = {}
-        for group in bank.groups.values():
-            if group.posterior is None:
-                coefficients |= dict(group)
-                continue
-            mean, deviation = group.posterior
-            values = mean + temperature * deviation * rng.standard_normal(mean.shape)
-            coefficients |= {name: value[None, None].astype(np.float32) for name, value in zip(group.names, values)}
-        drawn.append(coefficients)
-    return drawn

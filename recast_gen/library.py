@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from . import mixed, sources, switching, taskfile
+from . import adapter, mixed, sources, switching, taskfile
 from .bank import TemplateBank, load_bank
-from .errors import AttachError, TaskError, nearest
+from .errors import AttachError, TaskError, listing, nearest
 from .reparam import attach, attached, set_coefficients, suspend
 from .templates import mix
 from .tensors import to_torch
@@ -41,7 +41,7 @@ class TaskLibrary:
         switching.check_attached(self.model, self.bank)
         self._places, self._cache, self._head = attached(self.model), {}, {}
         self._classes = getattr(self.model, "num_classes", 0)
-        self._resume = suspend(self.model)
+        self._parts, self._resume = adapter.take_off(self.model), suspend(self.model)
 
     @property
     def names(self) -> list[str]:
@@ -72,11 +72,13 @@ class TaskLibrary:
         """Switches the model to a task, in place.  Raises TaskError, changing nothing."""
         with self.lock:
             task = self.task(name)
+            parts = switching.parts_for(self.model, task, self.folder / f"{name}.safetensors")
             self._attach()
             for tensor, (module, leaf, _) in self._places.items():
                 set_coefficients(module, leaf, torch.from_numpy(task.coefficients[tensor]))
             head = self._cache[name][2]
             switching.put_head(self.model, self._head | head, len(task.about["classes"]) if head else self._classes)
+            switching.put_adapter(self.model, parts, task)
             self.current = name
             return task
 
@@ -105,6 +107,11 @@ class TaskLibrary:
             if self.model.training:
                 raise TaskError("The model is in training mode, where images of a batch mix: call model.eval() first.")
             numbers = {name: number for number, name in enumerate(dict.fromkeys(tasks))}
+            if adapted := [name for name in numbers if self.task(name).adapter]:
+                raise TaskError(
+                    f"{listing(adapted, 4)} have adapters, which a mixed batch cannot have: give each such task a "
+                    "batch of its own, lib.use(NAME) and lib(images)."
+                )
             weights = self._weights([self.task(name) for name in numbers], [self._cache[name][2] for name in numbers])
             self._detach()
             try:
@@ -130,11 +137,13 @@ class TaskLibrary:
         self._check()
         if self._resume:
             self._resume()
+            adapter.put_on(self.model, self._parts)
             self._resume = None
 
     def _detach(self) -> None:
         self._check()
-        self._resume = self._resume or suspend(self.model)
+        if not self._resume:
+            self._parts, self._resume = adapter.take_off(self.model), suspend(self.model)
 
     def _check(self) -> None:
         module, leaf, _ = next(iter(self._places.values()))

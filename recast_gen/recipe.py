@@ -171,15 +171,20 @@ class Mimic(Groups):
 
 
 class MimicVae(Groups):
+    solver: Literal["vae", "ppca"] = "vae"  # ppca: the linear VAE's optimum in closed form, for beta 1
+    beta: NotNegative = 1.0  # weight of the KL
+    noise: Positive | None = 0.01  # variance of the observations, of the layers' mean square; null: learned
+    noise_floor: Positive = 1e-3  # of learned noise
     epochs: Count = 60
-    beta: NotNegative = 1.0
-    hidden: Count = 32
-    noise_floor: Positive = 1e-3
-    variational: bool = True
+    hidden: Annotated[int, Field(ge=0)] = 32  # width of the encoder's hidden layer; 0: a linear encoder
+    warmup: Annotated[int, Field(ge=0)] = 0  # epochs until the KL has its weight
+    free_bits: NotNegative = 0.0  # nats of KL that each latent has for nothing
+    variational: bool = True  # false: the plain autoencoder
 
     def options(self) -> dict:
         """What a fit needs besides how families are cut."""
-        return self.model_dump(exclude=CUT)
+        exact = {"solver", "beta", "noise", "noise_floor"}
+        return self.model_dump(include=exact if self.solver == "ppca" else None, exclude=CUT)
 
 
 Metric = Literal[
@@ -264,7 +269,19 @@ class Train(Training):
     resolution: Resolution = 1  # of all families, or by glob over their names
     lr: Positive | None = None  # of coefficients; in proportion to each layer when not given (learning_rates.py)
     head_lr: Positive | None = None  # lr when not given, or else 5e-3
+    coefficients: bool = True  # False: an adapter alone
+    adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"
+    adapter_options: dict[str, int | float] = {}  # such as `rank: 4` of melo, `bottleneck: 64` of adaptformer
+    adapter_lr: Positive | None = None  # what suits the adapter when not given
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]
+
+    @model_validator(mode="after")
+    def something_to_train(self):
+        if self.adapter == "none" and not self.coefficients:
+            raise ValueError("without `coefficients` there is nothing to train but the head: give an `adapter`")
+        if self.adapter == "none" and (self.adapter_options or self.adapter_lr):
+            raise ValueError("`adapter_options` and `adapter_lr` need an `adapter`")
+        return self
 
 
 def _names_once(tasks: Any) -> Any:

@@ -17,6 +17,8 @@ from .weights import Weights
 if TYPE_CHECKING:
     from torch import nn
 
+PUT_ON = (".parametrizations.", ".recast_adapter.")  # in the names of what a bank or an adapter adds to a model
+
 
 def read(source: Any, timm_kwargs: dict | None = None) -> Weights:
     """The weights of a source: a model, a mapping of names to tensors, or the path of a store or checkpoint.
@@ -31,8 +33,8 @@ def read(source: Any, timm_kwargs: dict | None = None) -> Weights:
     if isinstance(source, Mapping):
         return Weights({name: to_numpy(name, tensor) for name, tensor in source.items()})
     if hasattr(source, "state_dict"):
-        if any(".parametrizations." in name for name in source.state_dict()):
-            raise SourceError("A bank is attached to this model: call rg.detach(model) or rg.bake(model) first.")
+        if any(mark in name for name in source.state_dict() for mark in PUT_ON):
+            raise SourceError("A bank or adapter is on this model: call rg.detach(model) or rg.bake(model) first.")
         tied = ties(source)
         tensors = {name: to_numpy(name, tensor) for name, tensor in source.state_dict().items() if name not in tied}
         return Weights(tensors, describe(source, timm_kwargs) | ({"ties": tied} if tied else {}))

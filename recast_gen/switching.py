@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import taskfile
+from . import adapter, taskfile
+from .adapters.part import Part
 from .bank import TemplateBank
-from .errors import AttachError, TaskError, listing
+from .errors import AttachError, RecastError, TaskError, listing
 from .reparam import attached, coefficients, put, set_coefficients
 from .tensors import to_numpy, to_torch
 
@@ -17,7 +18,7 @@ def save_task(
     path: str | Path, model: nn.Module, bank: TemplateBank, head: str = "head", classes: list[str] | None = None,
     metrics: dict | None = None, recipe: str | None = None, dtype: str = "float32",
 ) -> int:  # fmt: skip
-    """Writes the coefficients and head of `model` as a task of `bank`; returns the file's size in bytes.
+    """Writes coefficients, adapter and head of `model` as a task of `bank`; returns the file's size in bytes.
 
     classes: their names, in the order of the head's outputs; numbers when not given.  recipe: where it comes from.
     dtype: of the file; or ``float16``.
@@ -26,17 +27,19 @@ def save_task(
     check_attached(model, bank)
     found = zip(attached(model), coefficients(model))
     numbers = {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found}
+    parts = adapter.take_off(model)
     state = model.state_dict()
+    adapter.put_on(model, parts)
     own = {name: to_numpy(name, tensor) for name, tensor in state.items() if head and name.startswith(f"{head}.")}
     if made := [name for name in bank.layers if head and name.startswith(f"{head}.")]:
         raise TaskError(f"The bank generates {listing(made, 4)} of the head {head!r}: fit it without that family.")
     if head and not own:
         raise TaskError(f"The model has no head {head!r}: name the module that holds it, or '' for none.")
-    drifted = _drifted(model, bank, own)
+    drifted = _drifted(state, bank, own)
     if drifted:
         raise TaskError(
-            f"{listing(drifted, 4)} differ from the bank's, and a task file holds only coefficients and the head "
-            f"{head!r}: train no other weights, and keep normalisation layers in eval mode."
+            f"{listing(drifted, 4)} differ from the bank's, and a task file holds coefficients, adapter and head "
+            f"{head!r} alone: train no other weights, and keep normalisation layers in eval mode."
         )
     outputs = next((len(tensor) for name, tensor in own.items() if name.endswith("weight")), 0)
     names = [str(index) for index in range(outputs)] if classes is None else list(map(str, classes))
@@ -45,13 +48,16 @@ def save_task(
     about = {"classes": names, "head": head, "metrics": metrics or {}} | ({"recipe": recipe} if recipe else {})
     if model_name := bank.backbone.get("timm_model"):
         about["backbone"] = model_name
-    return taskfile.write(path, taskfile.Task(numbers, own, about), bank, dtype)
+    if parts:
+        about["adapter"] = adapter.kind(parts)
+    stored = {place: part.stored() for place, part in parts.items()}
+    return taskfile.write(path, taskfile.Task(numbers, own, about, stored), bank, dtype)
 
 
-def _drifted(model: nn.Module, bank: TemplateBank, head) -> list[str]:
-    """The tensors besides coefficients and head in which the model is not the bank's backbone."""
+def _drifted(state: dict[str, torch.Tensor], bank: TemplateBank, head) -> list[str]:
+    """The tensors besides coefficients and head in which a model is not the bank's backbone."""
     return [
-        name for name, tensor in model.state_dict().items()
+        name for name, tensor in state.items()
         if ".parametrizations." not in name and name not in head and name not in bank.ties
         and not (name in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[name][...]))
     ]  # fmt: skip
@@ -68,16 +74,49 @@ def check_attached(model: nn.Module, bank: TemplateBank) -> None:
 def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfile.Task:
     """Switches `model`, with `bank` attached, to a task in place; costs the size of the task.
 
-    A head of another size replaces the model's.  Raises TaskError and AttachError, changing nothing.
+    A head of another size and another adapter replace the model's.  Raises TaskError and AttachError, changing nothing.
     """
     task = taskfile.read(path, bank)
     check_attached(model, bank)
     check_head(model, task, path)
+    parts = parts_for(model, task, path)
     for name, (module, leaf, _) in attached(model).items():
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
     if task.head:
         put_head(model, {name: to_torch(array) for name, array in task.head.items()}, len(task.about["classes"]))
+    put_adapter(model, parts, task)
     return task
+
+
+def parts_for(model: nn.Module, task: taskfile.Task, path: str | Path) -> dict[str, Part]:
+    """The parts of the task's adapter: those on the model where they are of its kind, else new ones.
+
+    Raises TaskError where its tensors do not fit the model, which stays as it is.
+    """
+    parts, about = adapter.added(model), task.about.get("adapter")
+    if about is None:
+        return {}
+    try:
+        if adapter.kind(parts) != about or parts.keys() != task.adapter.keys():
+            parts = adapter.make(model, about["name"], task.about.get("head", ""), **about["options"])
+    except RecastError as error:
+        raise TaskError(f"{path} has an adapter that this model cannot have. {error}") from error
+    shapes = [
+        {(place, leaf): array.shape for place, part in stored.items() for leaf, array in part.items()}
+        for stored in ({place: part.stored() for place, part in parts.items()}, task.adapter)
+    ]
+    if unlike := sorted({".".join(key) for key, _ in shapes[0].items() ^ shapes[1].items()}):
+        raise TaskError(f"{path}: the task's {about['name']} does not fit the model in {listing(unlike, 4)}.")
+    return parts
+
+
+def put_adapter(model: nn.Module, parts: dict[str, Part], task: taskfile.Task) -> None:
+    """Puts the parts on in place of what is on, with the task's numbers; the same parts stay where they are."""
+    if list(parts.values()) != list(adapter.added(model).values()):
+        adapter.take_off(model)
+        adapter.put_on(model, parts)
+    for place, part in parts.items():
+        part.load(task.adapter[place])
 
 
 def check_head(model: nn.Module, task: taskfile.Task, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""A task on disk: coefficients, head and what they belong to, in one safetensors file; numpy only."""
+"""A task on disk: coefficients, adapter, head and what they belong to, in one safetensors file; numpy only."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,15 +14,20 @@ from .weights import digest
 
 FORMAT = "1"
 DTYPES = ("float32", "float16")
+ADAPTER = "adapter:"  # before the names of an adapter's tensors
 
 
 @dataclass
 class Task:
-    """coefficients: tensor name -> ``s b t``.  head: tensor name -> array.  about: classes, metrics, ... as JSON."""
+    """coefficients: tensor name -> ``s b t``.  head: tensor name -> array.  about: classes, metrics, ... as JSON.
+
+    adapter: place -> what its part stores; ``about["adapter"]`` has its ``name`` and ``options``.
+    """
 
     coefficients: dict[str, np.ndarray]
     head: dict[str, np.ndarray]
     about: dict = field(default_factory=dict)
+    adapter: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float32") -> int:
@@ -43,7 +48,9 @@ def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float3
     counts = [resolutions[family] for family in bank.families]
     flat = np.concatenate([task.coefficients[name].reshape(-1) for name in bank.layers])
     tensors = {"coefficients": _cast("coefficients", flat, dtype)}
-    tensors |= {name: _cast(name, array, dtype if dtype == "float16" else None) for name, array in task.head.items()}
+    others = {f"{ADAPTER}{place}.{leaf}": array for place, part in task.adapter.items() for leaf, array in part.items()}
+    others |= task.head
+    tensors |= {name: _cast(name, array, dtype if dtype == "float16" else None) for name, array in others.items()}
     about = json.dumps(task.about, sort_keys=True, separators=(",", ":"))
     meta = {
         "format": FORMAT, "bank": bank.hash, "about": about, "sets": str(*sets),
@@ -87,8 +94,13 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
         raise TaskError(f"{path} is damaged: its content does not match its checksum. Copy or train it again.")
     try:
         found, sets, counts = meta["bank"], int(meta["sets"]), list(map(int, meta["resolution"].split()))
-        flat, about = tensors.pop("coefficients"), json.loads(meta["about"])
-    except (KeyError, ValueError) as error:
+        flat, about, adapter = tensors.pop("coefficients"), json.loads(meta["about"]), {}
+        for name in [name for name in tensors if name.startswith(ADAPTER)]:
+            place, _, leaf = name.removeprefix(ADAPTER).rpartition(".")
+            adapter.setdefault(place, {})[leaf] = tensors.pop(name)
+        if adapter or "adapter" in about:
+            dict(name=about["adapter"]["name"], **about["adapter"]["options"])
+    except (KeyError, ValueError, TypeError) as error:
         raise TaskError(f"{path} is no complete task file ({error}): write it with rg.save_task.") from error
     if found != bank.hash:
         raise TaskError(f"{path} belongs to bank {found}, but this is bank {bank.hash}: load the bank it names.")
@@ -103,7 +115,7 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
         raise TaskError(f"{path} holds {flat.size} coefficients; its bank has {ends[-1]}. Train it again.")
     pieces = np.split(flat.astype(np.float32), ends[:-1])
     coefficients = {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces)}
-    return Task(coefficients, tensors, about)
+    return Task(coefficients, tensors, about, adapter)
 
 
 def head_for(bank: TemplateBank, task: Task) -> dict[str, np.ndarray]:

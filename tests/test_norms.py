@@ -117,6 +117,8 @@ def test_a_bank_of_a_vae_with_norms_is_sampled_and_keeps_them(vit):
     made, base = rg.generate(bank, drawn), bank.base()
     assert np.array_equal(made["norm.weight"], base["norm.weight"])
     assert not np.array_equal(made["blocks.0.attn.qkv.weight"], base["blocks.0.attn.qkv.weight"])
+    with pytest.raises(FitError, match="normalisation layers alone"):
+        rg.sample(rg.mimic(vit(), families=[], norms="affine"))
 
 
 def test_norms_that_cannot_be_are_refused(vit, own):

@@ -23,7 +23,7 @@ class Piggyback(Part):
 
     def __init__(self, module: nn.Module, generator: torch.Generator, threshold: float = 5e-3):
         super().__init__()
-        if not 0 < threshold < START:
+        if not (isinstance(threshold, float) and 0 < threshold < START):
             raise AttachError(f"threshold={threshold!r}: give a number between 0 and {START}, every score's start.")
         self.threshold = threshold
         self.scores = nn.Parameter(torch.full_like(module.weight, START))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,7 @@ class Factorization:
     history: one row of numbers an epoch.  posterior: ``2 l t`` mean and standard deviation, or None.
     mixing: matrices that `combine` with the stack, one after the other, into the same templates again; empty for a fit
     whose templates are not made so.
+    warning: what a user must know of this fit, in words.
     """
 
     templates: np.ndarray
@@ -24,6 +26,7 @@ class Factorization:
     history: list[dict] = field(default_factory=list)
     posterior: np.ndarray | None = None
     mixing: tuple[np.ndarray, ...] = ()
+    warning: str = ""
 
 
 def blocks(rows: np.ndarray) -> Iterator[slice]:
@@ -48,16 +51,28 @@ def spectrum(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[::-1].clip(min=0), vectors[:, ::-1]
 
 
-def coordinates(stack: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """The layers in the orthonormal basis of their own span: coordinates ``l r``, basis ``r l``, scale.
+class Coordinates(NamedTuple):
+    """layers ``l r`` along their principal axes, with mean square 1; basis ``r l``; scale.
 
-    ``stack = scale * coordinates @ basis @ stack``, with coordinates of mean square 1 and r the rank of the stack.
+    ``stack = scale * layers @ basis @ stack``, r the rank of the stack.
     """
+
+    layers: np.ndarray
+    basis: np.ndarray
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        return self.layers.shape[1]
+
+
+def coordinates(stack: np.ndarray) -> Coordinates:
+    """The layers of a stack ``l ...`` in the orthonormal basis of their own span."""
     values, vectors = spectrum(gram(stack))
     rank = max(1, int((values > values[0] * 1e-10).sum()))
     singular = np.sqrt(values[:rank]).clip(min=np.finfo(np.float32).tiny)
     scale = float(np.sqrt((singular**2).sum() / (len(stack) * rank)))
-    return vectors[:, :rank] * singular / scale, (vectors[:, :rank] / singular).T, scale
+    return Coordinates(vectors[:, :rank] * singular / scale, (vectors[:, :rank] / singular).T, scale)
 
 
 def combine(matrix: np.ndarray, stack: np.ndarray, in_place: bool = False) -> np.ndarray:

@@ -14,6 +14,7 @@ from ..weights import Weights, dtype_of, refuse_nonfinite
 from .closed_form import closed_form
 from .factorization import Factorization, combine, regauge
 from .measures import certificate
+from .ppca import ppca
 from .similarity import alike
 
 Fit = Callable[[np.ndarray, int], Factorization]
@@ -66,29 +67,38 @@ def mimic_vae(
     group_size: int | None = None,
     group_by: str = "consecutive",
     templates: int | str = "full",
-    epochs: int = 60,
-    beta: float = 1.0,
+    solver: str = "vae",
     seed: int = 0,
     by: str = "index",
-    variational: bool = True,
     on_group: Callable[[dict], None] | None = None,
     **options,
 ) -> TemplateBank:
-    """The VAE template generator: a bank that can also be sampled; `options` are those of `vae.vae`."""
-    from .vae import vae
+    """The VAE template generator: a bank that can also be sampled; `options` are those of the solver.
 
-    fit = _prepared(vae, {"epochs": epochs, "beta": beta, "seed": seed, "variational": variational, **options})
-    settings = {"generator": "mimic_vae", "variational": variational, "beta": beta}
+    solver: ``vae`` trains one (`vae.vaes`); ``ppca`` is its optimum in closed form (`ppca.ppca`).
+    """
+    settings = {"generator": "mimic_vae", "solver": solver}
+    settings |= {"variational": options.get("variational", True), "beta": options.get("beta", 1.0)}
     cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
+    if solver == "ppca":
+        fit = _prepared(ppca, options)
+    elif solver == "vae":
+        from .vae import vaes
+
+        plan = _plan(weights, families, by, cut)
+        stacks = ((weights.stack(names), _count(templates, names)) for _, members in plan for names in members)
+        fit = _prepared(vaes, {"seed": seed, **options})(stacks)
+    else:
+        raise FitError(f"No solver {solver!r}.{nearest(solver, VAE_SOLVERS)} There are: {', '.join(VAE_SOLVERS)}.")
     return _fit(weights, families, by, cut, fit, settings, None, 1, on_group)
 
 
 def _prepared(fit: Callable, options: dict) -> Fit:
-    known = [name for name in signature(fit).parameters if name not in ("stack", "templates")]
+    known = [name for name in signature(fit).parameters if name not in ("stack", "templates", "groups")]
     for name in options:
         if name not in known:
             raise FitError(f"{fit.__name__} has no option {name!r}.{nearest(name, known)} It has: {listing(known)}.")
-    for name in ("steps", "epochs", "hidden"):
+    for name in ("steps", "epochs"):
         if name in options:
             check_count(name, options[name], FitError)
     return partial(fit, **options)
@@ -96,6 +106,23 @@ def _prepared(fit: Callable, options: dict) -> Fit:
 
 def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group) -> TemplateBank:
     check_count("sets", sets, FitError)
+    plan = _plan(weights, families, by, cut)
+    generated = {name for family, _ in plan for name in family.names}
+    rest = {name: _kept(weights, name) for name in weights if name not in generated}
+    banks, total = {}, sum(len(members) for _, members in plan)
+    for family, members in plan:
+        for index, names in enumerate(members):
+            kept = _count(cut["templates"], names)
+            group, history = _group(weights, family, names, lambda stack, kept=kept: fit(stack, kept), change, sets)
+            banks[family.name, index] = group
+            if on_group:
+                done = {"group": index, "done": len(banks), "total": total}
+                on_group({"family": family.name, "history": history, **done, **group.certificate})
+    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"sets": sets})
+
+
+def _plan(weights: Weights, families, by: str, cut: dict) -> list[tuple[grouping.Family, list[tuple[str, ...]]]]:
+    """The chosen families, and the names of every group of each."""
     chosen, templates = grouping.select(weights.families(by), families), cut["templates"]
     plan = [(family, _members(weights, family, cut)) for family in chosen.values()]
     for family, members in plan:
@@ -105,18 +132,11 @@ def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group
                 f"templates={templates!r} for family {family.name!r}, whose groups have up to {largest} layers: "
                 f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
             )
-    generated = {name for family in chosen.values() for name in family.names}
-    rest = {name: _kept(weights, name) for name in weights if name not in generated}
-    banks, total = {}, sum(len(members) for _, members in plan)
-    for family, members in plan:
-        for index, names in enumerate(members):
-            kept = len(names) if templates == "full" else min(templates, len(names))
-            group, history = _group(weights, family, names, lambda stack, kept=kept: fit(stack, kept), change, sets)
-            banks[family.name, index] = group
-            if on_group:
-                done = {"group": index, "done": len(banks), "total": total}
-                on_group({"family": family.name, "history": history, **done, **group.certificate})
-    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"sets": sets})
+    return plan
+
+
+def _count(templates: int | str, names: tuple[str, ...]) -> int:
+    return len(names) if templates == "full" else min(templates, len(names))
 
 
 def _members(weights: Weights, family: grouping.Family, cut: dict) -> list[tuple[str, ...]]:
@@ -168,3 +188,4 @@ def _group(
 
 ORDERS = ("consecutive", "similarity")
 SOLVERS = ("closed_form", "direct")
+VAE_SOLVERS = ("vae", "ppca")

@@ -14,6 +14,8 @@ def certificate(stack: np.ndarray, fit: Factorization, itemsize: int = 4, sets: 
     relative error at this rank (Eckart & Young 1936).  gap: their difference.  layer_error and cosine: per layer.
     singular_values: of the stack.  stored_bytes and original_bytes.  coefficients: count a task trains at resolution 1;
     effective_coefficients: how many of them act, as the mean over `sets` sets is what mixes templates.
+    singular_values: of the stack.  stored_bytes and original_bytes.  coefficients: count a task trains at resolution 1.
+    warning: what a user must know of the fit, where there is something.
     """
     rows, templates = stack.reshape(len(stack), -1), fit.templates.reshape(len(fit.templates), -1)
     products = gram(stack)
@@ -43,7 +45,7 @@ def certificate(stack: np.ndarray, fit: Factorization, itemsize: int = 4, sets: 
         "original_bytes": int(rows.size * itemsize),
         "coefficients": int(sets * fit.coefficients.size),
         "effective_coefficients": int(fit.coefficients.size),
-    }
+    } | ({"warning": fit.warning} if fit.warning else {})
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

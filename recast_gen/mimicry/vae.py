@@ -1,100 +1,81 @@
-"""A variational autoencoder over layers whose decoder is the template bank."""
+"""Variational autoencoders over layers whose decoders are the template banks."""
 
-import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from ..errors import FitError
-from .factorization import Factorization, combine, coordinates
-
-ACTIVE = 0.01  # nats of KL above which a latent carries something (Burda et al. 2016 use 0.01 on its variance)
-
-
-class LayerVAE(nn.Module):
-    """y ``l r`` -> latent mean and log variance ``l t`` -> y; the decoder ``t r`` is linear and has no bias."""
-
-    def __init__(self, size: int, latent: int, hidden: int):
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, 2 * latent))
-        self.decoder = nn.Linear(latent, size, bias=False)
-        self.log_noise = nn.Parameter(torch.tensor(0.0))
-
-    def elbo(self, y: torch.Tensor, beta: float, floor: float) -> dict[str, torch.Tensor]:
-        """Mean evidence lower bound of a layer and its parts (nats).
-
-        A linear decoder gives the expectation over z exactly, ``|y - A m|^2 + sum_t s_t^2 |A_t|^2``, so none is drawn
-        (Lucas et al. 2019, https://arxiv.org/abs/1911.02469, section 3).
-        """
-        mean, log_variance = self.encoder(y).chunk(2, -1)
-        variance, noise = log_variance.exp(), self.log_noise.exp() + floor
-        error = (y - self.decoder(mean)).square().sum(-1) + variance @ self.decoder.weight.square().sum(0)
-        likelihood = -0.5 * (y.shape[-1] * torch.log(2 * math.pi * noise) + error / noise)
-        divergence = 0.5 * (mean.square() + variance - log_variance - 1)  # l t
-        return {
-            "elbo": (likelihood - beta * divergence.sum(-1)).mean(),
-            "reconstruction": (y - self.decoder(mean)).square().mean(),
-            "kl": divergence.sum(-1).mean(),
-            "active": (divergence.mean(0) > ACTIVE).sum(),
-        }
+from .factorization import Factorization, coordinates
+from .layer_vae import LayerVAE, Objective
+from .ppca import check, generator, log_likelihood, lone, moments
 
 
-def vae(
-    stack: np.ndarray, templates: int, *, seed: int = 0, beta: float = 1.0, epochs: int = 60, hidden: int = 32,
-    noise_floor: float = 1e-3, variational: bool = True,
-) -> Factorization:  # fmt: skip
-    """Fits a VAE to the layers of a stack ``l ...``; its decoder's rows are the templates ``t ...``.
+def vae(stack: np.ndarray, templates: int, **options) -> Factorization:
+    """Fits a VAE to the layers of a stack ``l ...``; its decoder's rows are the templates ``t ...``.  See `vaes`."""
+    return vaes([(stack, templates)], **options)(stack, templates)
+
+
+def vaes(
+    groups: Iterable[tuple[np.ndarray, int]], *, seed: int = 0, beta: float = 1.0, warmup: int = 0,
+    free_bits: float = 0.0, noise: float | None = 0.01, noise_floor: float = 1e-3, epochs: int = 60, hidden: int = 32,
+    variational: bool = True, checkpoint: str | Path | None = None,
+    on_epoch: Callable[[int, int, dict], None] | None = None,
+) -> Callable[[np.ndarray, int], Factorization]:  # fmt: skip
+    """Fits a VAE to each group of layers (stack ``l ...``, count of templates) and returns a fit that knows them all.
+
+    The fit that is returned is called once for each group, in the same order, with the same stack again.
 
     Problem: maximise the evidence lower bound of the layers under ``z ~ N(0, 1), layer = z T + noise`` with an encoder
-    for the mean and variance of z, KL weight `beta` (1 is the bound itself), observation noise learned above
-    `noise_floor` (a fraction of the layers' mean square).  Optimum with a linear encoder: probabilistic PCA (Tipping &
-    Bishop 1999), so the decoder spans the leading principal subspace.
+    for the mean and variance of z; `beta`, `warmup`, `free_bits`, `noise`, `noise_floor`: see `layer_vae.Objective`;
+    noise is a fraction of the layers' mean square along the axes of their span.  Optimum with a linear encoder
+    (``hidden=0``): probabilistic PCA (Tipping & Bishop 1999), in closed form `ppca.ppca`; its likelihood is ``bound``
+    in the history, which no ``elbo`` there exceeds, as both are at beta 1.
     Only the span of the layers matters, so it works on coordinates ``l r``, r the rank of the stack, in float64, by
     L-BFGS on the exact bound; the long axis is walked twice.  The coefficients are the layers' least-squares
-    coordinates on the templates; the posterior's mean and deviation are kept for sampling.
+    coordinates on the templates; the posterior's mean (see `ppca.unshrunk`) and deviation are kept for sampling.
     ``variational=False``: the autoencoder of the released notebook (https://github.com/appledora/RECAST), trained on
     the reconstruction alone; it has no posterior.
-    Raises FitError where `beta` is negative or the layers' rank is below `templates`.
+    checkpoint: a folder; a run that was killed goes on from it.  on_epoch: called with epochs done, epochs, and means.
+    Raises FitError where an option is out of its range or the layers' rank is below the templates.
     """  # fmt: skip
-    if beta < 0:
-        raise FitError(f"beta is {beta}; expected 0 or more.")
-    layers, basis, scale = coordinates(stack)
-    rank = layers.shape[1]
-    if templates > rank:
-        raise FitError(f"{templates} templates for layers of rank {rank}: give {rank} or fewer.")
-    y = torch.from_numpy(layers.copy())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LayerVAE(rank, templates, hidden).double()
-    if not variational:
-        model.log_noise.requires_grad_(False)
-    optimizer = torch.optim.LBFGS(
-        [p for p in model.parameters() if p.requires_grad], max_iter=10, history_size=20, line_search_fn="strong_wolfe"
-    )
+    for word, value in (("beta", beta), ("warmup", warmup), ("free_bits", free_bits), ("hidden", hidden)):
+        if value < 0:
+            raise FitError(f"{word} is {value}; expected 0 or more.")
+    objective = Objective(beta, warmup, free_bits, noise, noise_floor, variational)
+    spaces, models = [], []
+    for stack, templates in groups:
+        space = coordinates(stack) if len(stack) > 1 else None
+        if space:
+            check(templates, space.rank, noise, noise_floor)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                models.append(LayerVAE(space.rank, templates, hidden, objective).double())
+        spaces.append(space)
+    histories = []
+    if models:
+        from .vae_training import train
 
-    def loss() -> torch.Tensor:
-        parts = model.elbo(y, beta, noise_floor)
-        return -parts["elbo"] if variational else parts["reconstruction"]
+        known = [space.layers for space in spaces if space]
+        histories = train(models, known, epochs, Path(checkpoint) if checkpoint else None, on_epoch)
+    fitted = zip(models, histories)
+    trained = iter([(space, *next(fitted)) if space else None for space in spaces])
 
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
+    def fit(stack: np.ndarray, templates: int) -> Factorization:
+        found = next(trained)
+        return _factorization(stack, templates, *found) if found else lone(stack)
 
-    history = []
-    for epoch in range(epochs):
-        optimizer.step(closure)
-        with torch.no_grad():
-            parts = {name: value.item() for name, value in model.elbo(y, beta, noise_floor).items()}
-        history.append({"epoch": epoch, "loss": loss().item(), **(parts if variational else {})})
-    decoder = model.decoder.weight.detach().T.numpy()  # t r
-    coefficients = layers @ np.linalg.pinv(decoder, rcond=1e-6)
-    posterior = None
-    if variational:
-        with torch.no_grad():
-            mean, log_variance = model.encoder(y).chunk(2, -1)
-        posterior = np.stack([mean.numpy(), (0.5 * log_variance).exp().numpy()]).astype(np.float32)
-    mixing = scale * decoder @ basis
-    return Factorization(combine(mixing, stack), coefficients.astype(np.float32), history, posterior, (mixing,))
+    return fit
+
+
+def _factorization(stack, templates, space, model: LayerVAE, history: list[dict]) -> Factorization:
+    decoder, objective = model.decoder.weight.detach().T.numpy(), model.objective
+    if not objective.variational:
+        return generator(space, stack, decoder, history)
+    bound = log_likelihood(moments(space.layers), templates, objective.noise, objective.noise_floor)
+    with torch.no_grad():
+        mean, log_variance = model.posterior(torch.from_numpy(space.layers.copy()))
+        shrinking = objective.beta * model.noise.item()  # a KL weight acts on the means as that much more noise
+    history = [row | {"bound": bound} for row in history]
+    return generator(space, stack, decoder, history, mean.numpy(), (0.5 * log_variance).exp().numpy(), shrinking)

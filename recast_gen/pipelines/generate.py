@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import generation
 from ..bank import open_bank
-from ..errors import RecipeError, nearest, plainly
+from ..errors import FoldError, RecipeError, nearest, plainly
 from ..files import atomic
 from ..recipe import Recipe, load
 from .stage import Folder, arguments, execute
@@ -19,14 +19,19 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         weights.mkdir()
         for task in recipe.tasks:
             file, out = tasks / f"{task.name}.safetensors", weights / f"{task.name}.safetensors"
-            generation.write(bank, file, out)
+            try:
+                generation.write(bank, file, out)
+            except FoldError as error:
+                print(f"{task.name}: {error}")
+                continue
             sizes[task.name] = out.stat().st_size
             for (name, made), (_, base) in zip(generation.stream(bank, file), generation.stream(bank)):
                 if name in bank.layers:
                     change = np.linalg.norm(made.astype(np.float64) - base) / np.linalg.norm(base)
                     rows.append({"task": task.name, "layer": name, "relative_change": float(change)})
     folder.write_csv("changes.csv", rows)
-    return {"bytes": sizes, "bank": bank.hash, "mean_change": sum(row["relative_change"] for row in rows) / len(rows)}
+    change = sum(row["relative_change"] for row in rows) / len(rows) if rows else None
+    return {"bytes": sizes, "bank": bank.hash, "mean_change": change}
 
 
 def one(recipe_path: str | Path, task: str, out: str | Path) -> None:

@@ -15,8 +15,13 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     return fit_bank(fit.mimic, weights, recipe, recipe.mimic, folder)
 
 
-def fit_bank(make: Callable, weights: Weights, recipe: Recipe, section: Groups, folder: Folder) -> dict:
-    """Fits with `make` and writes what every fit has: the bank, one row a layer, one row an epoch of each group."""
+def fit_bank(
+    make: Callable, weights: Weights, recipe: Recipe, section: Groups, folder: Folder, resumable: bool = False
+) -> dict:
+    """Fits with `make` and writes what every fit has: the bank, one row a layer, one row an epoch of each group.
+
+    resumable: `make` tells of its epochs, and keeps its state in a folder beside the outputs until it is done.
+    """
     epochs, last = [], []
 
     with progress(folder.stage) as advance:
@@ -28,7 +33,13 @@ def fit_bank(make: Callable, weights: Weights, recipe: Recipe, section: Groups, 
             epochs.extend({"group": name, **row} for row in group["history"])
             last.extend(group["history"][-1:])
 
+        def on_epoch(done: int, total: int, means: dict) -> None:
+            if done % max(1, total // 8) == 0:
+                advance(done, total, "epoch, " + ", ".join(f"{key} {value:.4g}" for key, value in means.items()))
+
         common = {"families": recipe.families, "by": recipe.by, "seed": recipe.seed, "on_group": on_group}
+        if resumable:
+            common |= {"checkpoint": folder / "training", "on_epoch": on_epoch}
         bank = make(weights, **common, **section.cut(), **section.options())
     written = bank.save(folder / "bank.zarr")
     layers = [
@@ -36,6 +47,12 @@ def fit_bank(make: Callable, weights: Weights, recipe: Recipe, section: Groups, 
         for group in bank.groups.values()
         for name, cosine, error in zip(group.names, group.certificate["cosine"], group.certificate["layer_error"])
     ]
+    warnings = [
+        f"{family} group {index}: {measured['warning']}"
+        for (family, index), measured in bank.certificate.items() if "warning" in measured
+    ]  # fmt: skip
+    for warning in warnings:
+        print(f"warning: {warning}", flush=True)
     folder.write_csv("layers.csv", layers)
     folder.write_csv("epochs.csv", epochs)  # empty for a fit without epochs
     largest = max(group.certificate["templates"] for group in bank.groups.values())
@@ -45,6 +62,7 @@ def fit_bank(make: Callable, weights: Weights, recipe: Recipe, section: Groups, 
         "fit": bank.fit,
         "hash": written,
         "last_epoch": averages,
+        "warnings": warnings,
     }
 
 

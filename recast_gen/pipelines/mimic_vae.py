@@ -9,7 +9,7 @@ from .stage import Folder, main
 
 def run(recipe: Recipe, folder: Folder) -> dict:
     weights = store.load_layers(folder.of("extract", "extract.zarr"))
-    return fit_bank(fit.mimic_vae, weights, recipe, recipe.mimic_vae, folder)
+    return fit_bank(fit.mimic_vae, weights, recipe, recipe.mimic_vae, folder, recipe.mimic_vae.solver == "vae")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     extracted, trained, tuned = (folder.metrics(stage) for stage in ("extract", "train", "tune"))
     bank = load_bank(folder.of("tune", "bank.zarr"))
     originals = store.load_layers(folder.of("extract", "extract.zarr"))
-    first = recipe.tasks[0].name
-    generated = load_file(folder.of("generate", "weights") / f"{first}.safetensors")
+    weights = {task.name: folder.of("generate", "weights") / f"{task.name}.safetensors" for task in recipe.tasks}
+    first = next((name for name, path in weights.items() if path.exists()), None)  # an adapter may have none
     fits = {stage: folder.read_csv(stage, "layers.csv") for stage in ("mimic", "mimic_vae")}
     trials = folder.read_csv("tune", "trials.csv")
     runs = folder.read_csv("train", "runs.csv")
+    warnings = [warning for stage in ("mimic", "mimic_vae") for warning in folder.metrics(stage)["warnings"]]
     sections = [
         Section(
             "Tasks", "Test accuracy, mean ± spread over seeds; the epoch is chosen on validation.", _tasks(trained)
@@ -42,12 +43,14 @@ def run(recipe: Recipe, folder: Folder) -> dict:
             "Log axis: a task adds its coefficients and head to what all tasks share.",
             report.parameters(_counts(bank, trained)),
         ),
-        Section(
-            f"Weights generated for {first}",
-            "Their histogram over that of the original layers, per family.",
-            report.histograms(_values(bank, originals, generated)),
-        ),
     ]
+    if warnings:
+        told = report.table([[warning] for warning in warnings], ["warning"])
+        sections.insert(0, Section("Warnings", "What the fits could not do as asked, and what helps.", told))
+    if first:
+        values = _values(bank, originals, load_file(weights[first]))
+        about = "Their histogram over that of the original layers, per family."
+        sections.append(Section(f"Weights generated for {first}", about, report.histograms(values)))
     summary = (
         f"{recipe.model.name}, {extracted['parameters']:,} parameters, {extracted['shareable_share']:.0%} of them in "
         f"layers that can share templates. {len(trained['tasks'])} tasks, average accuracy "
@@ -64,19 +67,21 @@ def _tasks(trained: dict) -> str:
     for task, found in trained["tasks"].items():
         probe, ours = (found[method] for method in ("linear_probe", "coefficients"))
         accuracies = [f"{100 * method['test']:.1f} ± {100 * method['spread']:.1f}" for method in (probe, ours)]
-        rows.append([task, *accuracies, ours["coefficients"], ours["head"], found["bytes"]])
-    head = ["task", "linear probe, %", "coefficients, %", "coefficients", "head", "task file, bytes"]
+        rows.append([task, *accuracies, ours["coefficients"], ours["adapter"], ours["head"], found["bytes"]])
+    head = ["task", "linear probe, %", "adapted, %", "coefficients", "adapter", "head", "task file, bytes"]
     return report.table(rows, head)
 
 
 def _counts(bank: TemplateBank, trained: dict) -> dict[str, int]:
     largest = max((task["coefficients"] for task in trained["tasks"].values()), key=lambda task: task["head"])
-    return {
+    counts = {
         "templates": sum(group.templates.size for group in bank.groups.values()),
         "coefficients of a task": largest["coefficients"],
+        "adapter of a task": largest["adapter"],
         "largest head of a task": largest["head"],
         "rest of the backbone": sum(tensor.size for tensor in bank.rest.values()),
     }
+    return {what: count for what, count in counts.items() if count}  # the axis is logarithmic
 
 
 def _values(bank: TemplateBank, *sources) -> dict[str, list[np.ndarray]]:

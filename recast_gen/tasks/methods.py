@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from ..adapter import ADAPTERS, add_adapter
 from ..bank import TemplateBank
 from ..learning_rates import rates as relative_rates
 from ..recipe import Train
@@ -12,7 +13,7 @@ from ..weights import Weights
 
 METHODS = ("linear_probe", "coefficients")
 KINDS = ("coefficients", "norms", "adapter", "head")  # of trained parameters, as they are counted apart
-DEFAULT = 5e-3  # learning rate of what is not coefficients
+HEAD = 5e-3  # its learning rate where the recipe gives none
 Trained = dict[str, list[nn.Parameter]]  # kind -> parameters
 
 
@@ -26,27 +27,31 @@ def prepare(
     """
     torch.manual_seed(seed)
     model = attach(rebuild(base, num_classes=classes), bank, bank.fit.get("resolution", settings.resolution))
-    head = freeze(model, bank.backbone["head"], coefficients=method == "coefficients")
+    adapts, name = method == "coefficients", bank.backbone["head"]
+    head = freeze(model, name, coefficients=adapts and settings.coefficients)
     trained = {"head": list(head.parameters())}
-    for module, leaf, source in attached(model).values() if method == "coefficients" else ():
+    for module, leaf, source in attached(model).values() if adapts and settings.coefficients else ():
         kind = "norms" if source.templates.values.ndim == 2 else "coefficients"  # vectors or matrices
         trained.setdefault(kind, []).append(module.parametrizations[leaf].original)
+    if adapts and settings.adapter != "none":
+        tensors = add_adapter(model, settings.adapter, name, seed, **settings.adapter_options)
+        trained["adapter"] = list(tensors.values())
     return model, trained
 
 
 def rates(model: nn.Module, trained: Trained, settings: Train) -> list[dict]:
-    """Torch's parameter groups: only the head decays, at a learning rate of its own.
+    """Torch's parameter groups: only the head decays; head and adapter have learning rates of their own.
 
-    Where the recipe gives no rate, coefficients learn by `learning_rates.rates` and all else at `DEFAULT`.
+    Where the recipe gives no rate, coefficients and norms have those of `learning_rates.rates`, the head `HEAD`.
     """
-    groups = [{"params": trained["head"], "lr": settings.head_lr or settings.lr or DEFAULT}]
-    relative = [] if settings.lr else relative_rates(model)
-    for kind, parameters in trained.items():
-        own = {id(parameter) for parameter in parameters}
-        found = [group for group in relative if id(group["params"][0]) in own]
-        if kind != "head":
-            groups += found or [{"params": parameters, "lr": settings.lr or DEFAULT, "weight_decay": 0.0}]
-    return groups
+    groups = [{"params": trained["head"], "lr": settings.head_lr or settings.lr or HEAD}]
+    if "adapter" in trained:
+        rate = settings.adapter_lr or ADAPTERS[settings.adapter].rate
+        groups.append({"params": trained["adapter"], "lr": rate, "weight_decay": 0.0})
+    numbers = [*trained.get("coefficients", ()), *trained.get("norms", ())]
+    if settings.lr and numbers:
+        groups.append({"params": numbers, "lr": settings.lr, "weight_decay": 0.0})
+    return groups if settings.lr or not numbers else groups + relative_rates(model)
 
 
 def count(trained: Trained) -> dict[str, int]:

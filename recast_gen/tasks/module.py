@@ -1,9 +1,7 @@
 """One classifier trained with Lightning: whatever of it requires a gradient, the best epoch on validation."""
 
-import logging
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
+from ..quiet import quiet
 from ..recipe import Training
 from .data import Splits
 
@@ -103,7 +102,7 @@ def fit(
     The seed orders the batches; the test set is read once, at the end.  on_epoch: called with the validation accuracy
     after each epoch (count from 0); it may raise to end the training.
     """
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         L.seed_everything(seed, verbose=False)
         best = ModelCheckpoint(folder, monitor="score", mode="max", save_weights_only=True)
         module = Classifier(model, settings, rates, bank, on_epoch)
@@ -137,12 +136,3 @@ def accuracy(model: nn.Module, images: Dataset, batch_size: int = 256) -> float:
 
 def _loader(images: Dataset, settings: Training, shuffle: bool = False) -> DataLoader:
     return DataLoader(images, settings.batch_size, shuffle=shuffle)
-
-
-class _quiet(warnings.catch_warnings):
-    """Without Lightning's notes on hardware and workers: a run trains many small models."""
-
-    def __enter__(self):
-        super().__enter__()
-        warnings.filterwarnings("ignore", module="lightning")
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -218,3 +218,16 @@ def test_generate_writes_one_task_where_it_is_asked_to(tmp_path, monkeypatch):
         assert done.returncode and says in done.stderr and "Traceback" not in done.stderr
     execute("generate", recipe)
     assert filecmp.cmp("mine.safetensors", "weights_store/digits/generate/weights/high.safetensors", shallow=False)
+
+
+@pytest.mark.parametrize("adapter", ["melo", "adaptformer"])
+def test_a_recipe_with_an_adapter_runs_whole_and_says_what_no_plain_weights_hold(
+    adapter, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    recipe = pico("vit_small_att", tmp_path, train={"adapter": adapter, "coefficients": False, "epochs": 1})
+    run_all(recipe)
+    weights = tmp_path / "weights_store" / "vit_small_att" / "generate" / "weights"
+    made = sorted(path.stem for path in weights.iterdir())
+    said = "high: The task's adapter 'adaptformer' adds layers" in capsys.readouterr().out
+    assert (made, said) == ((["high", "negative"], False) if adapter == "melo" else ([], True))

@@ -1,0 +1,79 @@
+"""The variational autoencoder of one group's layers, and what it maximises."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .ppca import ACTIVE
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is maximised: ``likelihood - beta * KL``, or without `variational` minus the squared error alone.
+
+    beta: weight of the KL; 1 is the evidence lower bound.  warmup: epochs over which it rises to that, linearly.
+    free_bits: nats of KL that each latent has for nothing (Kingma et al. 2016, https://arxiv.org/abs/1606.04934,
+    appendix C.8).  noise: variance of the observations, None to learn it above `noise_floor`; layers are nearly
+    orthogonal, so learned noise explains most of them and the latents little.
+    """
+
+    beta: float = 1.0
+    warmup: int = 0
+    free_bits: float = 0.0
+    noise: float | None = 0.01
+    noise_floor: float = 1e-3
+    variational: bool = True
+
+    def weight(self, epoch: int) -> float:
+        """Of the KL in an epoch, counted from 0."""
+        return self.beta * min(1.0, (epoch + 1) / (self.warmup + 1))
+
+
+class LayerVAE(nn.Module):
+    """Layers ``l r`` -> latent mean and log variance ``l t`` -> layers; the decoder ``t r`` is linear without bias.
+
+    hidden: width of the encoder's hidden layer; 0 makes it linear.
+    """
+
+    def __init__(self, size: int, latent: int, hidden: int, objective: Objective):
+        super().__init__()
+        first = [nn.Linear(size, hidden), nn.GELU()] if hidden else []
+        self.encoder = nn.Sequential(*first, nn.Linear(hidden or size, 2 * latent))
+        self.decoder = nn.Linear(latent, size, bias=False)
+        self.log_noise = nn.Parameter(torch.tensor(0.0))
+        self.objective = objective
+        self.log_noise.requires_grad_(objective.variational and objective.noise is None)
+
+    @property
+    def noise(self) -> torch.Tensor:
+        """Variance of the observations, as a fraction of the layers' mean square."""
+        fixed = self.objective.noise
+        learned = self.log_noise.exp() + self.objective.noise_floor
+        return learned if fixed is None else torch.full_like(learned, fixed)
+
+    def posterior(self, layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log variance ``l t``."""
+        mean, log_variance = self.encoder(layers).chunk(2, -1)
+        return mean, log_variance
+
+    def forward(self, layers: torch.Tensor, weight: float) -> dict[str, torch.Tensor]:
+        """The loss of layers ``l r`` at a KL weight and, as means over layers in nats, the bound and its parts.
+
+        A linear decoder gives the expectation over z exactly, ``|y - W m|^2 + sum_t s_t^2 |W_t|^2``, so none is drawn
+        (Lucas et al. 2019, https://arxiv.org/abs/1911.02469, section 3).
+        """
+        mean, log_variance = self.posterior(layers)
+        variance, noise = log_variance.exp(), self.noise
+        missed = (layers - self.decoder(mean)).square().sum(-1)
+        error = missed + variance @ self.decoder.weight.square().sum(0)
+        likelihood = -0.5 * (layers.shape[-1] * torch.log(2 * math.pi * noise) + error / noise).mean()
+        divergence = 0.5 * (mean.square() + variance - log_variance - 1).mean(0)  # t
+        parts = {"reconstruction": missed.mean() / layers.shape[-1]}
+        if not self.objective.variational:
+            return {"loss": parts["reconstruction"]} | parts
+        paid = divergence.clamp_min(self.objective.free_bits).sum()
+        active = (divergence > ACTIVE).sum()
+        parts = {"elbo": likelihood - divergence.sum()} | parts
+        return {"loss": weight * paid - likelihood} | parts | {"kl": divergence.sum(), "active": active, "noise": noise}

@@ -1,0 +1,168 @@
+"""A study is resumed and not repeated, whatever its workers died of; what it cannot do it says."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from recast_gen.errors import FitError
+from recast_gen.tuning import storage
+from recast_gen.tuning.plan import Plan
+from recast_gen.tuning.study import study, work
+from recast_gen.tuning.trials import Runner
+
+from .small import recipe, weights
+
+STATES = optuna.trial.TrialState
+fork = multiprocessing.get_context("fork")
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def run(journal: Path, say=silent, seed: int = 0, **tune):
+    return study(weights(seed=seed), recipe(**tune), f"layers {seed}", journal, say=say)
+
+
+def trials(journal: Path) -> list[optuna.trial.FrozenTrial]:
+    held = storage.connect(None, journal)
+    (found,) = optuna.get_all_study_summaries(held)
+    return optuna.load_study(study_name=found.study_name, storage=held).trials
+
+
+def test_a_small_space_is_exhausted_once(tmp_path):
+    said = []
+    found = run(tmp_path / "j", said.append, trials=1000)
+    again = run(tmp_path / "j", said.append, trials=2000)
+    assert len(found.trials) == len(said) == 8 and found.trials == again.trials  # 6 layers: 5 + 2 + 1 settings
+    assert found.best == again.best and found.reason == again.reason
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid", "random", "nsga2", "gp"])
+def test_raising_trials_runs_only_the_missing_ones_and_none_twice(tmp_path, sampler):
+    said = []
+    for count in (12, 18):
+        found = run(tmp_path / "j", said.append, trials=count, sampler=sampler, per_family=True)
+        assert len(said) == len(found.trials) == count
+    assert len({tuple(row.values())[:7] for row in found.trials}) == 18
+
+
+def test_the_same_recipe_twice_gives_the_same_table(tmp_path):
+    one, two = (run(tmp_path / name, trials=20, per_family=True) for name in ("one", "two"))
+    assert (one.trials, one.importances, one.curves) == (two.trials, two.importances, two.curves)
+    assert one.importances and {row["objective"] for row in one.importances} == {"relative_error", "stored_parameters"}
+
+
+def test_every_curve_is_bounded_by_eckart_and_young(tmp_path):
+    found = run(tmp_path / "j", trials=30, per_family=True)
+    least = {(r["family"], r["templates"]): r["relative_error"] for r in found.curves if r["generator"] != "mimic"}
+    made = [row for row in found.curves if row["generator"] == "mimic"]
+    assert made and all(row["relative_error"] >= least[row["family"], row["templates"]] - 1e-6 for row in made)
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"constraints": {"relative_error": 0.5}}, {"templates": [1, 6]}])
+def test_a_changed_input_starts_a_new_study_and_the_old_one_stays(tmp_path, changed):
+    first = run(tmp_path / "j", trials=4)
+    second = run(tmp_path / "j", **{"trials": 4} | changed)
+    rows = storage.summaries(storage.connect(None, tmp_path / "j"))
+    assert first.name != second.name
+    assert {row["study"]: row["trials"] for row in rows} == {first.name: 4, second.name: 4}
+
+
+def test_a_study_of_another_model_under_the_same_name_is_refused(tmp_path):
+    name = Plan(weights(), recipe(), "layers 0").name
+    held = storage.connect(None, tmp_path / "j")
+    other = optuna.create_study(study_name=name, storage=held, directions=["minimize"] * 2)
+    other.set_user_attr("key", "of another")
+    other.set_user_attr("model", "resnet9")
+    with pytest.raises(FitError, match=f"another study called {name}, of resnet9"):
+        run(tmp_path / "j")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql+psycopg://me:secret@127.0.0.1:9/none", r"postgresql\+psycopg://me:\*\*\*@127.0.0.1:9/none cannot"),
+        ("sqlite:////nowhere/at/all.db", "unable to open database file"),
+        ("mystery://here", "cannot be used"),
+    ],
+)
+def test_a_storage_that_cannot_be_reached_is_named_without_its_password(tmp_path, url, says):
+    with pytest.raises(FitError, match=says) as caught:
+        run(tmp_path / "j", storage=url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_damaged_journal_is_named(tmp_path):
+    run(tmp_path / "j", trials=3)
+    lines = (tmp_path / "j").read_bytes().splitlines(keepends=True)
+    (tmp_path / "j").write_bytes(b"".join([*lines[:3], b"{torn\n", *lines[3:]]))
+    with pytest.raises(FitError, match="cannot be used"):
+        run(tmp_path / "j", trials=3)
+
+
+def test_a_database_needs_no_journal_and_takes_up_what_died(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "BEAT", 1)
+    monkeypatch.setattr(storage, "GRACE", 1)
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    asked = recipe(trials=4, per_family=True, storage=url)
+    runner = Runner(Plan(weights(), asked, "layers 0"), url, tmp_path / "j", silent)
+    runner.prepare([])
+    dead = runner.found.ask()
+    runner.plan.space.suggest(dead)
+    runner.storage.record_heartbeat(dead._trial_id)
+    time.sleep(2.1)
+    found = run(tmp_path / "j", trials=4, per_family=True, storage=url)
+    states = [trial.state for trial in runner.found.trials]
+    assert len(found.trials) == 4 and states.count(STATES.FAIL) == 1 and STATES.RUNNING not in states
+    assert dead.params in [trial.params for trial in runner.found.trials if trial.state == STATES.COMPLETE]
+    assert not (tmp_path / "j").exists()
+
+
+def test_workers_killed_at_random_moments_lose_at_most_what_they_ran(tmp_path):
+    rng, journal, complete = random.Random(0), tmp_path / "j", 0
+    asked = recipe(trials=160, per_family=True, sampler="random", generators=["mimic", "mimic_vae"],
+                   mimic_vae={"epochs": 1})  # fmt: skip
+    for _ in range(20):
+        args = (weights(), asked, "layers 0", journal, None, silent)
+        workers = [fork.Process(target=work, args=args) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            time.sleep(rng.uniform(0.02, 0.3))
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.join()
+        states = [trial.state for trial in trials(journal)]
+        assert states.count(STATES.COMPLETE) >= complete and states.count(STATES.RUNNING) <= 2
+        complete = states.count(STATES.COMPLETE)
+    found = study(weights(), asked, "layers 0", journal, say=silent)
+    everything = trials(journal)
+    done = [tuple(trial.params.items()) for trial in everything if trial.state == STATES.COMPLETE]
+    assert len(done) == len(set(done)) == len(found.trials) == 160
+    assert not any(trial.state == STATES.RUNNING for trial in everything)
+    first = Plan(weights(), asked, "layers 0").space
+    assert {tuple(first.params(setting).items()) for setting in first.first()} <= set(done)
+
+
+def test_what_a_killed_writer_left_half_written_is_cut_while_others_work(tmp_path):
+    run(tmp_path / "j", trials=3)
+    with (tmp_path / "j").open("ab") as file:
+        file.write(b'{"op_code": 4, "torn')
+    with storage.held(tmp_path / "j"):  # somebody lives
+        assert len(run(tmp_path / "j", trials=6).trials) == 6
+
+
+def test_a_setting_that_cannot_be_fitted_is_a_failed_trial_and_the_others_count(tmp_path):
+    source = weights()
+    for index in range(1, 6):
+        source.tensors[f"blocks.{index}.mlp.fc1.weight"] = source["blocks.0.mlp.fc1.weight"]  # of rank one
+    asked = recipe(generators=["mimic", "mimic_vae"], mimic_vae={"epochs": 1}, trials=100)
+    found = study(source, asked, "layers", tmp_path / "j", say=silent)
+    errors = [trial.user_attrs["error"] for trial in trials(tmp_path / "j") if "error" in trial.user_attrs]
+    assert len(found.trials) == len(errors) == 8 and "for layers of rank" in errors[0]
