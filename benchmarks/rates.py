@@ -22,7 +22,7 @@ TABLE = RESULTS / "rates.csv"
 STUDIES = (  # task, gauge (or norms), resolutions, rates
     ("sign_digits", "identity", (1, "channel", 4), GRID),
     ("sign_digits", "svd", (1, "channel", 4), GRID),
-    ("sign_digits", "affine norms", (1,), (0.005, *GRID[:3])),
+    ("sign_digits", "affine norms", (1,), (0.01, 0.04, 0.1, 0.25)),
     ("clothing", "identity", (1, "channel"), GRID[1:3]),
 )
 

@@ -27,12 +27,12 @@ def test_a_step_of_equal_signs_moves_every_layer_by_the_same_share_in_every_gaug
         torch.testing.assert_close(float(step.norm() / before.norm()), 0.01 * cross, rtol=1e-3, atol=0)
 
 
-def test_rates_of_norms_are_shares_of_one_and_a_vector_of_zeros_can_move(vit):
+def test_rates_of_norms_are_shares_of_a_half_and_a_vector_of_zeros_can_move(vit):
     model = vit()
     with torch.no_grad():
         model.norm.bias.zero_()
     rg.attach(model, rg.mimic(model, families=[], norms="affine"))
-    assert {round(group["lr"], 6) for group in rg.rates(model, relative=0.02)} == {0.02}
+    assert {round(group["lr"], 6) for group in rg.rates(model, relative=0.02)} == {0.01}
 
 
 def test_what_is_no_share_is_refused(vit):
