@@ -28,7 +28,7 @@ from adaptation_methods import KINDS, METHODS, Method, rates, seeded
 from backbones import BACKBONES, TASKS, Backbone
 
 from recast_gen.recipe import Training
-from recast_gen.tasks.module import TIE, fit
+from recast_gen.tasks.module import fit
 
 ROOT = Path(__file__).parents[1]
 RESULTS, STUDIES = (ROOT / "benchmarks/results" / name for name in ("adaptation.csv", "adaptation_rates.csv"))
@@ -72,10 +72,9 @@ def train(
     settings = Training(epochs=epochs, batch_size=BATCH, schedule="onecycle")
     bank = prepared.bank.hash if prepared.bank else "none" if prepared.frozen else None
     outcome = fit(prepared.model, splits, settings, rates(prepared, rate, head), seed, bank)
-    best = outcome.history[outcome.best_epoch]
     return prepared.counts | {
         "validation": outcome.validation, "test": outcome.test, "seconds": cpu_seconds() - start,
-        "mb": memory("VmHWM") - before, "score": outcome.validation - TIE * best["validation_loss"],
+        "mb": memory("VmHWM") - before, "score": outcome.score,
         "bytes": prepared.save(file) if file else 0,
     }  # fmt: skip
 

@@ -13,7 +13,7 @@ import sys
 import time
 
 import torch
-from real import HEADS, RESULTS, accuracy, append, backbone, fresh_head, images, missing, train
+from short_training import HEADS, RESULTS, accuracy, append, backbone, images, missing, train
 
 import recast_gen as rg
 
@@ -30,14 +30,13 @@ STUDIES = (  # task, gauge (or norms), resolutions, rates
 def measure(name: str, task: str, gauge: str, resolution, relative: float, seed: int) -> dict:
     start, parts = time.process_time(), images(task, name, 900)
     torch.manual_seed(seed)
-    model = backbone(name)
+    model = backbone(name, int(parts["train"][1].max()) + 1)
     if gauge == "affine norms":
         bank = rg.mimic(model, families=[], norms="affine")
     else:
         bank = rg.mimic(model, by="shape" if name == "resnet20" else "index", gauge=gauge)
     rg.attach(model, bank, resolution=resolution)
-    head = fresh_head(model, name, int(parts["train"][1].max()) + 1)
-    rg.freeze(model, HEADS[name])
+    head = rg.freeze(model, HEADS[name])
     groups = [{"params": list(head.parameters()), "lr": 5e-3}, *rg.rates(model, relative)]
     median = statistics.median(group["lr"] for group in groups[1:])
     train(model, parts["train"], groups, 6, seed)

@@ -13,7 +13,7 @@ import time
 
 import timm
 import torch
-from real import RESULTS, backbone
+from short_training import RESULTS, backbone
 from torch.nn.functional import cross_entropy
 
 import recast_gen as rg

@@ -18,7 +18,7 @@ import time
 from functools import cache
 
 import torch
-from real import HEADS, RESULTS, accuracy, append, backbone, fresh_head, images, missing, train
+from short_training import HEADS, RESULTS, accuracy, append, backbone, images, missing, train
 
 import recast_gen as rg
 from recast_gen import sources
@@ -54,10 +54,9 @@ def learnt(name: str, task: str) -> dict:
 def adapt(name: str, task: str, bank: rg.TemplateBank, blocks: int, seed: int):
     parts = images(task, name, MOST)
     torch.manual_seed(seed)
-    model = backbone(name)
+    model = backbone(name, int(parts["train"][1].max()) + 1)
     rg.attach(model, bank, resolution=blocks)
-    head = fresh_head(model, name, int(parts["train"][1].max()) + 1)
-    rg.freeze(model, HEADS[name])
+    head = rg.freeze(model, HEADS[name])
     train(model, parts["train"], [{"params": list(head.parameters()), "lr": 5e-3}, *rg.rates(model)], EPOCHS, seed)
     return model, parts
 

@@ -6,7 +6,7 @@ Every public name is imported on first use, so that generation on a device needs
 from importlib import import_module
 
 _HOME = {
-    "families": "api", "mimic": "api", "mimic_vae": "api", "with_norms": "norms",
+    "families": "api", "mimic": "api", "mimic_vae": "api", "moments": "api", "with_norms": "norms",
     "TemplateBank": "bank", "load_bank": "bank", "extend": "extension", "pack": "bank", "unpack": "bank",
     "generate": "generation", "sample": "sampling", "interpolate": "sampling",
     "attach": "reparam", "coefficients": "reparam", "detach": "adapter", "bake": "adapter", "freeze": "adapter",

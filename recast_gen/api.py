@@ -1,6 +1,6 @@
 """Any source of weights -> families, and -> a bank."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ def mimic(
     groups: int | list[list[int]] | None = None,
     timm_kwargs: dict | None = None,
     norms: str = "none",
+    whiten: Any = None,
     **settings,
 ) -> TemplateBank:
     """Neural Mimicry: a bank that rebuilds the chosen families of a source.
@@ -30,16 +31,37 @@ def mimic(
     shareable family when not given.  groups: how many a family is cut into (one when not given),
     or positions along depth, group by group.
     timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
+    whiten: calibration images ``n c h w`` as the model wants them, or batches of these, or what `moments` made of them:
+    the error is then that of the layers' outputs on them.
     norms: ``affine`` or ``shared``, the bank generates normalisation layers too, alone for no `families` (an empty
     list); see `recast_gen.norms.with_norms`.
-    settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``.
+    settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``, and
+    ``layout="auto", budget=0.5`` to compress.
     """
     weights = sources.read(source, timm_kwargs)
     if norms != "none" and families is not None and not list(families):
-        bank = TemplateBank({}, {name: np.array(tensor) for name, tensor in weights.items()}, weights.backbone)
-    else:
-        bank = fit.mimic(weights, families=families, groups=groups, **settings)
-    return with_norms(bank, norms)
+        alone = TemplateBank({}, {name: np.array(tensor) for name, tensor in weights.items()}, weights.backbone)
+        return with_norms(alone, norms)
+    if whiten is not None:
+        by = settings.get("by", "index")
+        settings["moments"] = whiten if isinstance(whiten, Mapping) else moments(source, whiten, families, by)
+    return with_norms(fit.mimic(weights, families=families, groups=groups, **settings), norms)
+
+
+def moments(
+    source: Any, images: Any, families: Iterable[str] | None = None, by: str = "index"
+) -> dict[str, np.ndarray]:
+    """Weight name -> second moment ``i i`` (float64) of its layer's inputs on calibration images, as `mimic` takes it.
+
+    source: a model, or what says which model it is.  images: ``n c h w`` as the model wants them, or such batches.
+    Raises as `recast_gen.mimicry.moments.moments`, and SourceError for weights without their model.
+    """
+    from .mimicry.moments import moments
+
+    weights = sources.read(source)
+    model = source if hasattr(source, "state_dict") else sources.rebuild(weights)
+    chosen = grouping.select(weights.families(by), families)
+    return moments(model, images, [name for family in chosen.values() for name in family.names])
 
 
 def mimic_vae(

@@ -29,7 +29,8 @@ def extend(
     tasks: task files of this bank, or weights by tensor name, as `generate` makes them from any bank of this backbone.
     Each random template is drawn anew from the seed, bit for bit; others are stored.
     Share (https://arxiv.org/abs/2602.06043) keeps principal directions of LoRA factors; here they are of weights.
-    Raises FitError for another source, more templates than it has, and a bank that already has random templates.
+    Raises FitError for another source, more templates than it has, and a bank that already has random templates, or
+    whose templates are no whole layers.
     """
     if source not in SOURCES:
         raise FitError(f"No template source {source!r}.{nearest(source, SOURCES)} There are: {', '.join(SOURCES)}.")
@@ -37,9 +38,11 @@ def extend(
     given = {"vae": vae or bank, "tasks": [_weights(bank, task) for task in tasks]}.get(source)
     groups = dict(bank.groups)
     for index, (key, group) in enumerate(bank.groups.items()):
+        if group.layout:
+            raise FitError(f"Group {key} has the layout {group.layout.pattern!r}: only whole layers can be extended.")
         if group.random:
             raise FitError(f"Group {key} already has {group.random} random templates: extend the bank it came from.")
-        if group.templates.ndim > 2:
+        if not group.vectors:
             own_seed = int(digest([seed, index])[:8], 16)
             drawn = SOURCES[source](bank, key, templates, own_seed, given)
             seeded = {"random": templates, "seed": own_seed} if source == "random" else {}

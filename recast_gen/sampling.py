@@ -29,10 +29,10 @@ def sample(
         raise FitError(f"temperature={temperature}: give 0 or more.")
     if source not in SOURCES:
         raise FitError(f"No source {source!r}.{nearest(source, SOURCES)} There are: {', '.join(SOURCES)}.")
-    fitted = {key: group for key, group in bank.groups.items() if group.templates.ndim > 2}
+    fitted = {key: group for key, group in bank.groups.items() if not group.vectors}
     if not fitted:
         raise FitError("This bank has normalisation layers alone, which have no distribution to sample from.")
-    kept = {name: base for group in bank.groups.values() if group.templates.ndim == 2 for name, base in group}
+    kept = {name: base for group in bank.groups.values() if group.vectors for name, base in group}
     mean, deviation = (np.concatenate(parts) for parts in zip(*(_moments(*item, source) for item in fitted.items())))
     noise = np.random.default_rng(seed).standard_normal((n, len(mean)))
     drawn = (mean + temperature * deviation * noise).astype(np.float32)

@@ -12,8 +12,8 @@ from ..sources import rebuild
 from ..weights import Weights
 
 METHODS = ("linear_probe", "coefficients")
+KEPT = "coefficients"  # whose best run becomes the task file
 KINDS = ("coefficients", "norms", "adapter", "head")  # of trained parameters, as they are counted apart
-HEAD = 5e-3  # its learning rate where the recipe gives none
 Trained = dict[str, list[nn.Parameter]]  # kind -> parameters
 
 
@@ -42,9 +42,9 @@ def prepare(
 def rates(model: nn.Module, trained: Trained, settings: Train) -> list[dict]:
     """Torch's parameter groups: only the head decays; head and adapter have learning rates of their own.
 
-    Where the recipe gives no rate, coefficients and norms have those of `learning_rates.rates`, the head `HEAD`.
+    Where the recipe gives no rate, coefficients and norms have those of `learning_rates.rates`, the head `Train.head_rate`.
     """
-    groups = [{"params": trained["head"], "lr": settings.head_lr or settings.lr or HEAD}]
+    groups = [{"params": trained["head"], "lr": settings.head_rate}]
     if "adapter" in trained:
         rate = settings.adapter_lr or ADAPTERS[settings.adapter].rate
         groups.append({"params": trained["adapter"], "lr": rate, "weight_decay": 0.0})

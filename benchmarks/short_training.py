@@ -1,45 +1,25 @@
-"""Really trained networks and real images for the benchmarks, and the one loop that trains on them.
-
-The files are those that `tests/real` uses: $RECAST_REAL, or ../shared/real beside the repository.
-"""
+"""The short training that the studies of rates and of templates share: few images, few epochs, one cycle."""
 
 import csv
-import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from backbones import BACKBONES, IMAGENET, REAL
 from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from recast_gen import sources
-
-REAL = Path(os.environ.get("RECAST_REAL", Path(__file__).parents[2] / "shared" / "real"))
 RESULTS = Path(__file__).parent / "results"
-HEADS = {"vit": "head", "resnet20": "linear"}
-PIXELS = {"vit": ([0.5] * 3, [0.5] * 3), "resnet20": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])}
+HEADS = {name: BACKBONES[f"cifar10_{name}"].head for name in ("vit", "resnet20")}
+PIXELS = {"vit": ([0.5] * 3, [0.5] * 3), "resnet20": tuple(IMAGENET.values())}
 BATCH = 64
 
 
-def backbone(name: str) -> nn.Module:
-    """A CIFAR-10 network of `HEADS`, in eval mode."""
-    if name == "vit":
-        weights = sources.read(REAL / "cifar10_vit.safetensors")
-        return sources.rebuild(weights).eval()
-    sys.path.insert(0, str(REAL))
-    return sources.create(
-        "cifar_resnet:cifar_resnet", {"n": 3}, checkpoint=str(REAL / f"cifar10_{name}.safetensors")
-    ).eval()
-
-
-def fresh_head(model: nn.Module, name: str, classes: int) -> nn.Module:
-    """Puts a new linear head in place and returns it."""
-    head = nn.Linear(model.get_submodule(HEADS[name]).in_features, classes)
-    setattr(model, HEADS[name], head)
-    return head
+def backbone(name: str, classes: int | None = None) -> nn.Module:
+    """A CIFAR-10 network of `HEADS`, in eval mode; with a fresh head for `classes`."""
+    return BACKBONES[f"cifar10_{name}"](classes)
 
 
 def images(task: str, name: str, most: int | None = None) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
