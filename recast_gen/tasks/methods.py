@@ -42,7 +42,7 @@ def prepare(
 def rates(model: nn.Module, trained: Trained, settings: Train) -> list[dict]:
     """Torch's parameter groups: only the head decays; head and adapter have learning rates of their own.
 
-    Where the recipe gives no rate, coefficients and norms have those of `learning_rates.rates`, the head `Train.head_rate`.
+    Where the recipe gives no rate, coefficients and norms have those of `learning_rates.rates`.
     """
     groups = [{"params": trained["head"], "lr": settings.head_rate}]
     if "adapter" in trained:
