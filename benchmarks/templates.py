@@ -7,7 +7,8 @@ as keep the count of trained numbers, blocks times templates a layer.  `vae` sam
 `tasks` takes the principal directions of what the two other tasks changed (`own`, 16 blocks); sequences of tasks have
 them from the second task on.
 Test accuracy of the last epoch, 900 training images, 6 epochs, one cycle, coefficients at 0.07 of their layers
-(`rg.rates`), head at 0.005.  Writes results/templates.csv, one row a run, and prints means and standard deviations over seeds.
+(`rg.rates`), head at 0.005.  Writes results/templates.csv, one row a run, and prints means and standard deviations
+over seeds.
 """
 
 import csv
