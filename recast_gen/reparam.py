@@ -1,6 +1,7 @@
 """A bank's coefficients as the parameters of an ordinary model (torch.nn.utils.parametrize)."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -39,7 +40,9 @@ class FromBank(nn.Module):
         self.original, self.trainable = original.detach(), original.requires_grad
 
     def forward(self, coefficients: torch.Tensor) -> torch.Tensor:
-        return mix(coefficients, self.templates.values)
+        device = coefficients.device.type
+        with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # keeps the weight's dtype
+            return mix(coefficients, self.templates.values)
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """Weight -> coefficients ``1 b t``, least squares onto the templates."""

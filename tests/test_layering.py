@@ -25,14 +25,13 @@ ORDER = (
     "tasks.costs", "tasks.classifier", "tasks.module", "tasks.features", "tasks.analytic", "tasks.methods",
     "tasks.results", "tasks.runs", "tasks.sequence",
     "tuning.space", "tuning.fits", "tuning.objectives", "tuning.choice", "tuning.plan", "tuning.samplers",
-    "tuning.storage", "tuning.trials", "tuning.workers", "tuning.study",
-    "report", "pipelines", "cli",
+    "tuning.storage", "tuning.trials", "tuning.workers", "tuning.study", "report", "study_pictures", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
     "zarr": {"store"}, "timm": {"sources", "tasks.data"}, 
     "lightning": {"tasks.module", "tasks.classifier", "mimicry.resumable"},
     "optuna": {"tuning.samplers", "tuning.storage", "tuning.trials", "tuning.study"},
-    "matplotlib": {"report"}, "typer": {"cli"}, "pydantic": {"recipe"}, "onnxruntime": {"export"},
+    "matplotlib": {"report", "study_pictures"}, "typer": {"cli"}, "pydantic": {"recipe"}, "onnxruntime": {"export"},
 }  # fmt: skip
 PACKAGES = {"__init__", "adapters", "mimicry", "tasks", "tasks.readers", "tokens", "tuning", "pipelines"}
 SHARED_STAGES = {"pipelines.stage", "pipelines.mimic"}

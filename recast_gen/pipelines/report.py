@@ -5,7 +5,7 @@ from statistics import median
 import numpy as np
 from safetensors.numpy import load_file
 
-from .. import report, store
+from .. import report, store, study_pictures
 from ..bank import TemplateBank, load_bank
 from ..recipe import Recipe
 from ..report import Section
@@ -21,7 +21,6 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     weights = {task.name: folder.of("generate", "weights") / f"{task.name}.safetensors" for task in recipe.tasks}
     first = next((name for name, path in weights.items() if path.exists()), None)  # an adapter may have none
     fits = {stage: folder.read_csv(stage, "layers.csv") for stage in ("mimic", "mimic_vae")}
-    trials = folder.read_csv("tune", "trials.csv")
     runs, costs, matrix = (folder.read_csv("train", f"{name}.csv") for name in ("runs", "costs", "matrix"))
     warnings = [warning for stage in ("mimic", "mimic_vae") for warning in folder.metrics(stage)["warnings"]]
     sections = [
@@ -46,7 +45,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
             "Of the tuned bank. Real layers are nearly orthogonal, so it is flat; dashed: how many templates are kept.",
             report.spectra(bank.certificate),
         ),
-        Section("The study", f"Chosen: {tuned['reason']}.", report.pareto(trials, recipe.tune.max_error)),
+        *_study(recipe, folder, tuned["reason"]),
         Section(
             "Where the numbers are",
             "Log axis: a task adds its coefficients and head to what all tasks share.",
@@ -69,6 +68,29 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     with store.atomic(folder / "report.html") as fresh:
         fresh.write_text(text)
     return {"bytes": len(text.encode()), "sections": len(sections)}
+
+
+def _study(recipe: Recipe, folder: Folder, reason: str) -> list[Section]:
+    trials, shares, curves = (folder.read_csv("tune", f"{name}.csv") for name in ("trials", "importances", "curves"))
+    tune = recipe.tune
+    front = study_pictures.pareto(trials, tune.objectives, tune.constraints)
+    sections = [
+        Section("The study", f"Chosen: {reason}.", front),
+        Section(
+            "Error against templates",
+            "Of each family and setting tried, over all its groups; the line is the least that any templates reach.",
+            study_pictures.curves(curves),
+        ),
+        Section(
+            "What a parameter does",
+            "Every setting tried, by each thing that could be chosen.",
+            study_pictures.slices(trials, tune.objectives[0]),
+        ),
+    ]
+    if shares:  # ten trials at least
+        said = "How much each parameter decides about an objective (PED-ANOVA)."
+        sections.append(Section("What matters", said, study_pictures.importances(shares)))
+    return sections
 
 
 def _tasks(trained: dict, costs: list[dict]) -> str:

@@ -55,8 +55,8 @@ def _named(word: str, label: str) -> str:
 class Space:
     """Every setting that a recipe's ``tune`` section and the families together allow.
 
-    Groups and templates are chosen for all families at once, or for each where ``per_family`` says so; the range of
-    templates is conditional on the groups, gauge and sets on the generator `mimic`.
+    Groups are of consecutive layers.  They and templates are chosen for all families at once, or for each where
+    ``per_family`` says so; the range of templates is conditional on the groups, gauge and sets on `mimic`.
     Raises RecipeError, which names the family, for a range that it has no layers for.
     """
 

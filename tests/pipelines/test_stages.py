@@ -93,7 +93,7 @@ def test_every_shipped_recipe_runs_offline_and_generates_what_was_trained(name, 
     head = sum(tensor.nbytes for name, tensor in np_tensors(task).items() if name != "coefficients")
     assert task.stat().st_size - head < 1024
     page = (store / "report" / "report.html").read_text()
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 8
     assert not any(outside in page for outside in ("<script", "<link", "src=", 'href="http'))
 
 
@@ -198,10 +198,10 @@ def test_a_killed_study_resumes_with_only_the_missing_trials(tmp_path, monkeypat
 
 def test_an_unreachable_error_limit_names_the_least_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipe = pico("digits", tmp_path, tune={"max_error": 0.0})
+    recipe = pico("digits", tmp_path, tune={"constraints": {"relative_error": 0.0}})
     for stage in ("extract", "mimic", "mimic_vae"):
         execute(stage, recipe)
-    with pytest.raises(RecastError, match="raise tune.max_error"):
+    with pytest.raises(RecastError, match="change tune.constraints.relative_error to it"):
         execute("tune", recipe)
     assert not Path("weights_store/digits/tune/bank.zarr").exists()
 
