@@ -59,7 +59,8 @@ class Families(dict[str, Family]):
         raise FamilyError(f"No family {name!r}.{nearest(name, self)} There are: {listing(self)}.")
 
 
-def _depth_order(name: str) -> list:
+def depth_order(name: str) -> list:
+    """A key that sorts tensor names by the numbers in them."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -91,7 +92,7 @@ def families(tensors: Mapping[str, tuple[tuple[int, ...], str]], by: str = "inde
     """
     if by not in RULES:
         raise FamilyError(f"No way to group by {by!r}.{nearest(by, RULES)} There are: {', '.join(RULES)}.")
-    alone, stacks = sorted(tensors, key=_depth_order), []
+    alone, stacks = sorted(tensors, key=depth_order), []
     for rule in RULES[by]:
         buckets: dict[tuple, list[str]] = {}
         for name in alone:
@@ -99,7 +100,7 @@ def families(tensors: Mapping[str, tuple[tuple[int, ...], str]], by: str = "inde
         stacks += [(key[0], names) for key, names in buckets.items() if len(names) > 1]
         alone = [name for names in buckets.values() if len(names) == 1 for name in names]
     stacks += [(RULES[by][0](name), [name]) for name in alone]
-    found = _named(sorted(stacks, key=lambda stack: _depth_order(stack[1][0])), tensors, by)
+    found = _named(sorted(stacks, key=lambda stack: depth_order(stack[1][0])), tensors, by)
     if by == "index" and not found.shareable:
         by_shape = families(tensors, "shape")
         return by_shape if by_shape.shareable else found

@@ -241,6 +241,21 @@ Range = Annotated[list[Count], Field(min_length=2, max_length=2)]  # first and l
 Counts = Annotated[list[Count], Field(min_length=1)]
 
 
+class Extend(Section):
+    """More templates for the chosen bank, base coefficients 0; see `recast_gen.extension`."""
+
+    source: Literal["random", "layers", "vae", "tasks"] = "random"  # vae: stage mimic_vae's
+    templates: Count
+    seed: Seed = 0
+    tasks: list[str] = []  # generated weights of earlier tasks: files of a `generate` stage
+
+    @model_validator(mode="after")
+    def complete(self):
+        if (self.source == "tasks") != bool(self.tasks):
+            raise ValueError("source 'tasks' and a list of `tasks` go together")
+        return self
+
+
 class Tune(Section):
     """A study.  Constraints are limits: the least ``accuracy`` and the most of everything else."""
 
@@ -262,6 +277,8 @@ class Tune(Section):
     probe: Data | None = None  # images for disagreement; the first task's validation images when not given
     probe_images: Count = 256
     accuracy_epochs: Count = 3  # of the short training of the first task
+    norms: Literal["none", "shared", "affine"] = "none"  # the chosen bank generates normalisation layers; see norms.py
+    extend: Extend | None = None  # and has further templates
 
     @property
     def measured(self) -> set[str]:
@@ -296,7 +313,8 @@ SEEN_BY = {
 
 class Train(Training):
     resolution: Resolution = 1  # of all families, or by glob over their names
-    head_lr: Positive | None = None  # lr when not given
+    lr: Positive | None = None  # of coefficients; in proportion to each layer when not given (learning_rates.py)
+    head_lr: Positive | None = None  # lr when not given, or else 5e-3
     probe_lrs: Annotated[list[Positive], Field(min_length=1)] | None = None  # the linear probe's: best on validation
     coefficients: bool = True  # False: an adapter alone
     adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"
@@ -304,6 +322,11 @@ class Train(Training):
     adapter_lr: Positive | None = None  # what suits the adapter when not given
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]
     orders: Annotated[int, Field(ge=0)] = 0  # random orders of the tasks in which all is learnt again, with one seed
+
+    @property
+    def head_rate(self) -> float:
+        """The head's learning rate."""
+        return self.head_lr or self.lr or 5e-3
 
     @model_validator(mode="after")
     def something_to_train(self):

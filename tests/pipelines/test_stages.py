@@ -160,6 +160,25 @@ def test_a_recipe_compresses_at_a_budget_beside_a_study_of_whole_layers(tmp_path
     assert not any(group.layout for group in rg.load_bank(store / "tune" / "bank.zarr").groups.values())
 
 
+def test_a_recipe_trains_norms_and_further_templates_at_their_own_resolution_and_rate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tune = {"norms": "shared", "extend": {"source": "vae", "templates": 2}, "choose": "mimic"}
+    train = {"lr": None, "head_lr": None, "resolution": {"*.attn.qkv": "head", "*.mlp.fc1": 2}}
+    recipe = pico("digits", tmp_path, tune=tune, train=train)
+    for stage in ("extract", "mimic", "mimic_vae", "tune", "train", "generate"):
+        execute(stage, recipe)
+    bank = rg.load_bank("weights_store/digits/tune/bank.zarr")
+    assert bank.groups["blocks.*.attn.qkv.weight", 0].templates.shape[0] == 4
+    assert (bank.fit["norms"], bank.fit["extended"]) == ("shared", {"vae": 2, "seed": 0})
+    rows = csv.DictReader(Path("weights_store/digits/train/runs.csv").read_text().splitlines())
+    row = next(row for row in rows if row["method"] == "coefficients")
+    assert int(row["coefficients"]) == 4 * 4 * (6 + 1 + 2 + 1) and int(row["norms"]) > 0
+    learnt = "weights_store/digits/generate/weights/high.safetensors"
+    tune = {"choose": "mimic", "extend": {"source": "tasks", "templates": 1, "tasks": [learnt]}}
+    execute("tune", pico("digits", tmp_path, tune=tune))
+    assert rg.load_bank("weights_store/digits/tune/bank.zarr").fit["extended"] == {"tasks": 1, "seed": 0}
+
+
 def test_a_stage_whose_input_is_missing_says_what_to_run_and_writes_nothing(tmp_path):
     pico("digits", tmp_path)
     done = subprocess.run(
