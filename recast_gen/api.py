@@ -9,6 +9,7 @@ from . import grouping, sources
 from .bank import TemplateBank
 from .mimicry import fit
 from .norms import with_norms
+from .tokens.bank import TokenBank
 
 
 def families(source: Any, by: str = "index") -> grouping.Families:
@@ -27,9 +28,9 @@ def mimic(
 ) -> TemplateBank:
     """Neural Mimicry: a bank that rebuilds the chosen families of a source.
 
-    source: a model, a mapping of names to tensors, or the path of a store or checkpoint.  families: globs; every
-    shareable family when not given.  groups: how many a family is cut into (one when not given),
-    or positions along depth, group by group.
+    source: a model, a mapping of names to tensors, or the path of a store or checkpoint, which is read a group at a
+    time, and again when the bank is used or saved.  families: globs; every shareable one when not given.
+    groups: how many a family is cut into (one when not given), or positions along depth, group by group.
     timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
     whiten: calibration images ``n c h w`` as the model wants them, or batches of these, or what `moments` made of them:
     the error is then that of the layers' outputs on them.
@@ -75,7 +76,23 @@ def mimic_vae(
     """The VAE template generator: like `mimic`, and the bank can be sampled.
 
     norms: as in `mimic`.
-    settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", epochs=60, beta=1.0, seed=0``.
+    settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", solver="vae", seed=0`` and the solver's,
+    such as ``epochs=60, beta=1.0``.
     """
     weights = sources.read(source, timm_kwargs)
     return with_norms(fit.mimic_vae(weights, families=families, groups=groups, **settings), norms)
+
+
+def mimic_tokens(
+    source: Any, tokens: str | Iterable[str] = "neuron", timm_kwargs: dict | None = None, **settings
+) -> TokenBank:
+    """A generator below whole layers: ``rg.generate(bank, depth=8)`` makes a network of another depth.
+
+    tokens: ``neuron``, ``head``, ``tile``, or several.  settings: see `recast_gen.tokens.fit.mimic_tokens`.
+    """
+    from .tokens.fit import mimic_tokens
+
+    weights = sources.read(source, timm_kwargs)
+    if "heads" not in settings:
+        settings["heads"] = sources.heads(weights.backbone)
+    return mimic_tokens(weights, tokens=tokens, **settings)

@@ -65,7 +65,8 @@ class Group:
 class TemplateBank:
     """Groups by (family, index), every other tensor of the backbone, and what the backbone is.
 
-    From `open_bank`, templates and rest are `Lazy`: take the numbers of either kind with ``[...]``.
+    From `open_bank`, and of a file or store that was fitted, templates and rest are `Lazy`: take the numbers of either
+    kind with ``[...]``.
     """
 
     groups: dict[tuple[str, int], Group]

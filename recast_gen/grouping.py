@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 
 from .errors import FamilyError, listing, nearest
 
+FLOATING = ("float16", "bfloat16", "float32", "float64")
+
 
 @dataclass(frozen=True)
 class Family:
@@ -30,7 +32,12 @@ class Family:
     @property
     def shareable(self) -> bool:
         """Whether a bank makes sense: several layers of a floating-point matrix or kernel."""
-        return self.layers > 1 and len(self.shape) > 1 and "float" in self.dtype
+        return self.layers > 1 and len(self.shape) > 1 and self.floating
+
+    @property
+    def floating(self) -> bool:
+        """Whether its numbers can be mixed; integers, bool and float8 are codes of something, and stay as they are."""
+        return self.dtype in FLOATING
 
 
 class Families(dict[str, Family]):
@@ -40,6 +47,11 @@ class Families(dict[str, Family]):
     def shareable(self) -> list[str]:
         """The names of the families that a bank makes sense for."""
         return [name for name, family in self.items() if family.shareable]
+
+    @property
+    def untouched(self) -> dict[str, str]:
+        """The families of codes -> their dtype."""
+        return {name: family.dtype for name, family in self.items() if not family.floating}
 
     def __missing__(self, name: str) -> Family:
         if (weight := f"{name}.weight") in self:
@@ -123,8 +135,8 @@ def select(found: Families, globs: Iterable[str] | None) -> Families:
         raise FamilyError(f"No family was chosen. Shareable are: {listing(found.shareable)}.")
     chosen = {name for glob in ([globs] if isinstance(globs, str) else globs) for name in matching(found, glob)}
     for name in chosen:
-        if "float" not in found[name].dtype:
-            raise FamilyError(f"Family {name!r} holds {found[name].dtype}; only floating-point weights have templates.")
+        if not found[name].floating:
+            raise FamilyError(f"Family {name!r} holds {found[name].dtype}; only {listing(FLOATING)} have templates.")
     return Families({name: family for name, family in found.items() if name in chosen})
 
 

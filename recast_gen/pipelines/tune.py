@@ -58,6 +58,8 @@ def _finish(bank: TemplateBank, recipe: Recipe, folder: Folder) -> TemplateBank:
 
 def _groups(fit: dict) -> int | str | None:
     """How many consecutive groups, or in words what no setting of a study has."""
+    if fit.get("layout", "layer") != "layer" or fit.get("budget") or fit.get("whitened"):
+        return f"{fit['groups']} of {fit['layout']} templates"
     if fit["group_by"] != "consecutive":
         return f"{fit['groups']} by {fit['group_by']}"
     return str(fit["groups"]) if isinstance(fit["groups"], list) else fit["groups"]
