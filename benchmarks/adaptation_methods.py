@@ -167,13 +167,16 @@ def ia3(layers: list[str], backbone: Backbone):
     return IA3Config(target_modules=chosen, feedforward_modules=[name for name in chosen if name.endswith("fc2")])
 
 
-def recast(resolution: int | str, own: bool = False, norms: str = "none") -> Callable:
-    """Coefficients at a resolution; own: a layer's only template is the layer, else all layers of its shape."""
+def recast(resolution: int | str, own: bool = False, norms: str = "none", blocks: int = 1) -> Callable:
+    """Coefficients at a resolution; own: a layer's only template is the layer, else all layers of its shape.
+
+    norms: their scales and shifts are in the bank too; blocks: the resolution of these.
+    """
 
     def prepare(backbone: Backbone, classes: int) -> Prepared:
         model, bank = backbone(classes), backbone.bank(norms, **({"group_size": 1} if own else {}))
-        matrices = {name: resolution for name, family in bank.families.items() if len(family.shape) > 1}
-        rg.attach(model, bank, matrices)
+        families = bank.families.items()
+        rg.attach(model, bank, {name: resolution if len(family.shape) > 1 else blocks for name, family in families})
         rg.freeze(model, backbone.head)
         kinds = {"coefficients": [], "norms": []}
         for module, leaf, _ in attached(model).values():
@@ -255,7 +258,7 @@ METHODS = {
         *integrations("Piggyback", 0.0003, ""),
         *dial("RECAST", (2, 8, "channel")),
         *dial("RECAST own", (2, 4, "channel"), own=True),
-        *dial("RECAST shared norms", (4,), norms="shared"),
+        *dial("RECAST shared norms x4", (1, 4), norms="shared", blocks=4),
     )
 }
 

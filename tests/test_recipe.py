@@ -77,6 +77,20 @@ def test_another_resolution_is_refused(tmp_path, resolution):
         load(write(tmp_path, lambda content: content["train"].update(resolution=resolution)))
 
 
+@pytest.mark.parametrize(
+    ("tune", "message"),
+    [
+        ({"extend": {"templates": 0}}, r"tune\.extend\.templates"),
+        ({"extend": {"templates": 1, "source": "tasks"}}, "source 'tasks' and a list of `tasks` go together"),
+        ({"extend": {"templates": 1, "count": 2}}, r"tune\.extend\.count: unknown key"),
+        ({"norms": "affin"}, r"tune\.norms"),
+    ],
+)
+def test_templates_and_norms_that_cannot_be_are_refused(tmp_path, tune, message):
+    with pytest.raises(RecipeError, match=message):
+        load(write(tmp_path, lambda content: content["tune"].update(tune)))
+
+
 def test_a_task_name_used_twice_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="used twice: turned"):
         load(write(tmp_path, lambda content: content["tasks"].append(content["tasks"][1])))

@@ -129,6 +129,7 @@ def compress(
                 on_group({"family": family.name, "history": [], **done, **group.certificate})
     settings = {"generator": "mimic", "solver": "closed_form", "layout": layout, "layouts": laid, "budget": budget}
     settings |= {"whitened": moments is not None, "templates": templates, **cut}
+    settings["untouched"] = weights.families(by).untouched
     return TemplateBank(banks, rest, weights.backbone, settings)
 
 

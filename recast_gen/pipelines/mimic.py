@@ -9,6 +9,7 @@ from .. import store
 from ..grouping import select
 from ..mimicry import fit
 from ..mimicry.measures import overall
+from ..mimicry.printed import print_certificate, rows
 from ..recipe import Groups, Recipe
 from ..weights import Weights
 from .stage import Folder, main, progress
@@ -62,6 +63,7 @@ def fit_bank(
             common |= {"checkpoint": folder / "training", "on_epoch": on_epoch}
         bank = make(weights, **common, **section.cut(), **section.options())
     written = bank.save(folder / "bank.zarr")
+    print_certificate(bank)
     layers = [
         {"layer": name, "family": group.family, "cosine": cosine, "relative_error": error}
         for group in bank.groups.values()
@@ -82,6 +84,7 @@ def fit_bank(
         "fit": bank.fit,
         "hash": written,
         "last_epoch": averages,
+        "certificate": rows(bank),
         "warnings": warnings,
     }
 

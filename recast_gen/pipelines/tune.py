@@ -5,9 +5,11 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from .. import store
-from ..bank import load_bank
+from .. import checkpoints, store
+from ..bank import TemplateBank, load_bank
 from ..errors import plainly
+from ..extension import extend
+from ..norms import with_norms
 from ..recipe import Recipe, load
 from ..tuning.storage import connect, summaries
 from ..tuning.study import study, work
@@ -22,7 +24,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     worker = [sys.executable, "-m", "recast_gen.pipelines.tune", str(folder.recipe_path)]
     worker += ["--storage", recipe.tune.storage or "", "--worker"]
     found = study(*_layers(recipe, folder), _journal(folder), own, worker=worker)
-    bank = found.bank or load_bank(folder.of(recipe.tune.choose, "bank.zarr"))
+    bank = _finish(found.bank or load_bank(folder.of(recipe.tune.choose, "bank.zarr")), recipe, folder)
     written = bank.save(folder / "bank.zarr")
     folder.write_csv("trials.csv", found.trials)
     folder.write_csv("importances.csv", found.importances)
@@ -42,6 +44,16 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         folder.write_json("metrics.json", metrics)  # what there is is written, but the stage has not ended
         raise KeyboardInterrupt
     return metrics
+
+
+def _finish(bank: TemplateBank, recipe: Recipe, folder: Folder) -> TemplateBank:
+    """The chosen bank with the norms and the further templates that the recipe asks for."""
+    bank, more = with_norms(bank, recipe.tune.norms), recipe.tune.extend
+    if more is None:
+        return bank
+    vae = load_bank(folder.of("mimic_vae", "bank.zarr")) if more.source == "vae" else None
+    tasks = [checkpoints.read(path) for path in more.tasks]
+    return extend(bank, more.templates, more.source, more.seed, vae=vae, tasks=tasks)
 
 
 def _groups(fit: dict) -> int | str | None:
