@@ -3,7 +3,7 @@
     python benchmarks/compression.py [NETWORK ...]
 
 The really trained CIFAR networks of $RECAST_REAL (`cifar10_vit`, `cifar10_resnet20`, `cifar10_resnet56`) and its 1000
-CIFAR-10 test images; writes benchmarks/results/compression.csv.
+CIFAR-10 test images; rows of benchmarks/results/compression.csv.
 
 A share is numbers stored over numbers of the shareable families, coefficients included; `network` is that of the whole
 network, whose other tensors stay.  Accuracy is over all 1000 images.  What is calibrated is fitted twice, on each half
@@ -34,8 +34,14 @@ REAL = Path(os.environ.get("RECAST_REAL", ROOT.parent / "shared" / "real"))
 NETWORKS = ("cifar10_vit", "cifar10_resnet20", "cifar10_resnet56")
 SHARES = (0.25, 0.5, 0.75, 0.9)
 LAYOUTS = ("layer", "row", "column", "tile", "auto")
-WIDTHS = (17, 36, 8, 8, 8, 8, 8)  # network, method, budget, share, share of the network, relative error, accuracy
+COLUMNS = ("network", "method", "budget", "share", "share_of_network", "relative_error", "accuracy")
+WIDTHS = (17, 36, 8, 8, 8, 8, 8)
+RESULTS = ROOT / "benchmarks" / "results" / "compression.csv"
 PER_LAYER = {"layout": "row", "group_size": 1}
+WHITENED = (
+    ("whitened per-layer SVD", 500, PER_LAYER), ("whitened auto", 64, {"layout": "auto"}),
+    ("whitened auto", 500, {"layout": "auto"}),
+)  # fmt: skip  # method, calibration images, settings
 
 
 def network(name: str) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
@@ -111,9 +117,9 @@ def methods(model, share: float, moments: dict[int, list[dict]]) -> dict[str, li
     found["per-layer SVD, by error"] = [bank(model, budget=share, **PER_LAYER)]
     found["magnitude pruning"] = [by_family(weights, families, pruned, share, 0)]
     found["magnitude pruning + bitmap"] = [by_family(weights, families, pruned, share, 1)]
-    for method, settings in {"whitened per-layer SVD": PER_LAYER, "whitened auto": {"layout": "auto"}}.items():
-        for count, halves in moments.items():
-            found[f"{method}, {count} images"] = [bank(model, budget=share, whiten=half, **settings) for half in halves]
+    for method, count, settings in WHITENED:
+        halves = moments[count]
+        found[f"{method}, {count} images"] = [bank(model, budget=share, whiten=half, **settings) for half in halves]
     return found
 
 
@@ -124,7 +130,7 @@ def measure(name: str) -> list[dict]:
     size, every = sum(array.size for array in whole.values()), sum(p.numel() for p in model.parameters())
     energy = sum(np.square(array, dtype=np.float64).sum() for array in whole.values())
     halves = torch.from_numpy(np.random.default_rng(0).permutation(len(images))).chunk(2)
-    moments = {count: [rg.moments(model, images[half[:count]]) for half in halves] for count in (64, len(halves[0]))}
+    moments = {count: [rg.moments(model, images[half[:count]]) for half in halves] for count in (64, 500)}
     rows = []
     for share in (1.0, *SHARES):
         for method, made in ({"original": [(whole, size)]} if share == 1 else methods(model, share, moments)).items():
@@ -146,9 +152,14 @@ def measure(name: str) -> list[dict]:
 
 def main(*names: str) -> None:
     torch.set_num_threads(1)
-    rows = [row for name in names or NETWORKS for row in measure(name)]
-    with (ROOT / "benchmarks" / "results" / "compression.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), restval="-", lineterminator="\n")
+    names = names or NETWORKS
+    rows = [row for name in names for row in measure(name)]
+    if RESULTS.exists():  # of the other networks
+        with RESULTS.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["network"] not in names] + rows
+    rows.sort(key=lambda row: NETWORKS.index(row["network"]))
+    with RESULTS.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="-", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

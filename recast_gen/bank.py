@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from . import store
-from .errors import FitError, check_count, nearest
-from .grouping import Families, Family
+from .grouping import Families, Family, depth_order
 from .layouts import Layout
 from .templates import Lazy, mix, random_templates
-from .weights import Weights, digest, dtype_of
+from .weights import Weights, dtype_of
 
 ROW = 2**18  # numbers in a row of what lies flat in a bank: what is read and verified at once
 
@@ -48,6 +47,11 @@ class Group:
         """Of one layer."""
         return self.layout.shape if self.layout else tuple(self.templates.shape[1:])
 
+    @property
+    def vectors(self) -> bool:
+        """Whether its layers are scales, shifts or biases."""
+        return len(self.shape) == 1
+
     def weights(self, coefficients: Mapping[str, np.ndarray] | None = None) -> Iterator[tuple[str, np.ndarray]]:
         """(name, weight in the original dtype) of every layer from `coefficients`, its base ones for None."""
         templates, dtype = self.templates[...], dtype_of(self.dtype)
@@ -61,7 +65,8 @@ class Group:
 class TemplateBank:
     """Groups by (family, index), every other tensor of the backbone, and what the backbone is.
 
-    From `open_bank`, templates and rest are `Lazy`: take the numbers of either kind with ``[...]``.
+    From `open_bank`, and of a file or store that was fitted, templates and rest are `Lazy`: take the numbers of either
+    kind with ``[...]``.
     """
 
     groups: dict[tuple[str, int], Group]
@@ -85,8 +90,8 @@ class TemplateBank:
         found = Families()
         for name in dict.fromkeys(family for family, _ in self.groups):
             members = [group for group in self.groups.values() if group.family == name]
-            names = tuple(layer for group in members for layer in group.names)
-            found[name] = Family(name, names, tuple(members[0].templates.shape[1:]), members[0].dtype)
+            names = sorted((layer for group in members for layer in group.names), key=depth_order)
+            found[name] = Family(name, tuple(names), members[0].shape, members[0].dtype)
         return found
 
     @property
@@ -277,38 +282,3 @@ def pack(bank: str | Path, file: str | Path) -> str:
 def unpack(file: str | Path, bank: str | Path) -> str:
     """Writes a packed bank as a zarr directory again, nothing lost; returns the hash, which stays the same."""
     return store.copy(file, bank, "bank", packed=False)
-
-
-def extend(bank: TemplateBank, templates: int, source: str = "random", seed: int = 0) -> TemplateBank:
-    """A bank with `templates` more templates in every group, base coefficients 0: it rebuilds the same weights.
-
-    ``random`` templates have the scale of their group and are stored as their seed alone.
-    Raises FitError for another source, and for a bank that already has random templates or whose are no whole layers.
-    """
-    if source != "random":
-        raise FitError(f"No template source {source!r}.{nearest(source, ['random'])} There is: random.")
-    check_count("templates", templates, FitError)
-    groups = {}
-    for index, (key, group) in enumerate(bank.groups.items()):
-        if group.layout:
-            raise FitError(f"Group {key} has the layout {group.layout.pattern!r}: only whole layers can be extended.")
-        if group.random:
-            raise FitError(f"Group {key} already has {group.random} random templates: extend the bank it came from.")
-        own = group.templates[...]
-        scale = float(np.sqrt(np.mean(np.square(own, dtype=np.float64))))
-        own_seed = int(digest([seed, index])[:8], 16)
-        drawn = random_templates((templates, *own.shape[1:]), np.float32(scale), own_seed)
-        layers, sets, blocks, _ = group.coefficients.shape
-        zeros = np.zeros((layers, sets, blocks, templates), np.float32)
-        posterior = group.posterior
-        if posterior is not None:  # the new ones are certain to be 0
-            posterior = np.concatenate([posterior, np.zeros((2, layers, templates), np.float32)], axis=2)
-        count = len(group.templates) + templates
-        certificate = group.certificate | {
-            "templates": count, "coefficients": layers * sets * count, "effective_coefficients": layers * count
-        }  # fmt: skip
-        groups[key] = replace(
-            group, certificate=certificate, templates=np.concatenate([own, drawn]), random=templates,
-            seed=own_seed, coefficients=np.concatenate([group.coefficients, zeros], axis=3), posterior=posterior,
-        )  # fmt: skip
-    return TemplateBank(groups, bank.rest, bank.backbone, bank.fit | {"extended": {"random": templates, "seed": seed}})

@@ -8,9 +8,10 @@ import numpy as np
 
 from . import taskfile
 from .bank import TemplateBank, open_bank
-from .errors import FoldError, TaskError, listing
-from .files import stream_tensors
+from .errors import FitError, FoldError, TaskError, listing
+from .files import save_tensors, stream_tensors
 from .folding import FOLDS, fold
+from .tokens.bank import TokenBank, is_tokens, load_tokens
 
 
 def _open(bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None):
@@ -47,31 +48,55 @@ def stream(
         yield name, head.get(name, fold(adapter, name, tensor, part) if part else tensor)
 
 
-def generate(bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None) -> dict[str, np.ndarray]:
+def generate(
+    bank: TemplateBank | TokenBank | str | Path, task: taskfile.Task | str | Path | None = None, **options
+) -> dict[str, np.ndarray]:
     """The complete state dict of a task (of the backbone itself for None): name -> array in the original dtype.
 
     task: a task file, or coefficients by tensor name, as `sample` draws them, for the backbone's own head.
-    Raises StoreError and TaskError for files that are damaged or do not belong together.
+    From a token bank, ``depth=8`` and the other options of `TokenBank.generate` make a network of another depth.
+    Raises StoreError and TaskError for files that are damaged or do not belong together, and FitError for such options
+    with a bank of templates, which knows no other depth.
     """
-    return dict(stream(bank, task))
+    tokens = _tokens(bank, task, options)
+    return tokens.generate(**options) if tokens else dict(stream(bank, task))
+
+
+def _tokens(bank, task, options: dict) -> TokenBank | None:
+    """The token bank that a bank is; None for a bank of templates."""
+    if isinstance(bank, str | Path) and is_tokens(bank):
+        bank = load_tokens(bank)
+    if not isinstance(bank, TokenBank):
+        if options:
+            raise FitError(f"{', '.join(options)} need a token bank: rg.mimic_tokens(model) makes one.")
+        return None
+    if task is not None:
+        raise TaskError("A token bank has no tasks: generate its network, and adapt that one.")
+    return bank
 
 
 def write(
-    bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None, out: str | Path
+    bank: TemplateBank | TokenBank | str | Path, task: taskfile.Task | str | Path | None, out: str | Path, **options
 ) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Generates into one safetensors file, layer by layer and atomically; returns (shape, dtype name) by name.
+    """Generates into one safetensors file, atomically, from a bank of templates layer by layer; options: of `generate`.
 
-    Its metadata names the architecture where the bank knows it (``timm_model``, ``timm_kwargs``), ``num_classes`` of
-    the task included.
+    Returns (shape, dtype name) by name.  Its metadata names the architecture where the bank knows it (``timm_model``,
+    ``timm_kwargs``), ``num_classes`` of the task and the depth of generated layers included.
     """
+    if tokens := _tokens(bank, task, options):
+        made, about = tokens.generate(**options), tokens.about(options.get("depth"))
+        save_tensors(out, made, _metadata(about, about.get("timm_kwargs", {})))
+        return {name: (array.shape, array.dtype.name) for name, array in made.items()}
     bank, task = _open(bank, task)
     about, shapes = dict(bank.backbone.get("timm_kwargs", {})), bank.shapes
     if task is not None:
         if classes := task.about.get("classes"):  # without a head of its own, it has the backbone's
             about["num_classes"] = len(classes)
         shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.head_for(bank, task).items()}
-    metadata = {"format": "pt"}
-    if model := bank.backbone.get("timm_model"):
-        metadata |= {"timm_model": model, "timm_kwargs": json.dumps(about)}
-    stream_tensors(out, shapes, stream(bank, task), metadata)
+    stream_tensors(out, shapes, stream(bank, task), _metadata(bank.backbone, about))
     return shapes
+
+
+def _metadata(backbone: dict, kwargs: dict) -> dict[str, str]:
+    model = backbone.get("timm_model")
+    return {"format": "pt"} | ({"timm_model": model, "timm_kwargs": json.dumps(kwargs)} if model else {})

@@ -174,15 +174,41 @@ class Direct(Section):
 
 
 class Mimic(Groups):
+    """Neural Mimicry.  `layout`, `budget` and `whiten` compress the network; the study is of whole layers always."""
+
     gauge: Gauge = "svd"
     solver: Literal["closed_form", "direct"] = "closed_form"
     sets: Count = 1
     direct: Direct = Direct()
+    layout: str = "layer"  # what a template is: layer, row, column, tile, an einops pattern, or auto for the best
+    axes: dict[str, Count] | None = None  # sizes of the layout's axes, such as {p: 8, q: 8}
+    budget: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the numbers to store, in place of `templates`
+    whiten: bool = False  # weigh errors by the layers' inputs on calibration images
+    calibration: Data | None = None  # their source; what the backbone was trained on here when not given
+    images: Count = 256  # at most, of its training part
+
+    @model_validator(mode="after")
+    def closed(self):
+        if self.budget is not None and self.templates != "full":
+            raise ValueError("give `templates` or `budget`, not both")
+        if self.layout != "layer" or self.axes or self.budget is not None or self.whiten:
+            wrong = [key for key in ("gauge", "solver", "sets") if key in self.model_fields_set]
+            if wrong:
+                raise ValueError(f"`layout`, `budget` and `whiten` have a closed form: leave out {listing(wrong)}")
+        return self
+
+    def compression(self) -> dict:
+        """What makes a bank smaller than the network."""
+        return self.model_dump(include={"layout", "axes", "budget"})
 
     def options(self) -> dict:
         """What a fit needs besides how families are cut."""
         chosen = self.model_dump(include={"gauge", "solver", "sets"})
         return chosen | (self.direct.model_dump() if self.solver == "direct" else {})
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 class MimicVae(Groups):
@@ -195,11 +221,16 @@ class MimicVae(Groups):
     warmup: Annotated[int, Field(ge=0)] = 0  # epochs until the KL has its weight
     free_bits: NotNegative = 0.0  # nats of KL that each latent has for nothing
     variational: bool = True  # false: the plain autoencoder
+    tokens: Annotated[list[Literal["neuron", "head", "tile"]], BeforeValidator(_one_or_more)] = []  # fits these as well
 
     def options(self) -> dict:
         """What a fit needs besides how families are cut."""
         exact = {"solver", "beta", "noise", "noise_floor"}
-        return self.model_dump(include=exact if self.solver == "ppca" else None, exclude=CUT)
+        return self.model_dump(include=exact if self.solver == "ppca" else None, exclude=CUT | {"tokens"})
+
+    def token_options(self) -> dict:
+        """What the fit of a token bank needs."""
+        return self.model_dump(include={"tokens", "beta", "noise", "noise_floor", "warmup", "free_bits"})
 
 
 Metric = Literal[
@@ -208,6 +239,21 @@ Metric = Literal[
 ]  # fmt: skip
 Range = Annotated[list[Count], Field(min_length=2, max_length=2)]  # first and last
 Counts = Annotated[list[Count], Field(min_length=1)]
+
+
+class Extend(Section):
+    """More templates for the chosen bank, base coefficients 0; see `recast_gen.extension`."""
+
+    source: Literal["random", "layers", "vae", "tasks"] = "random"  # vae: stage mimic_vae's
+    templates: Count
+    seed: Seed = 0
+    tasks: list[str] = []  # generated weights of earlier tasks: files of a `generate` stage
+
+    @model_validator(mode="after")
+    def complete(self):
+        if (self.source == "tasks") != bool(self.tasks):
+            raise ValueError("source 'tasks' and a list of `tasks` go together")
+        return self
 
 
 class Tune(Section):
@@ -231,6 +277,8 @@ class Tune(Section):
     probe: Data | None = None  # images for disagreement; the first task's validation images when not given
     probe_images: Count = 256
     accuracy_epochs: Count = 3  # of the short training of the first task
+    norms: Literal["none", "shared", "affine"] = "none"  # the chosen bank generates normalisation layers; see norms.py
+    extend: Extend | None = None  # and has further templates
 
     @property
     def measured(self) -> set[str]:
@@ -265,7 +313,8 @@ SEEN_BY = {
 
 class Train(Training):
     resolution: Resolution = 1  # of all families, or by glob over their names
-    head_lr: Positive | None = None  # lr when not given
+    lr: Positive | None = None  # of coefficients; in proportion to each layer when not given (learning_rates.py)
+    head_lr: Positive | None = None  # lr when not given, or else 5e-3
     probe_lrs: Annotated[list[Positive], Field(min_length=1)] | None = None  # the linear probe's: best on validation
     coefficients: bool = True  # False: an adapter alone
     adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"
@@ -273,6 +322,11 @@ class Train(Training):
     adapter_lr: Positive | None = None  # what suits the adapter when not given
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]
     orders: Annotated[int, Field(ge=0)] = 0  # random orders of the tasks in which all is learnt again, with one seed
+
+    @property
+    def head_rate(self) -> float:
+        """The head's learning rate."""
+        return self.head_lr or self.lr or 5e-3
 
     @model_validator(mode="after")
     def something_to_train(self):
@@ -301,6 +355,14 @@ class Recipe(Section):
     tune: Tune = Tune()
     tasks: Annotated[list[Task], Field(min_length=1), BeforeValidator(_names_once)]
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def goes_together(self):
+        if self.mimic.whiten and not (self.mimic.calibration or self.model.pretrain):
+            raise ValueError("`mimic.whiten` needs images: give `mimic.calibration`, as a task's `data`")
+        if self.mimic.layout != "layer" and self.tune.choose == "mimic":
+            raise ValueError("tasks train on whole layers: leave out `mimic.layout`, or `tune.choose: mimic`")
+        return self
 
 
 def load(path: str | Path) -> Recipe:

@@ -129,12 +129,13 @@ def compress(
                 on_group({"family": family.name, "history": [], **done, **group.certificate})
     settings = {"generator": "mimic", "solver": "closed_form", "layout": layout, "layouts": laid, "budget": budget}
     settings |= {"whitened": moments is not None, "templates": templates, **cut}
+    settings["untouched"] = weights.families(by).untouched
     return TemplateBank(banks, rest, weights.backbone, settings)
 
 
 def _group(family: grouping.Family, names: tuple[str, ...], problem: Problem, fitted: Factorization) -> Group:
     layout, layers = problem.layout, len(names)
-    measured = certificate(problem.matrix, fitted, dtype_of(family.dtype).itemsize, layers)
+    measured = certificate(problem.matrix, fitted, dtype_of(family.dtype).itemsize, layers=layers)
     if problem.moments is not None:
         whole = problem.layers.reshape(*problem.layers.shape[:2], -1)
         total = max(energy(whole, problem.moments), np.finfo(np.float32).tiny)
@@ -152,7 +153,5 @@ def _metric(name: str, layer: np.ndarray, moments: Mapping[str, np.ndarray]) -> 
         raise FitError(f"There is no input moment of {name}.{nearest(name, moments)} Collect it with rg.moments.")
     moment = np.asarray(moments[name], np.float64)
     if moment.shape != (size, size) or not np.isfinite(moment).all():
-        raise FitError(
-            f"The input moment of {name} is {moment.shape}; expected finite numbers of shape {(size, size)}."
-        )
+        raise FitError(f"The input moment of {name} is {moment.shape}; expected {(size, size)}, all finite.")
     return invertible(moment)

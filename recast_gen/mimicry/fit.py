@@ -47,11 +47,13 @@ def mimic(
     read the layers again; save it to be independent of them.  ``direct`` on all numbers keeps its templates.
     groups: a count, or positions along depth group by group.  group_by: ``consecutive``, or ``similarity``: the layers
     that are most alike (`similarity.alike`), for which a whole family is read at once.
+    What is no floating-point number (integers, quantised weights, float8) stays as it is and is named in
+    ``bank.fit["untouched"]``: family -> dtype.
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
     For compression: layout, what a template is (``layer``, ``row``, ``column``, ``tile``, or an einops pattern of the
     stack, with the sizes of `axes`), or ``auto``, of all of these and of group sizes what has the least error.
     budget: numbers stored, as a share of the family's, in place of `templates`.  moments: of the layers' inputs by
-    weight name, which make it the error of their outputs (`moments.moments`).  All closed form: `compression.Problem`.
+    weight name, which make it the error of their outputs (`moments.moments`).  All closed form: `optimum.Problem`.
     """
     if layout != "layer" or axes or budget is not None or moments is not None:
         if (solver, sets, options) != ("closed_form", 1, {}) or not (isinstance(gauge, str) and gauge == "svd"):
@@ -70,7 +72,9 @@ def mimic(
         raise FitError(f"No solver {solver!r}.{nearest(solver, SOLVERS)} There are: {', '.join(SOLVERS)}.")
     settings = {"generator": "mimic", "solver": solver, "gauge": gauge if isinstance(gauge, str) else "given"}
     native = "svd" if solver == "closed_form" else None
-    change = None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge)
+    change = (
+        None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge, in_place=True)
+    )
     cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
     return _fit(weights, families, by, cut, fit, settings, change, sets, on_group)
 
@@ -134,7 +138,8 @@ def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group
             if on_group:
                 done = {"group": index, "done": len(banks), "total": total}
                 on_group({"family": family.name, "history": history, **done, **group.certificate})
-    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"sets": sets})
+    settings |= cut | {"sets": sets, "untouched": weights.families(by).untouched}
+    return TemplateBank(banks, rest, weights.backbone, settings)
 
 
 def _plan(weights: Weights, families, by: str, cut: dict) -> list[tuple[grouping.Family, list[tuple[str, ...]]]]:

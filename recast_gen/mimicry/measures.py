@@ -64,10 +64,10 @@ def overall(certificates: Iterable[dict]) -> dict:
         squares = np.square([group[key] for group in certificates])
         return float(np.sqrt((squares * energy).sum() / max(energy.sum(), np.finfo(float).tiny)))
 
+    found = {key: error(key) for key in ("relative_error", "bound")}
     stored, original = (sum(group[key] for group in certificates) for key in ("stored_bytes", "original_bytes"))
-    return {
-        "relative_error": error("relative_error"),
-        "bound": error("bound"),
+    return found | {
+        "gap": max(0.0, found["relative_error"] - found["bound"]),
         "least_cosine": min(min(group["cosine"]) for group in certificates),
         "stored_bytes": stored,
         "original_bytes": original,

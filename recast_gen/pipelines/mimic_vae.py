@@ -1,15 +1,42 @@
 """mimic_vae: layers -> a bank by the VAE template generator, which can also be sampled."""
 
+from pathlib import Path
+
 from .. import store
+from ..api import mimic_tokens
+from ..files import atomic
 from ..mimicry import fit
 from ..recipe import Recipe
+from ..weights import Weights
 from .mimic import fit_bank
-from .stage import Folder, main
+from .stage import Folder, main, progress, write_csv
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
     weights = store.load_layers(folder.of("extract", "extract.zarr"))
-    return fit_bank(fit.mimic_vae, weights, recipe, recipe.mimic_vae, folder, recipe.mimic_vae.solver == "vae")
+    section = recipe.mimic_vae
+    metrics = fit_bank(fit.mimic_vae, weights, recipe, section, folder, section.solver == "vae")
+    with atomic(folder / "tokens") as fresh:
+        fresh.mkdir()
+        if section.tokens:
+            metrics |= _tokens(weights, recipe, folder, fresh)
+    return metrics
+
+
+def _tokens(weights: Weights, recipe: Recipe, folder: Folder, fresh: Path) -> dict:
+    """Fits a token bank and writes it and its epochs into `fresh`; returns what was measured."""
+    with progress(f"{folder.stage} tokens") as advance:
+
+        def on_epoch(done: int, total: int, means: dict) -> None:
+            advance(done, total, f"epoch, elbo {means['elbo']:.4g}, reconstruction {means['reconstruction']:.4g}")
+
+        options = {"seed": recipe.seed, "checkpoint": folder / "training", "on_epoch": on_epoch}
+        bank = mimic_tokens(weights, **recipe.mimic_vae.token_options(), **options)
+    bank.save(fresh / "tokens.safetensors")
+    measured = {name: dict(found) for name, found in bank.fit["measured"].items()}
+    rows = [{"tokens": name, **row} for name, found in measured.items() for row in found.pop("history")]
+    write_csv(fresh / "epochs.csv", rows)
+    return {"tokens": measured}
 
 
 if __name__ == "__main__":

@@ -45,15 +45,21 @@ class Folder:
 
     def write_csv(self, name: str, rows: list[dict]) -> None:
         """One column a key, in the order of the keys' first appearance."""
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        with atomic(self / name) as fresh, fresh.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        with atomic(self / name) as fresh:
+            write_csv(fresh, rows)
 
     def read_csv(self, stage: str, name: str) -> list[dict]:
         with self.of(stage, name).open(newline="") as file:
             return list(csv.DictReader(file))
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """One column a key, in the order of the keys' first appearance."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 @contextmanager

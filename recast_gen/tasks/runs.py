@@ -44,13 +44,14 @@ class Learner:
     def run(self, method: str, seed: int, folder: Path) -> Run:
         """Trains, tests and writes a task file in `folder`; with several rates, the best of them on validation."""
         rates = self.settings.probe_lrs if method == "linear_probe" else None
-        found = [self._run(method, seed, folder, lr) for lr in rates or [self.settings.head_lr or self.settings.lr]]
+        found = [self._run(method, seed, folder, lr) for lr in rates or [self.settings.head_rate]]
         return max(found, key=lambda run: run[0])[1]
 
     def _run(self, method: str, seed: int, folder: Path, lr: float) -> tuple[float, Run]:
         settings, head = self.settings.model_copy(update={"head_lr": lr}), self.bank.backbone["head"]
         model, trained = prepare(method, self.bank, self.base, len(self.splits.classes), settings, seed)
-        args, place = (settings, rates(trained, settings), seed, self.bank.hash), folder / f"{method}-{seed}-{lr}"
+        args = settings, rates(model, trained, settings), seed, self.bank.hash
+        place = folder / f"{method}-{seed}-{lr}"
         seen, seconds = self._before_head(model, head) if set(trained) == {"head"} else (None, 0.0)
         learner, images = (model.get_submodule(head), seen) if seen else (model, self.splits)
         outcome = fit(learner, images, *args, folder=place)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,7 +42,7 @@ LAST_NORMS = ("bn3", "bn2")  # of a residual branch of convolutions
 class Cut:
     """One sort of token in one list of blocks.  layers: the blocks' numbers in depth order.
 
-    shapes: of each piece's tensor.  count: tokens in a layer.  scales: of each piece, its root mean square.
+    shapes: of each piece's tensor.  count: tokens in a layer.  scales: of each layer's pieces, their root mean square.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Cut:
     layers: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...]
     count: int
-    scales: tuple[float, ...] = ()
+    scales: tuple[tuple[float, ...], ...] = ()
 
     @property
     def name(self) -> str:
@@ -74,10 +74,15 @@ class Cut:
             found.append(np.moveaxis(split, 1, 0).reshape(self.count, -1))
         return found
 
-    def put(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
-        """Tokens ``n d`` -> the tensors of a block, float32, by their names in it."""
-        made, start = {}, 0
-        for piece, shape, scale in zip(self.pieces, self.shapes, self.scales):
+    def put(self, tokens: np.ndarray, at: float) -> dict[str, np.ndarray]:
+        """Tokens ``n d`` -> the tensors of a block, float32, by their names in it.
+
+        at: where its scales are taken, in layers of this cut; between two of them it is their geometric mean.
+        """
+        made, start, (low, share) = {}, 0, (int(at), at % 1)
+        pairs = zip(self.scales[low], self.scales[min(low + 1, len(self.scales) - 1)])
+        scales = [first ** (1 - share) * last**share for first, last in pairs]
+        for piece, shape, scale in zip(self.pieces, self.shapes, scales):
             ahead = (shape[piece.axis], *np.delete(shape, piece.axis))
             stop = start + int(np.prod(shape)) // self.count
             split = (scale * tokens[:, start:stop]).reshape(self.count, piece.parts, -1, *ahead[1:])
@@ -88,12 +93,12 @@ class Cut:
 
 
 def cuts(weights: Mapping[str, np.ndarray], kinds: list[str], heads: int | None) -> list[tuple[Cut, np.ndarray]]:
-    """Every sort of token of `kinds` that a network has, and its tokens ``l n d``, each piece of mean square 1.
+    """Every sort of token of `kinds` that a network has, and its tokens ``l n d``, pieces of mean square 1.
 
     heads: attention heads of a block, which its tensors do not tell.
     Raises FitError for an unknown kind, kinds that cut the same tensor, and a network that has none of a kind.
     """
-    found: list[tuple[Cut, np.ndarray]] = []
+    found: list[Cut] = []
     for kind in kinds:
         if kind not in KINDS:
             raise FitError(f"No tokens {kind!r}.{nearest(kind, KINDS)} There are: {', '.join(KINDS)}.")
@@ -101,16 +106,21 @@ def cuts(weights: Mapping[str, np.ndarray], kinds: list[str], heads: int | None)
             raise FitError("The tensors do not tell how many attention heads a block has: give heads=.")
         before = len(found)
         for pieces in KINDS[kind]:
-            found += [_scaled(weights, cut) for cut in _find(weights, kind, pieces, heads)]
+            found += _find(weights, kind, pieces, heads)
         if len(found) == before:
             raise FitError(
                 f"No two blocks of one shape can be cut into {kind} tokens: they need "
                 f"{' or '.join(listing(piece.tensor for piece in pieces) for pieces in KINDS[kind])}."
             )
-    used = Counter(f"{cut.blocks}{piece.tensor}" for cut, _ in found for piece in cut.pieces)
+    used = Counter(f"{cut.blocks}{piece.tensor}" for cut in found for piece in cut.pieces)
     if twice := [name for name, times in used.items() if times > 1]:
         raise FitError(f"Tokens {' and '.join(kinds)} both cut {listing(twice, 3)}: give one of them.")
-    return found
+    made = []
+    for cut in found:  # the blocks of a list that all of its cuts have
+        shared = set.intersection(*(set(other.layers) for other in found if other.blocks == cut.blocks))
+        if len(shared) > 1:
+            made.append(_scaled(weights, replace(cut, layers=tuple(sorted(shared)))))
+    return made
 
 
 def _find(weights, kind: str, pieces: tuple[Piece, ...], heads: int | None) -> list[Cut]:
@@ -140,8 +150,9 @@ def _find(weights, kind: str, pieces: tuple[Piece, ...], heads: int | None) -> l
 
 
 def _scaled(weights, cut: Cut) -> tuple[Cut, np.ndarray]:
-    layers = [cut.take(weights, layer) for layer in cut.layers]
-    scales = tuple(float(np.sqrt(np.mean([np.square(parts[i]).mean() for parts in layers]))) or 1.0
-                   for i in range(len(cut.pieces)))  # fmt: skip
-    tokens = np.stack([np.concatenate([part / scale for part, scale in zip(parts, scales)], 1) for parts in layers])
-    return Cut(cut.kind, cut.blocks, cut.pieces, cut.layers, cut.shapes, cut.count, scales), tokens
+    scales, tokens = [], []
+    for layer in cut.layers:
+        parts = cut.take(weights, layer)
+        scales.append(tuple(float(np.sqrt(np.square(part).mean())) or 1.0 for part in parts))
+        tokens.append(np.concatenate([part / scale for part, scale in zip(parts, scales[-1])], 1))
+    return replace(cut, scales=tuple(scales)), np.stack(tokens)

@@ -118,4 +118,4 @@ class Measure:
         changed = {"epochs": self.recipe.tune.accuracy_epochs, "resolution": resolution or asked.resolution}
         settings = asked.model_copy(update=changed)
         model, trained = prepare("coefficients", bank, bank.base(), len(self._task.classes), settings, seed)
-        return fit(model, self._task, settings, rates(trained, settings), seed, bank.hash, on_epoch).validation
+        return fit(model, self._task, settings, rates(model, trained, settings), seed, bank.hash, on_epoch).validation

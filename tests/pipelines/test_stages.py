@@ -129,7 +129,7 @@ def test_a_stage_by_hand_writes_the_same_as_execute(tmp_path, monkeypatch):
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-def test_direct_and_the_plain_autoencoder_run_from_a_recipe(tmp_path, monkeypatch):
+def test_direct_and_the_plain_autoencoder_run_from_a_recipe(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     direct = {"solver": "direct", "direct": {"steps": 20}}
     recipe = pico("digits", tmp_path, mimic=direct, mimic_vae={"variational": False, "templates": 1})
@@ -137,10 +137,46 @@ def test_direct_and_the_plain_autoencoder_run_from_a_recipe(tmp_path, monkeypatc
     exact = execute("mimic", pico("digits", tmp_path))
     descended = execute("mimic", recipe := pico("digits", tmp_path, mimic=direct, mimic_vae={"variational": False}))
     assert exact["relative_error"] < 1e-6 < descended["relative_error"]
+    assert [row["gap"] > 1e-6 for row in exact["certificate"] + descended["certificate"]] == [False] * 8 + [True] * 8
+    assert capsys.readouterr().out.count("8 of 8 groups are above the least error") == 1
     execute("mimic_vae", recipe)
     bank = rg.load_bank("weights_store/digits/mimic_vae/bank.zarr")
     with pytest.raises(RecastError, match="variational=True"):
         rg.sample(bank)
+
+
+def test_a_recipe_compresses_at_a_budget_beside_a_study_of_whole_layers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = pico(
+        "digits", tmp_path, mimic={"layout": "auto", "budget": 0.6, "whiten": True, "images": 32}, tune={"trials": 2}
+    )
+    for stage in ("extract", "mimic", "mimic_vae", "tune"):
+        execute(stage, recipe)
+    store = tmp_path / "weights_store" / "digits"
+    metrics = json.loads((store / "mimic" / "metrics.json").read_text())
+    assert 0.4 < metrics["stored_share"] <= 0.6 and metrics["fit"]["layout"] == "auto" and metrics["fit"]["whitened"]
+    bank = rg.load_bank(store / "mimic" / "bank.zarr")
+    assert all("output_error" in measured for measured in bank.certificate.values())
+    assert not any(group.layout for group in rg.load_bank(store / "tune" / "bank.zarr").groups.values())
+
+
+def test_a_recipe_trains_norms_and_further_templates_at_their_own_resolution_and_rate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tune = {"norms": "shared", "extend": {"source": "vae", "templates": 2}, "choose": "mimic"}
+    train = {"lr": None, "head_lr": None, "resolution": {"*.attn.qkv": "head", "*.mlp.fc1": 2}}
+    recipe = pico("digits", tmp_path, tune=tune, train=train)
+    for stage in ("extract", "mimic", "mimic_vae", "tune", "train", "generate"):
+        execute(stage, recipe)
+    bank = rg.load_bank("weights_store/digits/tune/bank.zarr")
+    assert bank.groups["blocks.*.attn.qkv.weight", 0].templates.shape[0] == 4
+    assert (bank.fit["norms"], bank.fit["extended"]) == ("shared", {"vae": 2, "seed": 0})
+    rows = csv.DictReader(Path("weights_store/digits/train/runs.csv").read_text().splitlines())
+    row = next(row for row in rows if row["method"] == "coefficients")
+    assert int(row["coefficients"]) == 4 * 4 * (6 + 1 + 2 + 1) and int(row["norms"]) > 0
+    learnt = "weights_store/digits/generate/weights/high.safetensors"
+    tune = {"choose": "mimic", "extend": {"source": "tasks", "templates": 1, "tasks": [learnt]}}
+    execute("tune", pico("digits", tmp_path, tune=tune))
+    assert rg.load_bank("weights_store/digits/tune/bank.zarr").fit["extended"] == {"tasks": 1, "seed": 0}
 
 
 def test_a_stage_whose_input_is_missing_says_what_to_run_and_writes_nothing(tmp_path):

@@ -65,7 +65,9 @@ def test_a_probe_on_kept_features_is_the_probe_on_images(bank):
     for kept in (True, False):
         model, trained = prepare("linear_probe", bank, bank.base(), 3, settings, seed=1)
         seen = before_head(model, model.head, splits) if kept else splits
-        outcomes.append(fit(model.head if kept else model, seen, settings, rates(trained, settings), 1, bank.hash))
+        outcomes.append(
+            fit(model.head if kept else model, seen, settings, rates(model, trained, settings), 1, bank.hash)
+        )
     one, other = outcomes
     assert torch.allclose(one.logits, other.logits, atol=1e-4) and one.test == other.test
     assert (
