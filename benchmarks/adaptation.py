@@ -3,10 +3,12 @@
     python benchmarks/adaptation.py [run] [--minutes 50] [--backbones ...] [--tasks ...] [--methods GLOB ...]
     python benchmarks/adaptation.py table | targets | picture
 
-Every method has its own study of learning rates, judged on validation alone (one seed, half of the epochs): of what it
-trains besides the head, then of the head.  Then every seed trains; the best epoch on validation is kept and its test
-accuracy reported.  Epochs, batches, schedule, precision and images are the same for all.  A finished run is one row in
-``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a restart skips it.
+Every method has its own study of the learning rate of what it trains besides the head, judged on validation alone (one
+seed, 3 epochs).  The head's rate is one for all of them (in longer studies of norm tuning and BitFit, 0.02 to 0.2
+differ by less than a standard error); the linear probe has its own.  Then every seed trains; the best epoch on
+validation is kept and its test accuracy reported.  Epochs, batches, schedule, precision and images are the same for
+all.  A finished run is one row in ``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a
+restart skips it.
 
 Seconds are of this process's CPU time, one thread; mb is the peak of its memory over what it held before.  Every run is
 a process of its own.
@@ -24,18 +26,19 @@ from pathlib import Path
 
 import adaptation_view
 import torch
-from adaptation_methods import KINDS, METHODS, Method, rates, seeded
+from adaptation_methods import KINDS, METHODS, Method, Prepared, closed, rates, seeded
 from backbones import BACKBONES, TASKS, Backbone
 
 from recast_gen.recipe import Training
-from recast_gen.tasks.module import TIE, fit
+from recast_gen.tasks.data import Splits
+from recast_gen.tasks.module import accuracy, fit
 
 ROOT = Path(__file__).parents[1]
 RESULTS, STUDIES = (ROOT / "benchmarks/results" / name for name in ("adaptation.csv", "adaptation_rates.csv"))
 KEPT = ROOT / "weights_store" / "adaptation"  # task files, which `incremental.py` reads
 SEEDS = (0, 1, 2)
-EPOCHS, STUDY_EPOCHS, BATCH = 10, 5, 32
-HEAD = 0.06  # where the search for the head's learning rate starts; the other rate is searched at it
+EPOCHS, STUDY_EPOCHS, BATCH = 10, 3, 32
+HEAD = 0.06  # learning rate of heads beside something else; the probe's is searched from here
 KEY = ("backbone", "task", "method", "seed")
 STUDY_KEY = ("backbone", "task", "method", "rate", "head_rate")
 COLUMNS = (*KEY, "epochs", "rate", "head_rate", *KINDS, "validation", "test", "bytes", "seconds", "mb")
@@ -68,16 +71,27 @@ def train(
     """One run, here and now: the row of its results."""
     splits = backbone.features(task) if method.features else backbone.splits(task)
     before, start = memory("VmRSS"), cpu_seconds()
-    prepared = seeded(method, backbone, len(splits.classes), seed)
+    if method.solve:
+        model = method.solve(splits, seed)
+        found = {part: accuracy(model, getattr(splits, part)) for part in ("validation", "test")}
+        prepared, score = closed(backbone, model), found["validation"]
+    else:
+        prepared = seeded(method, backbone, len(splits.classes), seed)
+        found, score = descended(prepared, splits, seed, epochs, rate, head)
+    return prepared.counts | found | {
+        "seconds": cpu_seconds() - start, "mb": memory("VmHWM") - before, "score": score,
+        "bytes": prepared.save(file) if file else 0,
+    }  # fmt: skip
+
+
+def descended(
+    prepared: Prepared, splits: Splits, seed: int, epochs: int, rate: float, head: float
+) -> tuple[dict, float]:
+    """Trains in place: accuracies (fractions), and what rates are judged by."""
     settings = Training(epochs=epochs, batch_size=BATCH, schedule="onecycle")
     bank = prepared.bank.hash if prepared.bank else "none" if prepared.frozen else None
     outcome = fit(prepared.model, splits, settings, rates(prepared, rate, head), seed, bank)
-    best = outcome.history[outcome.best_epoch]
-    return prepared.counts | {
-        "validation": outcome.validation, "test": outcome.test, "seconds": cpu_seconds() - start,
-        "mb": memory("VmHWM") - before, "score": outcome.validation - TIE * best["validation_loss"],
-        "bytes": prepared.save(file) if file else 0,
-    }  # fmt: skip
+    return {"validation": outcome.validation, "test": outcome.test}, outcome.score
 
 
 def memory(name: str) -> float:
@@ -137,12 +151,18 @@ def study(backbone: Backbone, task: str, method: Method) -> tuple[float, float]:
         append(STUDIES, STUDY_COLUMNS, row | key | {"seed": SEEDS[0], "epochs": STUDY_EPOCHS})
         return row["score"]
 
-    rate = climb(lambda rate: score(rate, HEAD), method.rate) if method.rate else 0.0
-    return rate, climb(lambda head: score(rate, head), HEAD)
+    if method.rate is None:
+        return 0.0, climb(lambda head: score(0.0, head), HEAD)
+    return climb(lambda rate: score(rate, HEAD), method.rate), HEAD
 
 
-def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[int], minutes: float) -> None:
-    """Every run that is not in the results yet, in order, until the minutes are over."""
+def run(
+    backbones: list[str], tasks: list[str], methods: list[str], seeds: list[int], minutes: float, rates_of: str | None
+) -> None:
+    """Every run that is not in the results yet, in order, until the minutes are over.
+
+    rates_of: the task whose study all tasks take their rates from; each has its own for None.
+    """
     stop = time.monotonic() + 60 * minutes
     for backbone in map(BACKBONES.get, backbones):
         for task in tasks:
@@ -154,7 +174,8 @@ def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[
                         continue
                     if time.monotonic() > stop:
                         return
-                    rate, head = study(backbone, task, method)
+                    (backbone.features if method.features else backbone.splits)(task)  # in memory before any run
+                    rate, head = (0.0, 0.0) if method.solve else study(backbone, rates_of or task, method)
                     file = KEPT / backbone.name / method.name.replace(" ", "_") / f"{task}-{seed}.safetensors"
                     row = apart(backbone, task, method, seed, EPOCHS, rate, head, file)
                     row |= dict(zip(KEY, key)) | {"epochs": EPOCHS, "rate": rate, "head_rate": head}
@@ -170,17 +191,19 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--methods", nargs="+", default=["*"])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--rates-of", choices=TASKS, help="take the rates of this task's studies for all tasks")
     given = parser.parse_args()
     if given.act == "run":
         import peft  # noqa: F401  (here, so that no run pays for it)
 
         torch.set_num_threads(1)
-        for backbone in given.backbones:
-            for task in given.tasks:
-                BACKBONES[backbone].features(task)  # in every run's memory before it starts
-        run(given.backbones, given.tasks, given.methods, given.seeds, given.minutes)
+        run(given.backbones, given.tasks, given.methods, given.seeds, given.minutes, given.rates_of)
     else:
-        getattr(adaptation_view, given.act)(read(RESULTS, KEY).values())
+        studied = {key[:3] for key in read(STUDIES, STUDY_KEY)}
+        rows = [
+            row | {"studied": tuple(row[name] for name in KEY[:3]) in studied} for row in read(RESULTS, KEY).values()
+        ]
+        getattr(adaptation_view, given.act)(rows)
 
 
 if __name__ == "__main__":

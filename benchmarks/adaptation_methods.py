@@ -2,18 +2,25 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from backbones import Backbone
+from incremental_heads import best_ridge
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import recast_gen as rg
+from recast_gen.adapters.part import Part
 from recast_gen.files import save_tensors
+from recast_gen.reparam import attached
+from recast_gen.tasks.analytic import class_means, nearest_mean
+from recast_gen.tasks.data import Splits
 from recast_gen.tensors import to_numpy
 
+COEFFICIENTS = 0.03  # where the search for their learning rate starts
 KINDS = ("coefficients", "norms", "adapter", "head")
 
 
@@ -26,6 +33,7 @@ class Prepared:
     save: Callable[[Path], int]
     bank: rg.TemplateBank | None = None
     frozen: bool = True
+    faster: dict[str, float] = field(default_factory=dict)  # factors of the method's rate, by kind
 
     @property
     def counts(self) -> dict[str, int]:
@@ -34,17 +42,20 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to adapt.  rate: where the search for the learning rate of what it trains besides the head starts.
+    """A way to adapt, by gradient (prepare) or by a head in closed form (solve, from features and a seed).
 
-    features: only the head trains, on the frozen network's features.  curve: the name its points share in the picture.
+    rate: where the search for the learning rate of what it trains besides the head starts.  features: only the head is
+    new, on the frozen network's features.  only: a part of the names of the backbones that it fits.  curve: the name
+    that its points share in the picture.
     """
 
     name: str
-    prepare: Callable[[Backbone, int], Prepared]
+    prepare: Callable[[Backbone, int], Prepared] | None
     rate: float | None = None
     features: bool = False
     only: str = ""  # a part of the names of the backbones that it fits
     curve: str = ""
+    solve: Callable[[Splits, int], nn.Module] | None = None
 
 
 def _head(backbone: Backbone, model: nn.Module) -> list[nn.Parameter]:
@@ -72,6 +83,19 @@ def probe(backbone: Backbone, classes: int) -> Prepared:
     model = nn.Sequential()
     model.add_module(backbone.head, getattr(backbone(classes), backbone.head))
     return _plain(backbone, model, {})
+
+
+def closed(backbone: Backbone, model: nn.Module) -> Prepared:
+    """A head in closed form; what it holds beyond a linear head on the features counts as an adapter."""
+    *body, head = model if isinstance(model, nn.Sequential) else [model]
+    size = sum(p.numel() for p in head.parameters())
+    plain = head.out_features * (getattr(backbone(), backbone.head).in_features + 1)
+
+    def save(path: Path) -> int:
+        return save_tensors(path, {name: to_numpy(name, p.detach()) for name, p in head.named_parameters()}, {})
+
+    kinds = {"head": [torch.zeros(plain)], "adapter": [torch.zeros(size - plain)]}  # random layers are a seed
+    return Prepared(model, kinds, save)
 
 
 def full(backbone: Backbone, classes: int) -> Prepared:
@@ -143,33 +167,98 @@ def ia3(layers: list[str], backbone: Backbone):
     return IA3Config(target_modules=chosen, feedforward_modules=[name for name in chosen if name.endswith("fc2")])
 
 
-def recast(resolution: int | str, own: bool = False) -> Callable:
-    """Coefficients at a resolution; own: a layer's only template is the layer, else all layers of its shape."""
+def recast(resolution: int | str, own: bool = False, norms: str = "none", blocks: int = 1) -> Callable:
+    """Coefficients at a resolution; own: a layer's only template is the layer, else all layers of its shape.
+
+    norms: their scales and shifts are in the bank too; blocks: the resolution of these.
+    """
 
     def prepare(backbone: Backbone, classes: int) -> Prepared:
-        model, bank = backbone(classes), backbone.bank(**({"group_size": 1} if own else {}))
-        rg.attach(model, bank, resolution)
+        model, bank = backbone(classes), backbone.bank(norms, **({"group_size": 1} if own else {}))
+        families = bank.families.items()
+        rg.attach(model, bank, {name: resolution if len(family.shape) > 1 else blocks for name, family in families})
         rg.freeze(model, backbone.head)
-        trained = {"coefficients": rg.coefficients(model), "head": _head(backbone, model)}
-        return Prepared(model, trained, lambda path: rg.save_task(path, model, bank, backbone.head), bank)
+        kinds = {"coefficients": [], "norms": []}
+        for module, leaf, _ in attached(model).values():
+            kinds["norms" if getattr(module, leaf).ndim == 1 else "coefficients"].append(
+                module.parametrizations[leaf].original
+            )
+        trained = kinds | {"head": _head(backbone, model)}
+        save = partial(rg.save_task, model=model, bank=bank, head=backbone.head)
+        slower = {} if norms == "none" else {"coefficients": 0.3}  # as they want alone, beside what norms do
+        return Prepared(model, trained, save, bank, faster=slower)
 
     return prepare
+
+
+def integration(adapter: str, coefficients: bool) -> Callable:
+    """One of the package's adapters, with a coefficient per layer and template beside it or without."""
+
+    def prepare(backbone: Backbone, classes: int) -> Prepared:
+        model, bank = backbone(classes), backbone.bank()
+        rg.attach(model, bank)
+        rg.freeze(model, backbone.head, coefficients)
+        added = rg.add_adapter(model, adapter, backbone.head, seed=torch.initial_seed())
+        trained = {"adapter": list(added.values()), "head": _head(backbone, model)}
+        if coefficients:
+            trained["coefficients"] = rg.coefficients(model)
+        rate = next(part for part in model.modules() if isinstance(part, Part)).rate
+        save = partial(rg.save_task, model=model, bank=bank, head=backbone.head)
+        return Prepared(model, trained, save, bank, faster={"coefficients": COEFFICIENTS / rate})
+
+    return prepare
+
+
+def integrations(name: str, rate: float, only: str) -> list["Method"]:
+    """An adapter without and with coefficients; its own rate is where the search starts, and both move together."""
+    adapter = name.lower()
+    return [
+        Method(name, integration(adapter, False), rate, only=only, curve=name),
+        Method(f"{name} + RECAST 1", integration(adapter, True), rate, only=only, curve=name),
+    ]
+
+
+def dial(prefix: str, values: tuple, **settings) -> list["Method"]:
+    """RECAST at several resolutions: one curve."""
+    return [Method(f"{prefix} {value}", recast(value, **settings), COEFFICIENTS, curve=prefix) for value in values]
+
+
+def mean_head(features: Splits, seed: int) -> nn.Module:
+    images, labels = features.train.tensors
+    return nearest_mean(class_means(images, labels, len(features.classes)))
+
+
+def ridge_head(buffer: int) -> Callable:
+    return lambda features, seed: best_ridge(features.train.tensors, features.validation.tensors, buffer, seed).solve()
 
 
 METHODS = {
     method.name: method
     for method in (
+        Method("nearest class mean", None, features=True, solve=mean_head),
+        Method("ridge", None, features=True, solve=ridge_head(0)),
+        Method("ridge on 1024 random features", None, features=True, solve=ridge_head(1024)),
         Method("linear probe", probe, features=True),
         Method("norm tuning", norms, 0.01),
         Method("BitFit", bitfit, 0.01),
-        Method("(IA)3", peft(ia3), 0.03),
-        Method("VeRA", peft(vera), 0.03, only="vit"),
         Method("LoRA r=1", lora(1), 0.006, curve="LoRA"),
-        *(Method(f"RECAST {each}", recast(each), 0.03, curve="RECAST") for each in (1, 4, 16)),
-        *(Method(f"RECAST own {each}", recast(each, True), 0.03, curve="RECAST own") for each in (4, 16, "channel")),
+        *dial("RECAST", (1,)),
+        *dial("RECAST norms", (1,), norms="affine"),
+        *dial("RECAST shared norms", (1,), norms="shared"),
+        *dial("RECAST", (4, 16)),
+        *dial("RECAST norms", (4,), norms="affine"),
+        *dial("RECAST own", (1, 16), own=True),
+        Method("VeRA", peft(vera), 0.03, only="vit"),
+        Method("(IA)3", peft(ia3), 0.03),
         Method("full fine-tuning", full, 0.002),
         *(Method(f"LoRA r={rank}", lora(rank), 0.006, curve="LoRA") for rank in (2, 4, 8)),
-        *(Method(f"RECAST {each}", recast(each), 0.03, curve="RECAST") for each in (2, 8, "channel")),
+        *integrations("CLR", 0.01, "resnet"),
+        *integrations("MeLo", 0.005, "vit"),
+        *integrations("AdaptFormer", 0.005, "vit"),
+        *integrations("Piggyback", 0.0003, ""),
+        *dial("RECAST", (2, 8, "channel")),
+        *dial("RECAST own", (2, 4, "channel"), own=True),
+        *dial("RECAST shared norms x4", (1, 4), norms="shared", blocks=4),
     )
 }
 
@@ -177,7 +266,7 @@ METHODS = {
 def rates(prepared: Prepared, own: float, head: float) -> list[dict]:
     """torch's parameter groups: no decay of what starts at the backbone's own values."""
     return [
-        {"params": parameters, "lr": head if kind == "head" else own}
+        {"params": parameters, "lr": head if kind == "head" else own * prepared.faster.get(kind, 1)}
         | ({} if kind == "head" else {"weight_decay": 0.0})
         for kind, parameters in prepared.trained.items()
         if parameters

@@ -59,6 +59,7 @@ def points(rows: Iterable[dict]) -> dict[tuple[str, str], list[Point]]:
 
 
 def table(rows: Iterable[dict]) -> None:
+    """A Markdown table of every backbone and task; a rate with an asterisk is from another task's study."""
     for (backbone, task), methods in points(rows).items():
         print(f"\n{backbone}, {task}\n")
         print("| method | " + " | ".join(KINDS) + " | test % | runs | rate | head's | bytes | CPU s | MB |")
@@ -69,7 +70,7 @@ def table(rows: Iterable[dict]) -> None:
             costs = f"{first['bytes']} | {point.median('seconds'):.0f} | {point.median('mb'):.0f}"
             print(
                 f"| {point.method} | {counts} | {point.test:.1f} ± {point.spread:.1f} | {len(point.rows)} "
-                f"| {first['rate']} | {first['head_rate']} | {costs} |"
+                f"| {first['rate']}{'' if first['studied'] else '*'} | {first['head_rate']} | {costs} |"
             )
 
 

@@ -57,8 +57,11 @@ class Backbone:
         return _features(self, task)
 
     @lru_cache(maxsize=8)  # noqa: B019  (two fields' worth, for a benchmark's life)
-    def bank(self, **settings) -> rg.TemplateBank:
-        return rg.mimic(self(), **{"by": self.by, "gauge": "identity"} | settings)
+    def bank(self, norms: str = "none", **settings) -> rg.TemplateBank:
+        from recast_gen.norms import with_norms
+
+        bank = rg.mimic(self(), **{"by": self.by, "gauge": "identity"} | settings)
+        return bank if norms == "none" else with_norms(bank, norms)
 
 
 BACKBONES = {

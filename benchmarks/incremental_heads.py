@@ -31,7 +31,14 @@ def trained_head(train: Part, validation: Part, classes: int, seed: int) -> nn.M
     head = nn.Linear(train[0].shape[1], classes)
     sets = [TensorDataset(*part) for part in (train, validation, validation)]
     settings = Training(epochs=EPOCHS, batch_size=BATCH, schedule="onecycle")
-    fit(head, Splits(*sets, classes=[]), settings, [{"params": list(head.parameters()), "lr": RATE}], seed, "none")
+    fit(
+        head,
+        Splits(*sets, classes=list(map(str, range(classes)))),
+        settings,
+        [{"params": list(head.parameters()), "lr": RATE}],
+        seed,
+        "none",
+    )
     return head
 
 
@@ -113,6 +120,6 @@ class Alignment:
 
 
 HEADS: dict[str, Callable] = {
-    "nearest class mean": NearestMean, "ridge": lambda seed: Ridge(seed, 0), "ridge, random features (G-ACIL)": Ridge,
+    "nearest class mean": NearestMean, "ridge": lambda seed: Ridge(seed, 0), "ridge on 1024 random features": Ridge,
     "FeTrIL": FeTrIL, "class statistics (SLCA)": Alignment,
 }  # fmt: skip

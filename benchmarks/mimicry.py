@@ -5,11 +5,12 @@
 First table: the layers are a timm ViT-S's (random weights, seed 0: time does not depend on their values), attention and
 MLP families, 6 groups. Floor: the two matrix products that the method needs (layers by layers, basis by layers) in
 float32 over the same memory, nothing else. `direct` is timed over 20 of its 1000 steps and scaled. Medians of RUNS (5)
-in turn; seconds are of this machine, ratios are the result.
+in turn; seconds are of one processor of this machine, ratios are the result.
 
 Second table: transformer blocks of a depth and a width, made on the fly (uniform numbers) as a lazy source, through
-`mimic` and `save`, each in a fresh process. Seconds are of the processor, the source included, which is made twice.
-Peak: resident memory (getrusage) above that after the imports. Medians of RUNS, but one run of the largest, ViT-g's.
+`mimic` and `save`, each in a fresh process. The source, which is made twice, is included. Shards of 64 MB, as zarr
+writes them, take some 0.3 GB whatever the groups are. Peak: resident memory (getrusage) above that after the imports.
+Medians of RUNS, but one run of the largest, ViT-g's.
 Both are written to benchmarks/results/ (mimicry.csv, mimicry_scaling.csv).
 """
 
@@ -86,9 +87,9 @@ def scaling(runs: int) -> None:
 
 
 def seconds(call) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def solvers(runs: int) -> None:

@@ -77,7 +77,7 @@ def main(runs: int = 3) -> None:
     for task, found in metrics["tasks"].items():
         probe, ours = found["linear_probe"], found["coefficients"]
         print(
-            f"{task:16}{probe['test']:14.1%}{ours['test']:14.1%}{ours['coefficients']:7}{ours['head']:6}{found['bytes']:7}"
+            f"{task:16}{probe['test']:14.1%}{ours['test']:14.1%}{ours['coefficients']:7}{ours['head']:6}{ours['bytes']:7}"
         )
 
 

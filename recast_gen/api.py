@@ -1,11 +1,14 @@
 """Any source of weights -> families, and -> a bank."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from . import grouping, sources
 from .bank import TemplateBank
 from .mimicry import fit
+from .norms import with_norms
 from .tokens.bank import TokenBank
 
 
@@ -19,17 +22,47 @@ def mimic(
     families: Iterable[str] | None = None,
     groups: int | list[list[int]] | None = None,
     timm_kwargs: dict | None = None,
+    norms: str = "none",
+    whiten: Any = None,
     **settings,
 ) -> TemplateBank:
     """Neural Mimicry: a bank that rebuilds the chosen families of a source.
 
-    source: a model, a mapping of names to tensors, or the path of a store or checkpoint.  families: globs; every
-    shareable family when not given.  groups: how many a family is cut into (one when not given),
-    or positions along depth, group by group.
+    source: a model, a mapping of names to tensors, or the path of a store or checkpoint, which is read a group at a
+    time, and again when the bank is used or saved.  families: globs; every shareable one when not given.
+    groups: how many a family is cut into (one when not given), or positions along depth, group by group.
     timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
-    settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``.
+    whiten: calibration images ``n c h w`` as the model wants them, or batches of these, or what `moments` made of them:
+    the error is then that of the layers' outputs on them.
+    norms: ``affine`` or ``shared``, the bank generates normalisation layers too, alone for no `families` (an empty
+    list); see `recast_gen.norms.with_norms`.
+    settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``, and
+    ``layout="auto", budget=0.5`` to compress.
     """
-    return fit.mimic(sources.read(source, timm_kwargs), families=families, groups=groups, **settings)
+    weights = sources.read(source, timm_kwargs)
+    if norms != "none" and families is not None and not list(families):
+        alone = TemplateBank({}, {name: np.array(tensor) for name, tensor in weights.items()}, weights.backbone)
+        return with_norms(alone, norms)
+    if whiten is not None:
+        by = settings.get("by", "index")
+        settings["moments"] = whiten if isinstance(whiten, Mapping) else moments(source, whiten, families, by)
+    return with_norms(fit.mimic(weights, families=families, groups=groups, **settings), norms)
+
+
+def moments(
+    source: Any, images: Any, families: Iterable[str] | None = None, by: str = "index"
+) -> dict[str, np.ndarray]:
+    """Weight name -> second moment ``i i`` (float64) of its layer's inputs on calibration images, as `mimic` takes it.
+
+    source: a model, or what says which model it is.  images: ``n c h w`` as the model wants them, or such batches.
+    Raises as `recast_gen.mimicry.moments.moments`, and SourceError for weights without their model.
+    """
+    from .mimicry.moments import moments
+
+    weights = sources.read(source)
+    model = source if hasattr(source, "state_dict") else sources.rebuild(weights)
+    chosen = grouping.select(weights.families(by), families)
+    return moments(model, images, [name for family in chosen.values() for name in family.names])
 
 
 def mimic_vae(
@@ -37,14 +70,17 @@ def mimic_vae(
     families: Iterable[str] | None = None,
     groups: int | None = None,
     timm_kwargs: dict | None = None,
+    norms: str = "none",
     **settings,
 ) -> TemplateBank:
     """The VAE template generator: like `mimic`, and the bank can be sampled.
 
+    norms: as in `mimic`.
     settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", solver="vae", seed=0`` and the solver's,
     such as ``epochs=60, beta=1.0``.
     """
-    return fit.mimic_vae(sources.read(source, timm_kwargs), families=families, groups=groups, **settings)
+    weights = sources.read(source, timm_kwargs)
+    return with_norms(fit.mimic_vae(weights, families=families, groups=groups, **settings), norms)
 
 
 def mimic_tokens(

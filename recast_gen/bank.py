@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from . import store
-from .errors import FitError, check_count, nearest
-from .grouping import Families, Family
+from .grouping import Families, Family, depth_order
+from .layouts import Layout
 from .templates import Lazy, mix, random_templates
-from .weights import Weights, digest, dtype_of
+from .weights import Weights, dtype_of
 
 ROW = 2**18  # numbers in a row of what lies flat in a bank: what is read and verified at once
 
@@ -24,7 +24,8 @@ class Group:
     names: tensor names in depth order.  templates: ``t o ...`` float32, `Lazy` in an opened bank.
     coefficients: ``l s b t`` float32, b = 1.  dtype: of the original tensors.  certificate: how good the fit is.
     random: how many of the last templates come from `seed`.  posterior: ``2 l t`` mean and standard deviation of the
-    VAE's coefficients, or None.
+    VAE's coefficients, or None.  layout: None where templates are whole layers; else templates are ``t n`` and a
+    layer has its rows of the layout's matrix as coefficients, ``l s rows t``, `Lazy` too in an opened bank.
     """
 
     family: str
@@ -36,23 +37,36 @@ class Group:
     random: int = 0
     seed: int = 0
     posterior: np.ndarray | None = field(default=None, repr=False)
+    layout: Layout | None = None
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
-        return iter(zip(self.names, self.coefficients))
+        return iter(zip(self.names, self.coefficients[...]))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one layer."""
+        return self.layout.shape if self.layout else tuple(self.templates.shape[1:])
+
+    @property
+    def vectors(self) -> bool:
+        """Whether its layers are scales, shifts or biases."""
+        return len(self.shape) == 1
 
     def weights(self, coefficients: Mapping[str, np.ndarray] | None = None) -> Iterator[tuple[str, np.ndarray]]:
         """(name, weight in the original dtype) of every layer from `coefficients`, its base ones for None."""
         templates, dtype = self.templates[...], dtype_of(self.dtype)
         for name, base in self:
             chosen = base if coefficients is None else coefficients[name]
-            yield name, mix(chosen, templates).astype(dtype, copy=False)
+            made = self.layout.stack(chosen.mean(0) @ templates)[0] if self.layout else mix(chosen, templates)
+            yield name, made.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True)
 class TemplateBank:
     """Groups by (family, index), every other tensor of the backbone, and what the backbone is.
 
-    From `open_bank`, templates and rest are `Lazy`: take the numbers of either kind with ``[...]``.
+    From `open_bank`, and of a file or store that was fitted, templates and rest are `Lazy`: take the numbers of either
+    kind with ``[...]``.
     """
 
     groups: dict[tuple[str, int], Group]
@@ -76,14 +90,14 @@ class TemplateBank:
         found = Families()
         for name in dict.fromkeys(family for family, _ in self.groups):
             members = [group for group in self.groups.values() if group.family == name]
-            names = tuple(layer for group in members for layer in group.names)
-            found[name] = Family(name, names, tuple(members[0].templates.shape[1:]), members[0].dtype)
+            names = sorted((layer for group in members for layer in group.names), key=depth_order)
+            found[name] = Family(name, tuple(names), members[0].shape, members[0].dtype)
         return found
 
     @property
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape, dtype name) of every tensor of the backbone, in the order of `stream`."""
-        made = {name: (tuple(group.templates.shape[1:]), group.dtype) for name, group in self.layers.items()}
+        made = {name: (group.shape, group.dtype) for name, group in self.layers.items()}
         made |= {name: (tuple(tensor.shape), tensor.dtype.name) for name, tensor in self.rest.items()}
         return made | {other: made[name] for other, name in self.ties.items()}
 
@@ -122,17 +136,21 @@ class TemplateBank:
         arrays, described = {}, []
         for family in dict.fromkeys(family for family, _ in self.groups):
             members = [group for group in self.groups.values() if group.family == family]
-            arrays[f"templates.{family}"] = _own_templates(members)
+            if not members[0].layout:
+                arrays[f"templates.{family}"] = _own_templates(members)
             described += [
                 {
                     "family": family, "names": group.names, "dtype": group.dtype, "certificate": group.certificate,
                     "coefficients": group.coefficients.shape, "random": group.random, "seed": group.seed,
                     "scale": float(np.abs(group.templates[-1:]).flat[0]) if group.random else 0.0,
                     "posterior": group.posterior is not None,
+                    **({"layout": group.layout.about()} if group.layout else {}),
                 }
                 for group in members
             ]  # fmt: skip
         arrays["coefficients"] = _flat([group.coefficients for group in self.groups.values()])
+        if laid := [group.templates for group in self.groups.values() if group.layout]:
+            arrays["templates"] = _flat(laid)
         posteriors = [group.posterior for group in self.groups.values() if group.posterior is not None]
         if posteriors:
             arrays["posterior"] = _flat(posteriors)
@@ -207,14 +225,19 @@ def open_bank(path: str | Path) -> TemplateBank:
         for i, entry in enumerate(described) if entry["posterior"]
     }  # fmt: skip
     posterior = _slices(arrays["posterior"], shapes) if shapes else {}
+    laid = {i: Layout.of(entry["layout"]) for i, entry in enumerate(described) if "layout" in entry}
+    shapes = {i: (described[i]["coefficients"][3], layout.columns) for i, layout in laid.items()}
+    templates = _slices(arrays["templates"], shapes) if shapes else {}
     for index, entry in enumerate(described):
-        family, base = entry["family"], coefficients[index][...]
+        family, base = entry["family"], coefficients[index]
         start = stored.setdefault(family, [0])
         stop = start[-1] + base.shape[3] - entry["random"]
+        if index not in laid:
+            base = base[...]
+            templates[index] = _templates(arrays[f"templates.{family}"], start[-1], stop, entry)
         groups[family, len(start) - 1] = Group(
-            family, tuple(entry["names"]), _templates(arrays[f"templates.{family}"], start[-1], stop, entry), base,
-            entry["dtype"], entry["certificate"], entry["random"], entry["seed"],
-            posterior[index][...] if index in posterior else None,
+            family, tuple(entry["names"]), templates[index], base, entry["dtype"], entry["certificate"],
+            entry["random"], entry["seed"], posterior[index][...] if index in posterior else None, laid.get(index),
         )  # fmt: skip
         start.append(stop)
     rest = {}
@@ -242,7 +265,10 @@ def load_bank(path: str | Path) -> TemplateBank:
     Raises StoreError when it is missing, foreign or damaged.
     """
     bank = open_bank(path)
-    groups = {key: replace(group, templates=group.templates[...]) for key, group in bank.groups.items()}
+    groups = {
+        key: replace(group, templates=group.templates[...], coefficients=group.coefficients[...])
+        for key, group in bank.groups.items()
+    }
     loaded = replace(bank, groups=groups, rest={name: tensor[...] for name, tensor in bank.rest.items()})
     loaded.__dict__["hash"] = bank.hash
     return loaded
@@ -256,36 +282,3 @@ def pack(bank: str | Path, file: str | Path) -> str:
 def unpack(file: str | Path, bank: str | Path) -> str:
     """Writes a packed bank as a zarr directory again, nothing lost; returns the hash, which stays the same."""
     return store.copy(file, bank, "bank", packed=False)
-
-
-def extend(bank: TemplateBank, templates: int, source: str = "random", seed: int = 0) -> TemplateBank:
-    """A bank with `templates` more templates in every group, base coefficients 0: it rebuilds the same weights.
-
-    ``random`` templates have the scale of their group and are stored as their seed alone.
-    Raises FitError for another source, and for a bank that already has random templates.
-    """
-    if source != "random":
-        raise FitError(f"No template source {source!r}.{nearest(source, ['random'])} There is: random.")
-    check_count("templates", templates, FitError)
-    groups = {}
-    for index, (key, group) in enumerate(bank.groups.items()):
-        if group.random:
-            raise FitError(f"Group {key} already has {group.random} random templates: extend the bank it came from.")
-        own = group.templates[...]
-        scale = float(np.sqrt(np.mean(np.square(own, dtype=np.float64))))
-        own_seed = int(digest([seed, index])[:8], 16)
-        drawn = random_templates((templates, *own.shape[1:]), np.float32(scale), own_seed)
-        layers, sets, blocks, _ = group.coefficients.shape
-        zeros = np.zeros((layers, sets, blocks, templates), np.float32)
-        posterior = group.posterior
-        if posterior is not None:  # the new ones are certain to be 0
-            posterior = np.concatenate([posterior, np.zeros((2, layers, templates), np.float32)], axis=2)
-        count = len(group.templates) + templates
-        certificate = group.certificate | {
-            "templates": count, "coefficients": layers * sets * count, "effective_coefficients": layers * count
-        }  # fmt: skip
-        groups[key] = replace(
-            group, certificate=certificate, templates=np.concatenate([own, drawn]), random=templates,
-            seed=own_seed, coefficients=np.concatenate([group.coefficients, zeros], axis=3), posterior=posterior,
-        )  # fmt: skip
-    return TemplateBank(groups, bank.rest, bank.backbone, bank.fit | {"extended": {"random": templates, "seed": seed}})

@@ -24,7 +24,7 @@ def main() -> None:
 
 @app.command()
 def inspect(
-    source: Annotated[str, typer.Argument(help="A timm model's name, a checkpoint file, or an extract.zarr.")],
+    source: Annotated[str, typer.Argument(help="A timm model's name, a checkpoint, an extract.zarr, or a bank.")],
     groups: Annotated[
         int | None, typer.Option(min=1, help="Groups a family, as far as it has layers; half as many.")
     ] = None,
@@ -34,9 +34,20 @@ def inspect(
     by: Annotated[str, typer.Option(help="What makes a family: index or shape.")] = "index",
     every: Annotated[bool, typer.Option("--all", help="Also families that have nothing to share.")] = False,
 ) -> None:
-    """Prints the families of a network, what a bank would store and what a task would cost."""
+    """Prints a network's families, what a bank would store and a task would cost; or how good a bank is."""
     from .grouping import families, split
     from .sources import shapes
+    from .store import kind_of
+    from .tables import show
+
+    if kind_of(source) == "bank":
+        from .bank import open_bank
+        from .mimicry.printed import print_certificate
+
+        bank = open_bank(source)
+        print(f"{source}: bank {bank.hash} of {bank.backbone.get('timm_model') or 'a network of its own'}")
+        print_certificate(bank)
+        return
 
     found = families(shapes(source), by)
     rows, totals = [], [0, 0, 0]
@@ -53,14 +64,7 @@ def inspect(
         rows.append(row)
     head = ["family", "layers", "shape", "parameters", "stored in a bank", "coefficients a task"]
     everything = sum(family.parameters for family in found.values())
-    _print_table([head, *rows, ["shareable", "", "", *totals], ["whole network", "", "", everything, "", ""]])
-
-
-def _print_table(rows: list[list]) -> None:
-    cells = [[f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    for first, *others in cells:
-        print(first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:])), sep="  ")
+    show([head, *rows, ["shareable", "", "", *totals], ["whole network", "", "", everything, "", ""]])
 
 
 @app.command()
@@ -100,6 +104,7 @@ def tune_worker(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage
 def studies(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage = None) -> None:
     """Lists the studies of a recipe's storage: an edited recipe starts a new one, old ones stay as they are."""
     from .pipelines.tune import studies
+    from .tables import show
 
     rows = [
         [row["study"], row["started"], row["trials"], row.get("settings", ""), str(row.get("model", "")),
@@ -109,7 +114,7 @@ def studies(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage = N
     if not rows:
         print(f"{recipe} has no study yet: run `recast run tune {recipe}`.")
         return
-    _print_table([["study", "started", "trials", "of settings", "model", "objectives", "constraints"], *rows])
+    show([["study", "started", "trials", "of settings", "model", "objectives", "constraints"], *rows])
 
 
 @app.command()

@@ -16,7 +16,8 @@ from .errors import StoreError
 from .weights import dtype_of
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
-CODES = {"BOOL": "bool", "BF16": "bfloat16"}  # safetensors' names of dtypes
+# safetensors' names of dtypes
+CODES = {"BOOL": "bool", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 CODES |= {f"F{bits}": f"float{bits}" for bits in (16, 32, 64)}
 CODES |= {f"{code}{bits}": f"{kind}{bits}" for code, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
 _writing: set[Path] = set()  # temporary siblings that this process is writing
@@ -136,6 +137,13 @@ def stream_tensors(
         if starts:
             raise StoreError(f"{path} lacks {', '.join(starts)}, which were announced. Write it again.")
     return 8 + len(text) + end
+
+
+def header_of(path: str | Path) -> tuple[dict, int]:
+    """The header of a safetensors file, and the byte at which the data begins that its offsets count from."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(size)), 8 + size
 
 
 def _code(name: str, dtype: str) -> str:

@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 
 from .errors import FamilyError, listing, nearest
 
+FLOATING = ("float16", "bfloat16", "float32", "float64")
+
 
 @dataclass(frozen=True)
 class Family:
@@ -30,7 +32,12 @@ class Family:
     @property
     def shareable(self) -> bool:
         """Whether a bank makes sense: several layers of a floating-point matrix or kernel."""
-        return self.layers > 1 and len(self.shape) > 1 and "float" in self.dtype
+        return self.layers > 1 and len(self.shape) > 1 and self.floating
+
+    @property
+    def floating(self) -> bool:
+        """Whether its numbers can be mixed; integers, bool and float8 are codes of something, and stay as they are."""
+        return self.dtype in FLOATING
 
 
 class Families(dict[str, Family]):
@@ -41,13 +48,19 @@ class Families(dict[str, Family]):
         """The names of the families that a bank makes sense for."""
         return [name for name, family in self.items() if family.shareable]
 
+    @property
+    def untouched(self) -> dict[str, str]:
+        """The families of codes -> their dtype."""
+        return {name: family.dtype for name, family in self.items() if not family.floating}
+
     def __missing__(self, name: str) -> Family:
         if (weight := f"{name}.weight") in self:
             return self[weight]
         raise FamilyError(f"No family {name!r}.{nearest(name, self)} There are: {listing(self)}.")
 
 
-def _depth_order(name: str) -> list:
+def depth_order(name: str) -> list:
+    """A key that sorts tensor names by the numbers in them."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -79,7 +92,7 @@ def families(tensors: Mapping[str, tuple[tuple[int, ...], str]], by: str = "inde
     """
     if by not in RULES:
         raise FamilyError(f"No way to group by {by!r}.{nearest(by, RULES)} There are: {', '.join(RULES)}.")
-    alone, stacks = sorted(tensors, key=_depth_order), []
+    alone, stacks = sorted(tensors, key=depth_order), []
     for rule in RULES[by]:
         buckets: dict[tuple, list[str]] = {}
         for name in alone:
@@ -87,7 +100,7 @@ def families(tensors: Mapping[str, tuple[tuple[int, ...], str]], by: str = "inde
         stacks += [(key[0], names) for key, names in buckets.items() if len(names) > 1]
         alone = [name for names in buckets.values() if len(names) == 1 for name in names]
     stacks += [(RULES[by][0](name), [name]) for name in alone]
-    found = _named(sorted(stacks, key=lambda stack: _depth_order(stack[1][0])), tensors, by)
+    found = _named(sorted(stacks, key=lambda stack: depth_order(stack[1][0])), tensors, by)
     if by == "index" and not found.shareable:
         by_shape = families(tensors, "shape")
         return by_shape if by_shape.shareable else found
@@ -122,8 +135,8 @@ def select(found: Families, globs: Iterable[str] | None) -> Families:
         raise FamilyError(f"No family was chosen. Shareable are: {listing(found.shareable)}.")
     chosen = {name for glob in ([globs] if isinstance(globs, str) else globs) for name in matching(found, glob)}
     for name in chosen:
-        if "float" not in found[name].dtype:
-            raise FamilyError(f"Family {name!r} holds {found[name].dtype}; only floating-point weights have templates.")
+        if not found[name].floating:
+            raise FamilyError(f"Family {name!r} holds {found[name].dtype}; only {listing(FLOATING)} have templates.")
     return Families({name: family for name, family in found.items() if name in chosen})
 
 

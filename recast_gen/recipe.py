@@ -48,12 +48,16 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """Images and labels.  digits: scikit-learn's.  npz: ``x, y`` or ready splits.  folder: a subfolder a class."""
+    """Images and labels.  digits: scikit-learn's.  npz: ``x, y`` or ready splits.  folder: a subfolder a class.
+    csv: columns ``path,label`` and perhaps ``split``.  torchvision: a dataset by name, with its own splits.
+    """
 
-    source: Literal["digits", "npz", "folder", "torchvision"]
-    path: str | None = None  # of the npz file or folder; where torchvision downloads to
+    source: Literal["digits", "npz", "folder", "csv", "torchvision"]
+    path: str | None = None  # of the npz or csv file or folder; where torchvision downloads to
     name: str | None = None  # torchvision's dataset class
+    options: dict[str, Any] = {}  # more arguments of that class, such as DTD's `partition: 2`
     classes: list[int] | None = None  # keep these labels only
+    skip_corrupt: bool = False  # leave out images that cannot be read, and count them, instead of refusing them
     rotate: Literal[0, 90, 180, 270] = 0  # degrees, counter-clockwise
     negative: bool = False  # 255 - image
     validation: Share = 0.15  # shares to split off where the source has no split of its own
@@ -61,10 +65,14 @@ class Data(Section):
 
     @model_validator(mode="after")
     def complete(self):
-        if self.source in ("npz", "folder") and not self.path:
+        if self.source in ("npz", "folder", "csv") and not self.path:
             raise ValueError(f"source {self.source!r} needs `path`")
+        if self.options and self.source != "torchvision":
+            raise ValueError("`options` are arguments of torchvision's datasets; another source has none")
         if self.source == "torchvision" and not self.name:
             raise ValueError("source 'torchvision' needs `name`, such as Flowers102")
+        if twice := sorted({label for label in self.classes or [] if self.classes.count(label) > 1}):
+            raise ValueError(f"`classes` lists a label twice: {listing(twice)}")
         return self
 
 
@@ -82,6 +90,13 @@ class Training(Section):
     step_size: Count = 33  # epochs between decays of the step schedule
     gamma: Positive = 0.1  # factor of each decay
     clip: NotNegative = 1.0  # on the gradient's norm; 0 for none
+    patience: Count | None = None  # stop after so many epochs without a better validation; onecycle then ends early
+    accumulate: Count = 1  # batches whose gradients are one step
+    augment: Literal["none", "timm"] = "none"  # of training images
+    workers: Annotated[int, Field(ge=0)] = 0  # processes that read images which do not fit in memory
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: Count = 1
 
 
 class Pretrain(Training):
@@ -159,10 +174,32 @@ class Direct(Section):
 
 
 class Mimic(Groups):
+    """Neural Mimicry.  `layout`, `budget` and `whiten` compress the network; the study is of whole layers always."""
+
     gauge: Gauge = "svd"
     solver: Literal["closed_form", "direct"] = "closed_form"
     sets: Count = 1
     direct: Direct = Direct()
+    layout: str = "layer"  # what a template is: layer, row, column, tile, an einops pattern, or auto for the best
+    axes: dict[str, Count] | None = None  # sizes of the layout's axes, such as {p: 8, q: 8}
+    budget: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the numbers to store, in place of `templates`
+    whiten: bool = False  # weigh errors by the layers' inputs on calibration images
+    calibration: Data | None = None  # their source; what the backbone was trained on here when not given
+    images: Count = 256  # at most, of its training part
+
+    @model_validator(mode="after")
+    def closed(self):
+        if self.budget is not None and self.templates != "full":
+            raise ValueError("give `templates` or `budget`, not both")
+        if self.layout != "layer" or self.axes or self.budget is not None or self.whiten:
+            wrong = [key for key in ("gauge", "solver", "sets") if key in self.model_fields_set]
+            if wrong:
+                raise ValueError(f"`layout`, `budget` and `whiten` have a closed form: leave out {listing(wrong)}")
+        return self
+
+    def compression(self) -> dict:
+        """What makes a bank smaller than the network."""
+        return self.model_dump(include={"layout", "axes", "budget"})
 
     def options(self) -> dict:
         """What a fit needs besides how families are cut."""
@@ -204,6 +241,21 @@ Range = Annotated[list[Count], Field(min_length=2, max_length=2)]  # first and l
 Counts = Annotated[list[Count], Field(min_length=1)]
 
 
+class Extend(Section):
+    """More templates for the chosen bank, base coefficients 0; see `recast_gen.extension`."""
+
+    source: Literal["random", "layers", "vae", "tasks"] = "random"  # vae: stage mimic_vae's
+    templates: Count
+    seed: Seed = 0
+    tasks: list[str] = []  # generated weights of earlier tasks: files of a `generate` stage
+
+    @model_validator(mode="after")
+    def complete(self):
+        if (self.source == "tasks") != bool(self.tasks):
+            raise ValueError("source 'tasks' and a list of `tasks` go together")
+        return self
+
+
 class Tune(Section):
     """A study.  Constraints are limits: the least ``accuracy`` and the most of everything else."""
 
@@ -225,6 +277,8 @@ class Tune(Section):
     probe: Data | None = None  # images for disagreement; the first task's validation images when not given
     probe_images: Count = 256
     accuracy_epochs: Count = 3  # of the short training of the first task
+    norms: Literal["none", "shared", "affine"] = "none"  # the chosen bank generates normalisation layers; see norms.py
+    extend: Extend | None = None  # and has further templates
 
     @property
     def measured(self) -> set[str]:
@@ -259,12 +313,20 @@ SEEN_BY = {
 
 class Train(Training):
     resolution: Resolution = 1  # of all families, or by glob over their names
-    head_lr: Positive | None = None  # lr when not given
+    lr: Positive | None = None  # of coefficients; in proportion to each layer when not given (learning_rates.py)
+    head_lr: Positive | None = None  # lr when not given, or else 5e-3
+    probe_lrs: Annotated[list[Positive], Field(min_length=1)] | None = None  # the linear probe's: best on validation
     coefficients: bool = True  # False: an adapter alone
     adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"
     adapter_options: dict[str, int | float] = {}  # such as `rank: 4` of melo, `bottleneck: 64` of adaptformer
     adapter_lr: Positive | None = None  # what suits the adapter when not given
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]
+    orders: Annotated[int, Field(ge=0)] = 0  # random orders of the tasks in which all is learnt again, with one seed
+
+    @property
+    def head_rate(self) -> float:
+        """The head's learning rate."""
+        return self.head_lr or self.lr or 5e-3
 
     @model_validator(mode="after")
     def something_to_train(self):
@@ -293,6 +355,14 @@ class Recipe(Section):
     tune: Tune = Tune()
     tasks: Annotated[list[Task], Field(min_length=1), BeforeValidator(_names_once)]
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def goes_together(self):
+        if self.mimic.whiten and not (self.mimic.calibration or self.model.pretrain):
+            raise ValueError("`mimic.whiten` needs images: give `mimic.calibration`, as a task's `data`")
+        if self.mimic.layout != "layer" and self.tune.choose == "mimic":
+            raise ValueError("tasks train on whole layers: leave out `mimic.layout`, or `tune.choose: mimic`")
+        return self
 
 
 def load(path: str | Path) -> Recipe:

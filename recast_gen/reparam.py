@@ -1,6 +1,7 @@
 """A bank's coefficients as the parameters of an ordinary model (torch.nn.utils.parametrize)."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -39,7 +40,9 @@ class FromBank(nn.Module):
         self.original, self.trainable = original.detach(), original.requires_grad
 
     def forward(self, coefficients: torch.Tensor) -> torch.Tensor:
-        return mix(coefficients, self.templates.values)
+        device = coefficients.device.type
+        with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # keeps the weight's dtype
+            return mix(coefficients, self.templates.values)
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """Weight -> coefficients ``1 b t``, least squares onto the templates."""
@@ -64,10 +67,18 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
     The forward is unchanged where the fit is exact.  resolution: output blocks with coefficients of their own, for all
     layers or by glob: a count, ``head`` or ``channel`` (see `resolution.blocks`, which also raises).
     Raises AttachError, changing nothing, when a layer is missing, has another shape or other weights than the bank was
-    fitted to, is tied to another, or when a bank is attached already.
+    fitted to, is tied to another, when a bank is attached already, or when templates are no whole layers: those
+    compress a network, with about as many coefficients as weights.
     """
     if attached(model):
         raise AttachError("This model has a bank attached already: detach or bake it first.")
+    for group in bank.groups.values():
+        if group.layout:
+            raise AttachError(
+                f"Family {group.family!r} has the layout {group.layout.pattern!r}, with about as many coefficients as "
+                "weights: load rg.generate(bank) into the model, fit a bank of whole layers (layout='layer') to that, "
+                "and attach it."
+            )
     places = {name: _place(model, name) for name in bank.layers}
     owners: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

@@ -55,7 +55,7 @@ def page(title: str, summary: str, sections: list[Section]) -> str:
     )
 
 
-def _picture(draw: Callable[..., Figure]) -> Callable[..., str]:
+def picture(draw: Callable[..., Figure]) -> Callable[..., str]:
     """`draw` in the page's style, as SVG text that is the same bytes for the same numbers."""
 
     @wraps(draw)
@@ -68,7 +68,7 @@ def _picture(draw: Callable[..., Figure]) -> Callable[..., str]:
     return drawn
 
 
-def _grid(count: int, height: float):
+def grid(count: int, height: float):
     """A figure with `count` axes in two columns."""
     rows, columns = -(-count // 2), min(2, count)
     figure = Figure(figsize=(8.6, height * rows), layout="constrained")
@@ -84,11 +84,11 @@ def table(rows: list[list], head: list[str]) -> str:
     return f"<table><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr>{cells}</table>"
 
 
-@_picture
+@picture
 def cosine(fits: dict[str, list[dict]]) -> Figure:
     """Cosine similarity of every layer to its reconstruction; fits: name -> rows of layers.csv."""
     families = list(dict.fromkeys(row["family"] for rows in fits.values() for row in rows))
-    figure, axes = _grid(len(families), 2.2)
+    figure, axes = grid(len(families), 2.2)
     for axis, family in zip(axes, families):
         for (name, rows), (colour, marker) in zip(fits.items(), ((BLUE, "o"), (ORANGE, "s"), (INK, "^"))):
             values = [float(row["cosine"]) for row in rows if row["family"] == family]
@@ -98,13 +98,13 @@ def cosine(fits: dict[str, list[dict]]) -> Figure:
     return figure
 
 
-@_picture
+@picture
 def spectra(certificates: dict[tuple[str, int], dict]) -> Figure:
     """Singular values of each group (share of the largest) and how many templates it keeps."""
     by_family = defaultdict(list)
     for (family, _), measured in certificates.items():
         by_family[family].append(measured)
-    figure, axes = _grid(len(by_family), 2.2)
+    figure, axes = grid(len(by_family), 2.2)
     for axis, (family, groups) in zip(axes, by_family.items()):
         for index, measured in enumerate(groups):
             values = np.array(measured["singular_values"])
@@ -116,38 +116,11 @@ def spectra(certificates: dict[tuple[str, int], dict]) -> Figure:
     return figure
 
 
-def _point(row: dict) -> tuple[float, float]:
-    return 100 * float(row["stored_share"]), float(row["relative_error"])
-
-
-@_picture
-def pareto(trials: list[dict], max_error: float) -> Figure:
-    """The study: stored share against relative error, the front and the chosen setting."""
-    figure, (axis,) = _grid(1, 3.2)
-    for generator, colour, marker, size in (("mimic", BLUE, "o", 70), ("mimic_vae", ORANGE, "s", 24)):
-        rows = [row for row in trials if row["generator"] == generator]
-        if rows:
-            look = {"s": size, "marker": marker, "facecolors": "none", "edgecolors": colour}
-            axis.scatter(*zip(*map(_point, rows)), label=generator, **look)
-    front = sorted(_point(row) for row in trials if row["pareto"] == "True")
-    axis.step(*zip(*front), where="post", color=GREY, lw=1, zorder=0, label="Pareto front")
-    chosen = next(_point(row) for row in trials if row["chosen"] == "True")
-    axis.scatter(*chosen, s=150, marker="*", color=INK, label="chosen")
-    axis.axhline(max_error, color=GREY, ls=":", lw=1)
-    where = {"xycoords": ("axes fraction", "data"), "xytext": (0, 2), "textcoords": "offset points"}
-    axis.annotate("max_error", (0.5, max_error), fontsize=7, **where)
-    axis.set(xlabel="stored, % of the original", ylabel="relative error")
-    axis.set_yscale("symlog", linthresh=max(max_error, 1e-6))
-    axis.set_ylim(-max_error / 10, 1.5)
-    axis.legend(loc="lower left")
-    return figure
-
-
-@_picture
+@picture
 def accuracies(runs: list[dict]) -> Figure:
     """Test accuracy of every task: bars are means over seeds, dots the seeds."""
     tasks = list(dict.fromkeys(row["task"] for row in runs))
-    figure, (axis,) = _grid(1, 2.9)
+    figure, (axis,) = grid(1, 2.9)
     for offset, method, colour in ((-0.2, "linear_probe", GREY), (0.2, "coefficients", BLUE)):
         for index, task in enumerate(tasks):
             values = [100 * float(row["test"]) for row in runs if (row["task"], row["method"]) == (task, method)]
@@ -161,10 +134,10 @@ def accuracies(runs: list[dict]) -> Figure:
     return figure
 
 
-@_picture
+@picture
 def parameters(counts: dict[str, int]) -> Figure:
     """Where the numbers are; a log axis, as they differ by orders of magnitude."""
-    figure, (axis,) = _grid(1, 1.9)
+    figure, (axis,) = grid(1, 1.9)
     bars = axis.barh(list(counts), list(counts.values()), color=[BLUE, ORANGE, INK, GREY][: len(counts)])
     axis.bar_label(bars, [f"{value:,}" for value in counts.values()], padding=4)
     axis.set(xscale="log", xlabel="numbers", xlim=(1, max(counts.values()) * 8))
@@ -172,10 +145,10 @@ def parameters(counts: dict[str, int]) -> Figure:
     return figure
 
 
-@_picture
+@picture
 def histograms(weights: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """Generated weights over the original ones; weights: family -> (original, generated) values."""
-    figure, axes = _grid(len(weights), 2.0)
+    figure, axes = grid(len(weights), 2.0)
     for axis, (family, (original, generated)) in zip(axes, weights.items()):
         edge = float(np.quantile(np.abs(original), 0.999))
         bins = np.linspace(-edge, edge, 61)

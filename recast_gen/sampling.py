@@ -20,7 +20,8 @@ def sample(
 
     source: ``posterior``, each layer around its own coefficients, or ``prior``, which knows of no layer: a network
     drawn from it has lost what its layers are for.  temperature: factor on the standard deviation; 0 gives the mean.
-    A group of one layer keeps it.  Raises FitError where there is no distribution, and for options out of range.
+    A group of one layer keeps it, and so do normalisation layers in a bank.
+    Raises FitError where there is no distribution, and for options out of range.
     """
     bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
     check_count("n", n, FitError)
@@ -28,15 +29,18 @@ def sample(
         raise FitError(f"temperature={temperature}: give 0 or more.")
     if source not in SOURCES:
         raise FitError(f"No source {source!r}.{nearest(source, SOURCES)} There are: {', '.join(SOURCES)}.")
-    mean, deviation = (
-        np.concatenate(parts) for parts in zip(*(_moments(*item, source) for item in bank.groups.items()))
-    )
+    fitted = {key: group for key, group in bank.groups.items() if not group.vectors}
+    if not fitted:
+        raise FitError("This bank has normalisation layers alone, which have no distribution to sample from.")
+    kept = {name: base for group in bank.groups.values() if group.vectors for name, base in group}
+    mean, deviation = (np.concatenate(parts) for parts in zip(*(_moments(*item, source) for item in fitted.items())))
     noise = np.random.default_rng(seed).standard_normal((n, len(mean)))
     drawn = (mean + temperature * deviation * noise).astype(np.float32)
     slots, start = {}, 0
-    for name, group in bank.layers.items():
-        slots[name] = slice(start, start := start + len(group.templates))
-    return [{name: row[None, None, slot] for name, slot in slots.items()} for row in drawn]
+    for group in fitted.values():
+        for name in group.names:
+            slots[name] = slice(start, start := start + len(group.templates))
+    return [{name: row[None, None, slot] for name, slot in slots.items()} | kept for row in drawn]
 
 
 def _moments(key: tuple[str, int], group: Group, source: str) -> tuple[np.ndarray, np.ndarray]:
@@ -47,8 +51,8 @@ def _moments(key: tuple[str, int], group: Group, source: str) -> tuple[np.ndarra
         )
     mean, deviation = group.posterior.astype(np.float64)
     if source == "prior" and len(group.names) > 1:
-        mean, deviation = np.zeros_like(mean), np.ones_like(mean)
-        deviation[:, len(group.templates) - group.random :] = 0  # templates that the VAE does not know
+        known = deviation.any(0, keepdims=True)  # templates that came later are not the VAE's
+        mean, deviation = np.zeros_like(mean), np.ones_like(mean) * known
     return mean.ravel(), deviation.ravel()
 
 

@@ -140,24 +140,31 @@ def _timm(name: str, kwargs: dict, hub: bool) -> "nn.Module":
 
 
 def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
-    """Loads weights into a model; SourceError lists every key that is missing, unexpected or of another shape.
+    """Loads weights into a model; SourceError lists what is missing, unexpected, or of another shape or kind.
 
     Batch normalisation's step counters may be missing, as they are in torch's own strict loading of old checkpoints.
     """
     own, weights = model.state_dict(), dict(weights)
     weights |= {other: weights[name] for other, name in ties(model).items() if name in weights and other not in weights}
     counters = {name for name in own if name.endswith(".num_batches_tracked")}
-    wrong = [f"missing {name}" for name in own if name not in weights and name not in counters]
-    wrong += [f"unexpected {name}" for name in weights if name not in own]
-    wrong += [
-        f"{name} is {weights[name].shape}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != tuple(own[name].shape)
-    ]
-    if wrong:
-        raise SourceError(
-            f"The weights do not fit the model: {listing(wrong, 8)}. Give the kwargs they were made with."
-        )
+    both = [name for name in own if name in weights]
+    wrong = {
+        "missing": [name for name in own if name not in weights and name not in counters],
+        "unexpected": [name for name in weights if name not in own],
+        "of another shape:": [
+            f"{name} is {weights[name].shape}, expected {tuple(own[name].shape)}"
+            for name in both
+            if weights[name].shape != tuple(own[name].shape)
+        ],
+        "of another kind:": [
+            f"{name} is {weights[name].dtype.name}, expected {str(own[name].dtype)[6:]}"
+            for name in both
+            if ("float" in weights[name].dtype.name) != own[name].is_floating_point()
+        ],
+    }
+    if any(wrong.values()):
+        said = "; ".join(f"{word} {listing(names, 40)}" for word, names in wrong.items() if names)
+        raise SourceError(f"The weights do not fit the model: {said}. Give the kwargs they were made with.")
     model.load_state_dict({name: to_torch(array) for name, array in weights.items()})
 
 

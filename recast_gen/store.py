@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 from safetensors import safe_open
 
 from .errors import StoreError
-from .files import CODES, atomic, recover, save_tensors
-from .weights import LazyTensors, Weights, digest, dtype_of, refuse_nonfinite
+from .files import CODES, atomic, header_of, recover, save_tensors
+from .weights import LazyTensors, Weights, bits_of, digest, dtype_of, refuse_nonfinite
 
 FORMAT = 2
 SHARD_BYTES = 64 * 2**20
@@ -76,7 +77,7 @@ def _save_zarr(path: Path, arrays: Mapping[str, Stack], about: dict) -> str:
     with atomic(path) as fresh:
         root, hashes = zarr.create_group(fresh), {}
         for name, array in arrays.items():
-            bits = np.dtype(np.uint16) if array.dtype == dtype_of("bfloat16") else array.dtype
+            bits = bits_of(array.dtype)
             layer = tuple(max(1, size) for size in array.shape[1:])
             together = max(1, min(len(array), SHARD_BYTES // (int(np.prod(layer)) * bits.itemsize)))
             stored = root.create_array(
@@ -183,10 +184,8 @@ def _open_zarr(path: Path) -> tuple[dict[str, Stored], dict, dict]:
 def _open_packed(path: Path) -> tuple[dict[str, Stored], dict, dict]:
     with safe_open(path, framework="numpy") as file:  # checks the layout
         about = json.loads(file.metadata()["recast"])
-    with path.open("rb") as raw:
-        size = int.from_bytes(raw.read(8), "little")
-        header = json.loads(raw.read(size))
-    data = np.memmap(path, np.uint8, "c", offset=8 + size)  # processes share it; a write would be one's own
+    header, start = header_of(path)
+    data = np.memmap(path, np.uint8, "c", offset=start)  # processes share it; a write would be one's own
     arrays = {}
     for name, hashes in about["sha256"].items():
         dtype = CODES[header[name]["dtype"]]
@@ -194,6 +193,17 @@ def _open_packed(path: Path) -> tuple[dict[str, Stored], dict, dict]:
         read = lambda row, whole=whole: whole[row : row + 1]  # noqa: E731
         arrays[name] = Stored(f"{path}: array {name}", whole.shape, dtype, hashes, read, mapped=whole)
     return arrays, about["sha256"], about | {"complete": True}  # a cut file does not open
+
+
+def kind_of(path: str | Path) -> str | None:
+    """``bank`` or ``layers`` for a store, packed or not; None for anything else, which is not read."""
+    path = Path(path)
+    with suppress(Exception):
+        if path.is_dir():
+            return json.loads((path / "zarr.json").read_text())["attributes"]["kind"]
+        with safe_open(path, framework="numpy") as file:
+            return json.loads(file.metadata()["recast"])["kind"]
+    return None
 
 
 def copy(source: str | Path, target: str | Path, kind: str, packed: bool) -> str:

@@ -31,6 +31,8 @@ def save_task(
     state = model.state_dict()
     adapter.put_on(model, parts)
     own = {name: to_numpy(name, tensor) for name, tensor in state.items() if head and name.startswith(f"{head}.")}
+    if made := [name for name in bank.layers if head and name.startswith(f"{head}.")]:
+        raise TaskError(f"The bank generates {listing(made, 4)} of the head {head!r}: fit it without that family.")
     if head and not own:
         raise TaskError(f"The model has no head {head!r}: name the module that holds it, or '' for none.")
     drifted = _drifted(state, bank, own)

@@ -45,6 +45,10 @@ class Lazy:
     def __init__(self, shape: tuple[int, ...], dtype: str, read: Callable[[], np.ndarray]):
         self.shape, self.dtype, self._read = tuple(shape), dtype_of(dtype), read
 
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
     def __len__(self) -> int:
         return self.shape[0]
 

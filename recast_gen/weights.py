@@ -11,12 +11,17 @@ import numpy as np
 from . import grouping
 from .errors import SourceError
 
-DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
+DTYPES = {name: np.dtype(getattr(ml_dtypes, name)) for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")}
 
 
 def dtype_of(name: str) -> np.dtype:
-    """The numpy dtype called `name`, ``bfloat16`` included."""
+    """The numpy dtype called `name`, those of `DTYPES`, which numpy itself lacks, included."""
     return DTYPES.get(name) or np.dtype(name)
+
+
+def bits_of(dtype: np.dtype) -> np.dtype:
+    """The dtype that holds the bits of another where numpy itself lacks that; else the same."""
+    return np.dtype(f"u{dtype.itemsize}") if dtype.name in DTYPES else dtype
 
 
 def digest(*parts: Any) -> str:

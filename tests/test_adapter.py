@@ -118,7 +118,9 @@ def test_detach_takes_an_adapter_off_too_and_bake_keeps_what_it_did(make, kind, 
         assert torch.equal(twin(architecture.batch()), expected)
 
 
-@cases()
+@pytest.mark.parametrize(
+    ("kind", "name"), [("own", "piggyback"), ("own", "clr"), ("vit", "melo"), ("vit", "adaptformer")]
+)
 def test_a_compiled_model_gives_the_same_logits(make, kind, name):
     model, architecture = make(kind)
     rg.add_adapter(model, name, head=architecture.head)
@@ -128,7 +130,7 @@ def test_a_compiled_model_gives_the_same_logits(make, kind, name):
 
 
 @cases()
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_an_adapter_has_and_follows_the_dtype_of_its_host(make, kind, name, dtype):
     model, architecture = make(kind)
     model.to(dtype)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import recast_gen as rg
-from recast_gen.errors import FitError, StoreError
+from recast_gen.errors import StoreError
 from recast_gen.templates import mix, project, random_templates
 
 SIZES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**32 - 1))  # s b t seed
@@ -22,10 +22,6 @@ def draw(case, tail=(5, 2)) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     numbers = rng.standard_normal((sets, blocks, count)), rng.standard_normal((count, 2 * blocks, *tail))
     return tuple(array.astype(np.float32) for array in numbers)
-
-
-def size(path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 @given(SIZES)
@@ -95,57 +91,11 @@ def test_the_same_recipe_twice_is_the_same_bank_and_other_weights_are_another(vi
     assert vit.bank(vit(), groups=2).hash != vit.bank(vit()).hash
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_extended_bank_rebuilds_the_same_weights(architecture, dtype):
-    bank = architecture.bank(architecture().to(dtype), groups=2)
-    before, after = bank.base(), rg.extend(bank, 3, seed=1).base()
-    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-6  # one step of rounding
-    for name in before:
-        assert before[name].dtype == after[name].dtype
-        pair = (array.astype(np.float64) for array in (before[name], after[name]))
-        np.testing.assert_allclose(*pair, rtol=tolerance, atol=1e-6, err_msg=name)
-
-
-def test_an_extended_bank_stores_its_new_templates_as_their_seed(own, tmp_path):
-    bank = own.bank(own(), groups=1)
-    extended = rg.extend(bank, 50, seed=7)
-    bank.save(tmp_path / "bank.zarr")
-    extended.save(tmp_path / "extended.zarr")
-    added = sum(group.templates[-50:].nbytes for group in extended.groups.values())
-    coefficients = sum(50 * 4 * len(group.names) for group in extended.groups.values())
-    growth = size(tmp_path / "extended.zarr") - size(tmp_path / "bank.zarr")
-    assert growth < coefficients + 200 < added / 10
-    found = rg.load_bank(tmp_path / "extended.zarr")
-    assert found.hash == extended.hash == replace(found).hash
-    for key, group in extended.groups.items():
-        assert found.groups[key].templates.tobytes() == group.templates.tobytes()
-
-
-def test_random_templates_differ_between_seeds_and_groups_and_have_the_groups_scale(vit):
-    bank = vit.bank(vit(), groups=2)
-    one, other = rg.extend(bank, 2, seed=1), rg.extend(bank, 2, seed=2)
-    drawn = [group.templates[-2:] for extended in (one, other) for group in extended.groups.values()]
-    assert len({np.sign(templates).tobytes() for templates in drawn}) == len(drawn)
-    for key, group in bank.groups.items():
-        scale = np.sqrt(np.mean(np.square(group.templates, dtype=np.float64)))
-        np.testing.assert_allclose(np.abs(one.groups[key].templates[-2:]), scale, rtol=1e-6)
-
-
 @given(st.integers(0, 2**32 - 1))
 def test_random_templates_are_signs_of_one_scale(seed):
     drawn = random_templates((3, 5, 7), 0.25, seed)
     assert drawn.dtype == np.float32 and set(np.unique(drawn)) == {-0.25, 0.25}
     assert drawn.tobytes() == random_templates((3, 5, 7), 0.25, seed).tobytes()
-
-
-def test_an_extension_that_cannot_be_is_refused(vit):
-    bank = vit.bank(vit())
-    with pytest.raises(FitError, match="Did you mean 'random'"):
-        rg.extend(bank, 2, source="ramdom")
-    with pytest.raises(FitError, match="templates=0"):
-        rg.extend(bank, 0)
-    with pytest.raises(FitError, match="already has 2 random templates"):
-        rg.extend(rg.extend(bank, 2), 2)
 
 
 def test_a_damaged_template_is_refused_by_its_family(vit, tmp_path):

@@ -4,9 +4,11 @@ import subprocess
 
 import pytest
 import timm
+import torch
 from safetensors.numpy import load_file
 
 import recast_gen as rg
+from recast_gen.tables import show
 
 
 def recast(*words, cwd=None) -> subprocess.CompletedProcess:
@@ -58,3 +60,37 @@ def test_a_bank_is_packed_unpacked_and_generated_from_either_way(tmp_path):
     for bank in ("bank.zarr", "bank.safetensors"):
         assert recast("generate", bank, "--out", f"{bank}.made", cwd=tmp_path).returncode == 0
     assert (tmp_path / "bank.zarr.made").read_bytes() == (tmp_path / "bank.safetensors.made").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["bank.zarr", "bank.safetensors"])
+def test_inspect_prints_how_good_a_bank_is(vit, tmp_path, kind):
+    model = vit()
+    model.register_buffer("codes", torch.ones(2, dtype=torch.uint8))
+    bank = vit.bank(model, groups=2, sets=3, solver="direct", steps=20)
+    bank.save(tmp_path / kind, packed=kind.endswith("safetensors"))
+    done = recast("inspect", kind, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, head, *rows, above, untouched = done.stdout.splitlines()
+    assert bank.hash in first and head.split()[:6] == ["family", "group", "layers", "templates", "error", "bound"]
+    for row, ((family, index), found) in zip(rows, bank.certificate.items()):
+        gap, share = f"{found['gap']:.2g}", f"{found['stored_bytes'] / found['original_bytes']:.1%}"
+        assert row.split()[:4] == [family, str(index), "2", "2"]
+        assert row.split()[6:] == [gap, share, "12", "4"]  # of 3 sets of numbers, their mean acts
+    assert len(rows) == len(bank.groups) + 1 and rows[-1].startswith("all")
+    assert above.startswith("6 of 6 groups are above the least error") and untouched.endswith("codes (uint8)")
+
+
+def test_an_exact_bank_has_no_gap(vit, tmp_path):
+    vit.bank(vit()).save(tmp_path / "bank.zarr")
+    lines = recast("inspect", tmp_path / "bank.zarr").stdout.splitlines()
+    assert len(lines) == 6 and all("none" in line for line in lines[2:])
+
+
+def test_a_table_is_ruled_on_a_terminal_and_plain_in_a_log(capsys, monkeypatch):
+    rows = [["family", "layers"], ["blocks.[*].weight", 12345]]
+    show(rows)
+    assert capsys.readouterr().out == "family             layers\nblocks.[*].weight  12,345\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    show(rows)
+    printed = capsys.readouterr().out
+    assert "┃" in printed and "blocks.[*].weight" in printed and "12,345" in printed

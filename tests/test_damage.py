@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import recast_gen as rg
 from recast_gen import files, generation, taskfile
-from recast_gen.bank import Group, TemplateBank, extend, load_bank, pack, unpack
+from recast_gen.bank import Group, TemplateBank, load_bank, pack, unpack
 from recast_gen.errors import RecastError, StoreError, TaskError
 
 FLIPS = 500
@@ -33,9 +34,9 @@ def make_bank(seed: int = 0) -> TemplateBank:
         names = tuple(family.replace("*", str(index)) for index in range(2))
         posterior = draw(2, 2, 3) if family == "b.*.weight" else None
         groups[family, 0] = Group(
-            family, names, draw(3, 4, 3), draw(2, 1, 1, 3), "float16", {"templates": 3}, posterior=posterior
+            family, names, draw(3, 4, 3), draw(2, 1, 1, 3), "float16", {"stored_bytes": 0}, posterior=posterior
         )
-    groups = extend(TemplateBank({("a.*.weight", 0): groups["a.*.weight", 0]}, {}), 2, seed=1).groups | {
+    groups = rg.extend(TemplateBank({("a.*.weight", 0): groups["a.*.weight", 0]}, {}), 2, seed=1).groups | {
         ("b.*.weight", 0): groups["b.*.weight", 0]
     }
     rest = {"head.weight": draw(2, 4), "steps": np.array(7), "head.bias": draw(2)}

@@ -12,25 +12,28 @@ import recast_gen
 
 ROOT = Path(recast_gen.__file__).parent
 ORDER = (
-    "errors", "recipe", "grouping", "weights", "tensors", "files", "templates", "folding", "store", "checkpoints",
-    "bank", "taskfile", "quiet",
+    "errors", "tables", "recipe", "grouping", "weights", "tensors", "files", "templates", "layouts", "folding",
+    "store", "checkpoints", "bank", "taskfile", "quiet",
     "mimicry.factorization", "mimicry.closed_form", "mimicry.direct", "mimicry.resumable", "mimicry.ppca",
-    "mimicry.layer_vae", "mimicry.vae_training", "mimicry.vae", "mimicry.measures", "mimicry.similarity", "mimicry.fit",
-    "tokens.cutting", "tokens.bank", "tokens.model", "tokens.fit",
-    "sources", "resolution", "reparam",
+    "mimicry.layer_vae", "mimicry.vae_training", "mimicry.vae", "mimicry.measures", "mimicry.printed",
+    "mimicry.similarity", "mimicry.moments", "mimicry.optimum", "mimicry.compression", "mimicry.fit",
+    "extension", "norms", "tokens.cutting", "tokens.bank", "tokens.model", "tokens.fit",
+    "sources", "resolution", "reparam", "learning_rates",
     "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer", "adapter",
     "generation", "sampling", "switching", "mixed", "library", "card", "export", "api", "comparison",
-    "tasks.data", "tasks.module", "tasks.analytic", "tasks.methods", "tasks.results", "tasks.sequence",
+    "tasks.readers.raw", "tasks.readers.arrays", "tasks.readers.files", "tasks.readers.vision", "tasks.data",
+    "tasks.costs", "tasks.classifier", "tasks.module", "tasks.features", "tasks.analytic", "tasks.methods",
+    "tasks.results", "tasks.runs", "tasks.sequence",
     "tuning.space", "tuning.fits", "tuning.objectives", "tuning.choice", "tuning.plan", "tuning.samplers",
-    "tuning.storage", "tuning.trials", "tuning.workers", "tuning.study",
-    "report", "pipelines", "cli",
+    "tuning.storage", "tuning.trials", "tuning.workers", "tuning.study", "report", "study_pictures", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
-    "zarr": {"store"}, "timm": {"sources", "tasks.data"}, "lightning": {"tasks.module", "mimicry.resumable"},
+    "zarr": {"store"}, "timm": {"sources", "tasks.data"}, 
+    "lightning": {"tasks.module", "tasks.classifier", "mimicry.resumable"},
     "optuna": {"tuning.samplers", "tuning.storage", "tuning.trials", "tuning.study"},
-    "matplotlib": {"report"}, "typer": {"cli"}, "pydantic": {"recipe"}, "onnxruntime": {"export"},
+    "matplotlib": {"report", "study_pictures"}, "typer": {"cli"}, "pydantic": {"recipe"}, "onnxruntime": {"export"},
 }  # fmt: skip
-PACKAGES = {"__init__", "adapters", "mimicry", "tasks", "tokens", "tuning", "pipelines"}
+PACKAGES = {"__init__", "adapters", "mimicry", "tasks", "tasks.readers", "tokens", "tuning", "pipelines"}
 SHARED_STAGES = {"pipelines.stage", "pipelines.mimic"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

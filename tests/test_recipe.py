@@ -77,6 +77,20 @@ def test_another_resolution_is_refused(tmp_path, resolution):
         load(write(tmp_path, lambda content: content["train"].update(resolution=resolution)))
 
 
+@pytest.mark.parametrize(
+    ("tune", "message"),
+    [
+        ({"extend": {"templates": 0}}, r"tune\.extend\.templates"),
+        ({"extend": {"templates": 1, "source": "tasks"}}, "source 'tasks' and a list of `tasks` go together"),
+        ({"extend": {"templates": 1, "count": 2}}, r"tune\.extend\.count: unknown key"),
+        ({"norms": "affin"}, r"tune\.norms"),
+    ],
+)
+def test_templates_and_norms_that_cannot_be_are_refused(tmp_path, tune, message):
+    with pytest.raises(RecipeError, match=message):
+        load(write(tmp_path, lambda content: content["tune"].update(tune)))
+
+
 def test_a_task_name_used_twice_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="used twice: turned"):
         load(write(tmp_path, lambda content: content["tasks"].append(content["tasks"][1])))
@@ -92,3 +106,33 @@ def test_a_file_that_is_not_yaml_is_refused(tmp_path):
     (tmp_path / "recipe.yaml").write_text("model: [")
     with pytest.raises(RecipeError, match="is not YAML"):
         load(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"layout": "row", "budget": 1.5}, "mimic.budget"),
+        ({"templates": 2, "budget": 0.5}, "give `templates` or `budget`, not both"),
+        ({"layout": "row", "solver": "direct"}, "leave out solver"),
+        ({"layout": "tile", "axes": {"p": 0}}, "mimic.axes.p"),
+    ],
+)
+def test_a_compression_that_cannot_be_is_refused(tmp_path, settings, words):
+    with pytest.raises(RecipeError, match=words):
+        load(write(tmp_path, lambda content: content["mimic"].update(settings)))
+
+
+def test_a_compressed_bank_is_not_chosen_for_tasks_and_whitening_needs_images(tmp_path):
+    def change(content):
+        content["mimic"] = {"layout": "auto", "budget": 0.5, "whiten": True}
+        content["tune"] = {"choose": "mimic"}
+
+    with pytest.raises(RecipeError, match="tasks train on whole layers"):
+        load(write(tmp_path, change))
+
+    def without_images(content):
+        content["mimic"] = {"layout": "auto", "budget": 0.5, "whiten": True}
+        del content["model"]["pretrain"]
+
+    with pytest.raises(RecipeError, match="`mimic.whiten` needs images"):
+        load(write(tmp_path, without_images))

@@ -311,3 +311,12 @@ def test_models_on_a_packed_bank_share_its_memory_mapped_file(vit, tmp_path):
     for _, _, source in reparam.attached(model).values():
         address = source.templates.values.data_ptr()
         assert any(int(start, 16) <= address < int(stop, 16) for start, stop in ranges)
+
+
+def test_under_autocast_generated_weights_keep_their_dtype_as_plain_ones_do(cnn):
+    model, images = cnn(), cnn.batch()
+    rg.attach(model, cnn.bank(model))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert {getattr(module, leaf).dtype for module, leaf, _ in reparam.attached(model).values()} == {torch.float32}
+        logits = model(images)
+        assert torch.equal(logits, rg.bake(model)(images))

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 import recast_gen as rg
 from recast_gen import sources, store
-from recast_gen.errors import RecastError, SourceError
-from recast_gen.tensors import to_numpy
+from recast_gen.errors import FamilyError, RecastError, SourceError
+from recast_gen.tensors import to_numpy, to_torch
 from recast_gen.weights import Weights
 
 
@@ -225,3 +225,52 @@ def test_a_class_of_the_users_makes_the_model(tmp_path, monkeypatch):
     assert sources.create("mynets:make", {"width": 6}).weight.shape == (2, 6)
     with pytest.raises(SourceError, match="package.module:callable"):
         sources.create("mynets:made", {})
+
+
+CODES = [torch.int8, torch.uint8, torch.int32, torch.bool, torch.float8_e4m3fn, torch.float8_e5m2]
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth", "mapping"])
+@pytest.mark.parametrize("dtype", CODES)
+def test_quantised_tensors_pass_through_untouched_and_are_named(tmp_path, kind, dtype):
+    state = {}
+    for index in range(3):
+        numbers = torch.randn(4, 4, generator=torch.Generator().manual_seed(index)).to(dtype)
+        state |= {
+            f"a.{index}.codes": numbers,
+            f"a.{index}.scale": torch.rand(4),
+            f"b.{index}.weight": torch.randn(4, 4),
+        }
+    source, path = state, tmp_path / f"a.{kind}"
+    if kind == "safetensors":
+        save_file(state, source := path)
+    if kind == "pth":
+        torch.save(state, source := path)
+    assert rg.families(source).shareable == ["b.*.weight"]
+    bank = rg.mimic(source)
+    assert bank.fit["untouched"] == {"a.*.codes": str(dtype)[6:]}
+    bank.save(tmp_path / "bank.zarr")
+    rg.pack(tmp_path / "bank.zarr", tmp_path / "bank.safetensors")
+    store.save_layers(tmp_path / "layers.zarr", sources.read(source))
+    made = rg.generate(tmp_path / "bank.zarr")
+    assert same({name: made[name] for name in state if name[0] == "a"}, {n: state[n] for n in state if n[0] == "a"})
+    for name, array in rg.generate(tmp_path / "bank.safetensors").items():
+        assert to_torch(array).dtype == state[name].dtype and array.tobytes() == made[name].tobytes()
+    assert same(sources.read(tmp_path / "layers.zarr"), state)
+    with pytest.raises(FamilyError, match=rf"a\.\*\.codes.* holds {str(dtype)[6:]}"):
+        rg.mimic(source, families=["a.*.codes"])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_torchs_own_quantized_tensors_are_refused_with_what_to_store_instead(tmp_path):
+    state = {f"a.{index}.weight": torch.randn(3, 3) for index in range(2)}
+    torch.save(state | {"fc.weight": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)}, tmp_path / "q.pth")
+    with pytest.raises(SourceError, match=r"fc\.weight is a quantized tensor of torch \(qint8\).*int_repr"):
+        rg.mimic(tmp_path / "q.pth")
+
+
+def test_codes_are_not_loaded_into_a_model_of_numbers(own):
+    weights = dict(sources.read(own()))
+    weights["linears.0.weight"] = np.zeros((8, 8), np.int8)
+    with pytest.raises(SourceError, match=r"of another kind: linears\.0\.weight is int8, expected float32"):
+        sources.fill(own(), weights)

@@ -1,6 +1,6 @@
 """Every group of the chosen families through one fit, into a bank."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from inspect import signature
 
@@ -12,10 +12,11 @@ from ..errors import FitError, check_count, listing, nearest
 from ..templates import Lazy
 from ..weights import Weights, dtype_of, refuse_nonfinite
 from .closed_form import closed_form
+from .compression import compress
 from .factorization import Factorization, combine, regauge
 from .measures import certificate
 from .ppca import ppca
-from .similarity import alike
+from .similarity import cut_up
 
 Fit = Callable[[np.ndarray, int], Factorization]
 
@@ -33,6 +34,10 @@ def mimic(
     seed: int = 0,
     by: str = "index",
     sets: int = 1,
+    layout: str = "layer",
+    axes: Mapping[str, int] | None = None,
+    budget: float | None = None,
+    moments: Mapping[str, np.ndarray] | None = None,
     on_group: Callable[[dict], None] | None = None,
     **options,
 ) -> TemplateBank:
@@ -42,8 +47,21 @@ def mimic(
     read the layers again; save it to be independent of them.  ``direct`` on all numbers keeps its templates.
     groups: a count, or positions along depth group by group.  group_by: ``consecutive``, or ``similarity``: the layers
     that are most alike (`similarity.alike`), for which a whole family is read at once.
+    What is no floating-point number (integers, quantised weights, float8) stays as it is and is named in
+    ``bank.fit["untouched"]``: family -> dtype.
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
+    For compression: layout, what a template is (``layer``, ``row``, ``column``, ``tile``, or an einops pattern of the
+    stack, with the sizes of `axes`), or ``auto``, of all of these and of group sizes what has the least error.
+    budget: numbers stored, as a share of the family's, in place of `templates`.  moments: of the layers' inputs by
+    weight name, which make it the error of their outputs (`moments.moments`).  All closed form: `optimum.Problem`.
     """
+    if layout != "layer" or axes or budget is not None or moments is not None:
+        if (solver, sets, options) != ("closed_form", 1, {}) or not (isinstance(gauge, str) and gauge == "svd"):
+            raise FitError(
+                "Layouts, budgets and whitening are in closed form: leave out solver, gauge, sets and options."
+            )
+        cut = {"groups": groups, "group_size": group_size, "group_by": group_by}
+        return compress(weights, families, by, cut, templates, layout, axes, budget, moments, on_group)
     if solver == "closed_form":
         fit = _prepared(closed_form, options)
     elif solver == "direct":
@@ -54,7 +72,9 @@ def mimic(
         raise FitError(f"No solver {solver!r}.{nearest(solver, SOLVERS)} There are: {', '.join(SOLVERS)}.")
     settings = {"generator": "mimic", "solver": solver, "gauge": gauge if isinstance(gauge, str) else "given"}
     native = "svd" if solver == "closed_form" else None
-    change = None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge)
+    change = (
+        None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge, in_place=True)
+    )
     cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
     return _fit(weights, families, by, cut, fit, settings, change, sets, on_group)
 
@@ -118,13 +138,15 @@ def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group
             if on_group:
                 done = {"group": index, "done": len(banks), "total": total}
                 on_group({"family": family.name, "history": history, **done, **group.certificate})
-    return TemplateBank(banks, rest, weights.backbone, settings | cut | {"sets": sets})
+    settings |= cut | {"sets": sets, "untouched": weights.families(by).untouched}
+    return TemplateBank(banks, rest, weights.backbone, settings)
 
 
 def _plan(weights: Weights, families, by: str, cut: dict) -> list[tuple[grouping.Family, list[tuple[str, ...]]]]:
     """The chosen families, and the names of every group of each."""
     chosen, templates = grouping.select(weights.families(by), families), cut["templates"]
-    plan = [(family, _members(weights, family, cut)) for family in chosen.values()]
+    sizes = {key: value for key, value in cut.items() if key != "templates"}
+    plan = [(family, cut_up(weights, family, **sizes)) for family in chosen.values()]
     for family, members in plan:
         largest = max(map(len, members))
         if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
@@ -137,20 +159,6 @@ def _plan(weights: Weights, families, by: str, cut: dict) -> list[tuple[grouping
 
 def _count(templates: int | str, names: tuple[str, ...]) -> int:
     return len(names) if templates == "full" else min(templates, len(names))
-
-
-def _members(weights: Weights, family: grouping.Family, cut: dict) -> list[tuple[str, ...]]:
-    """The names of every group of a family."""
-    found = grouping.split(family, cut["groups"], cut["group_size"])
-    if cut["group_by"] not in ORDERS:
-        raise FitError(
-            f"No group_by {cut['group_by']!r}.{nearest(cut['group_by'], ORDERS)} There are: {listing(ORDERS)}."
-        )
-    if cut["group_by"] == "consecutive":
-        return found
-    if not isinstance(cut["groups"], int):
-        raise FitError("group_by='similarity' needs `groups`, the number of groups, and neither lists nor group_size.")
-    return grouping.split(family, alike(weights.stack(family.names), cut["groups"]))
 
 
 def _kept(weights: Weights, name: str) -> np.ndarray | Lazy:
@@ -186,6 +194,5 @@ def _group(
     return made, fitted.history
 
 
-ORDERS = ("consecutive", "similarity")
 SOLVERS = ("closed_form", "direct")
 VAE_SOLVERS = ("vae", "ppca")

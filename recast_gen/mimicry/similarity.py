@@ -1,8 +1,31 @@
-"""Groups of the layers that are most alike, wherever they are along depth."""
+"""Which layers of a family share a bank: neighbours along depth, lists, or those that are most alike."""
 
 import numpy as np
 
+from .. import grouping
+from ..errors import FitError, listing, nearest
+from ..weights import Weights
 from .factorization import gram
+
+ORDERS = ("consecutive", "similarity")
+
+
+def cut_up(
+    weights: Weights, family: grouping.Family, groups: int | list[list[int]] | None = None,
+    group_size: int | None = None, group_by: str = "consecutive",
+) -> list[tuple[str, ...]]:  # fmt: skip
+    """The names of every group of a family, as `grouping.split` or, by ``similarity``, `alike` cuts it.
+
+    Raises FitError for another `group_by`, and for similarity without a count of groups.
+    """
+    found = grouping.split(family, groups, group_size)
+    if group_by not in ORDERS:
+        raise FitError(f"No group_by {group_by!r}.{nearest(group_by, ORDERS)} There are: {listing(ORDERS)}.")
+    if group_by == "consecutive":
+        return found
+    if not isinstance(groups, int):
+        raise FitError("group_by='similarity' needs `groups`, the number of groups, and neither lists nor group_size.")
+    return grouping.split(family, alike(weights.stack(family.names), groups))
 
 
 def alike(stack: np.ndarray, groups: int) -> list[list[int]]:

@@ -1,10 +1,15 @@
 """mimic: layers -> a bank by Neural Mimicry."""
 
 from collections.abc import Callable
+from functools import partial
+
+import numpy as np
 
 from .. import store
+from ..grouping import select
 from ..mimicry import fit
 from ..mimicry.measures import overall
+from ..mimicry.printed import print_certificate, rows
 from ..recipe import Groups, Recipe
 from ..weights import Weights
 from .stage import Folder, main, progress
@@ -12,7 +17,23 @@ from .stage import Folder, main, progress
 
 def run(recipe: Recipe, folder: Folder) -> dict:
     weights = store.load_layers(folder.of("extract", "extract.zarr"))
-    return fit_bank(fit.mimic, weights, recipe, recipe.mimic, folder)
+    compression = recipe.mimic.compression() | ({"moments": _moments(weights, recipe)} if recipe.mimic.whiten else {})
+    return fit_bank(partial(fit.mimic, **compression), weights, recipe, recipe.mimic, folder)
+
+
+def _moments(weights: Weights, recipe: Recipe) -> dict:
+    """Of the layers' inputs on calibration images, drawn by the recipe's seed."""
+    import torch
+
+    from .. import sources
+    from ..mimicry.moments import moments
+    from ..tasks import data
+
+    section = recipe.mimic.calibration or recipe.model.pretrain.data
+    images = data.load(section, weights.backbone.get("data_config", {}), recipe.seed).train
+    drawn = np.random.default_rng(recipe.seed).permutation(len(images))[: recipe.mimic.images]
+    names = [name for family in select(weights.families(recipe.by), recipe.families).values() for name in family.names]
+    return moments(sources.rebuild(weights), torch.stack([images[index][0] for index in drawn]), names)
 
 
 def fit_bank(
@@ -42,6 +63,7 @@ def fit_bank(
             common |= {"checkpoint": folder / "training", "on_epoch": on_epoch}
         bank = make(weights, **common, **section.cut(), **section.options())
     written = bank.save(folder / "bank.zarr")
+    print_certificate(bank)
     layers = [
         {"layer": name, "family": group.family, "cosine": cosine, "relative_error": error}
         for group in bank.groups.values()
@@ -62,6 +84,7 @@ def fit_bank(
         "fit": bank.fit,
         "hash": written,
         "last_epoch": averages,
+        "certificate": rows(bank),
         "warnings": warnings,
     }
 

@@ -1,13 +1,17 @@
 """report: everything the other stages measured -> one self-contained HTML file."""
 
+from statistics import median
+
 import numpy as np
 from safetensors.numpy import load_file
 
-from .. import report, store
+from .. import report, store, study_pictures
 from ..bank import TemplateBank, load_bank
 from ..recipe import Recipe
 from ..report import Section
 from .stage import Folder, main
+
+NOT_COUNTS = ("test", "spread", "bytes")  # what the summary of a task and method says besides numbers trained, by kind
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
@@ -17,18 +21,22 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     weights = {task.name: folder.of("generate", "weights") / f"{task.name}.safetensors" for task in recipe.tasks}
     first = next((name for name, path in weights.items() if path.exists()), None)  # an adapter may have none
     fits = {stage: folder.read_csv(stage, "layers.csv") for stage in ("mimic", "mimic_vae")}
-    trials = folder.read_csv("tune", "trials.csv")
-    runs = folder.read_csv("train", "runs.csv")
+    runs, costs, matrix = (folder.read_csv("train", f"{name}.csv") for name in ("runs", "costs", "matrix"))
     warnings = [warning for stage in ("mimic", "mimic_vae") for warning in folder.metrics(stage)["warnings"]]
     sections = [
         Section(
-            "Tasks", "Test accuracy, mean ± spread over seeds; the epoch is chosen on validation.", _tasks(trained)
+            "Tasks",
+            "Test accuracy, mean ± spread over seeds, and what it costs: numbers trained, bytes of the task file with "
+            "its head, and of one training the median seconds and the most memory on top of what was there before. "
+            "Epochs (and the probe's rate, where it has several) are chosen on validation.",
+            _tasks(trained, costs),
         ),
         Section(
             "Coefficients against the linear probe",
             "Both trained for the same epochs with the same seeds; dots are seeds.",
             report.accuracies(runs),
         ),
+        Section("After every task", _protocol(trained), _matrix(matrix)),
         Section(
             "Cosine similarity per layer", "Of each layer to what each fit rebuilds; 1 is exact.", report.cosine(fits)
         ),
@@ -37,7 +45,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
             "Of the tuned bank. Real layers are nearly orthogonal, so it is flat; dashed: how many templates are kept.",
             report.spectra(bank.certificate),
         ),
-        Section("The study", f"Chosen: {tuned['reason']}.", report.pareto(trials, recipe.tune.max_error)),
+        *_study(recipe, folder, tuned["reason"]),
         Section(
             "Where the numbers are",
             "Log axis: a task adds its coefficients and head to what all tasks share.",
@@ -62,14 +70,64 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     return {"bytes": len(text.encode()), "sections": len(sections)}
 
 
-def _tasks(trained: dict) -> str:
+def _study(recipe: Recipe, folder: Folder, reason: str) -> list[Section]:
+    trials, shares, curves = (folder.read_csv("tune", f"{name}.csv") for name in ("trials", "importances", "curves"))
+    tune = recipe.tune
+    front = study_pictures.pareto(trials, tune.objectives, tune.constraints)
+    sections = [
+        Section("The study", f"Chosen: {reason}.", front),
+        Section(
+            "Error against templates",
+            "Of each family and setting tried, over all its groups; the line is the least that any templates reach.",
+            study_pictures.curves(curves),
+        ),
+        Section(
+            "What a parameter does",
+            "Every setting tried, by each thing that could be chosen.",
+            study_pictures.slices(trials, tune.objectives[0]),
+        ),
+    ]
+    if shares:  # ten trials at least
+        said = "How much each parameter decides about an objective (PED-ANOVA)."
+        sections.append(Section("What matters", said, study_pictures.importances(shares)))
+    return sections
+
+
+def _tasks(trained: dict, costs: list[dict]) -> str:
+    every = [found for methods in trained["tasks"].values() for found in methods.values()]
+    kinds = [key for key in every[0] if key not in NOT_COUNTS and any(found[key] for found in every)]
     rows = []
-    for task, found in trained["tasks"].items():
-        probe, ours = (found[method] for method in ("linear_probe", "coefficients"))
-        accuracies = [f"{100 * method['test']:.1f} ± {100 * method['spread']:.1f}" for method in (probe, ours)]
-        rows.append([task, *accuracies, ours["coefficients"], ours["adapter"], ours["head"], found["bytes"]])
-    head = ["task", "linear probe, %", "adapted, %", "coefficients", "adapter", "head", "task file, bytes"]
-    return report.table(rows, head)
+    for task, methods in trained["tasks"].items():
+        for method, found in methods.items():
+            own = [row for row in costs if (row["task"], row["method"]) == (task, method)]
+            accuracy = f"{100 * found['test']:.1f} ± {100 * found['spread']:.1f}"
+            seconds = f"{median(float(row['seconds']) for row in own):.1f}"
+            peak = f"{max(int(row['peak_bytes']) for row in own) / 2**20:.0f}"
+            counts = [f"{found[kind]:,}" for kind in kinds]
+            rows.append([task, method.replace("_", " "), accuracy, *counts, found["bytes"], seconds, peak])
+    return report.table(rows, ["task", "method", "test, %", *kinds, "bytes", "seconds", "peak MiB"])
+
+
+def _protocol(trained: dict) -> str:
+    """What the accuracy matrix comes to, in a sentence."""
+    orders = [trained, *trained["other_orders"]]
+    same = all(order["same_logits"] for order in orders)
+    text = (
+        f"Test accuracy of every task's file after each task was learnt. Average {trained['average_accuracy']:.1%}, "
+        f"backward transfer {trained['backward_transfer']:+.1%}, forgetting {trained['forgetting']:.1%}; reloaded, "
+        f"every task gives {'the same logits, bit for bit' if same else 'OTHER LOGITS than when it was learnt'}."
+    )
+    if trained["other_orders"]:
+        files = all(order["same_task_files"] for order in trained["other_orders"])
+        text += f" Learnt again in {len(orders) - 1} other orders, {'the same' if files else 'OTHER'} task files."
+    return text
+
+
+def _matrix(matrix: list[dict]) -> str:
+    first = [row for row in matrix if row["order"] == "0"]
+    tasks = list(dict.fromkeys(row["after"] for row in first))
+    found = {(row["after"], row["of"]): f"{100 * float(row['test']):.1f}" for row in first}
+    return report.table([[after, *(found.get((after, of), "") for of in tasks)] for after in tasks], ["after", *tasks])
 
 
 def _counts(bank: TemplateBank, trained: dict) -> dict[str, int]:

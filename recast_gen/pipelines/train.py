@@ -8,14 +8,18 @@ from .stage import Folder, main
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
-    bank = load_bank(folder.of("tune", "bank.zarr"))
+    bank, unfinished = load_bank(folder.of("tune", "bank.zarr")), folder / ".unfinished"
     with atomic(folder / "tasks") as out:
         out.mkdir()
-        results = adapt(bank, recipe.tasks, recipe.train, recipe.seed, out, folder.recipe_path.stem)
-    folder.write_csv("runs.csv", results.runs)
-    folder.write_csv("epochs.csv", results.history)
-    folder.write_csv("matrix.csv", results.matrix)
-    return results.summary() | {"bank": bank.hash}
+        found = adapt(
+            bank, recipe.tasks, recipe.train, recipe.seed, out, folder.recipe_path.stem, unfinished=unfinished
+        )
+    folder.write_csv("runs.csv", found.runs)
+    folder.write_csv("costs.csv", found.costs)
+    folder.write_csv("epochs.csv", found.history)
+    folder.write_csv("matrix.csv", found.matrix)
+    folder.write_csv("splits.csv", found.splits)
+    return found.summary() | {"bank": bank.hash}
 
 
 if __name__ == "__main__":

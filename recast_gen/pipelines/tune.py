@@ -5,9 +5,11 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from .. import store
-from ..bank import load_bank
+from .. import checkpoints, store
+from ..bank import TemplateBank, load_bank
 from ..errors import plainly
+from ..extension import extend
+from ..norms import with_norms
 from ..recipe import Recipe, load
 from ..tuning.storage import connect, summaries
 from ..tuning.study import study, work
@@ -22,7 +24,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     worker = [sys.executable, "-m", "recast_gen.pipelines.tune", str(folder.recipe_path)]
     worker += ["--storage", recipe.tune.storage or "", "--worker"]
     found = study(*_layers(recipe, folder), _journal(folder), own, worker=worker)
-    bank = found.bank or load_bank(folder.of(recipe.tune.choose, "bank.zarr"))
+    bank = _finish(found.bank or load_bank(folder.of(recipe.tune.choose, "bank.zarr")), recipe, folder)
     written = bank.save(folder / "bank.zarr")
     folder.write_csv("trials.csv", found.trials)
     folder.write_csv("importances.csv", found.importances)
@@ -44,8 +46,20 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     return metrics
 
 
+def _finish(bank: TemplateBank, recipe: Recipe, folder: Folder) -> TemplateBank:
+    """The chosen bank with the norms and the further templates that the recipe asks for."""
+    bank, more = with_norms(bank, recipe.tune.norms), recipe.tune.extend
+    if more is None:
+        return bank
+    vae = load_bank(folder.of("mimic_vae", "bank.zarr")) if more.source == "vae" else None
+    tasks = [checkpoints.read(path) for path in more.tasks]
+    return extend(bank, more.templates, more.source, more.seed, vae=vae, tasks=tasks)
+
+
 def _groups(fit: dict) -> int | str | None:
     """How many consecutive groups, or in words what no setting of a study has."""
+    if fit.get("layout", "layer") != "layer" or fit.get("budget") or fit.get("whitened"):
+        return f"{fit['groups']} of {fit['layout']} templates"
     if fit["group_by"] != "consecutive":
         return f"{fit['groups']} by {fit['group_by']}"
     return str(fit["groups"]) if isinstance(fit["groups"], list) else fit["groups"]

@@ -5,12 +5,14 @@ from torch import nn
 
 from ..adapter import ADAPTERS, add_adapter
 from ..bank import TemplateBank
+from ..learning_rates import rates as relative_rates
 from ..recipe import Train
-from ..reparam import attach, coefficients, freeze
+from ..reparam import attach, attached, freeze
 from ..sources import rebuild
 from ..weights import Weights
 
 METHODS = ("linear_probe", "coefficients")
+KEPT = "coefficients"  # whose best run becomes the task file
 KINDS = ("coefficients", "norms", "adapter", "head")  # of trained parameters, as they are counted apart
 Trained = dict[str, list[nn.Parameter]]  # kind -> parameters
 
@@ -28,24 +30,28 @@ def prepare(
     adapts, name = method == "coefficients", bank.backbone["head"]
     head = freeze(model, name, coefficients=adapts and settings.coefficients)
     trained = {"head": list(head.parameters())}
-    if adapts and settings.coefficients:
-        trained["coefficients"] = coefficients(model)
+    for module, leaf, source in attached(model).values() if adapts and settings.coefficients else ():
+        kind = "norms" if source.templates.values.ndim == 2 else "coefficients"  # vectors or matrices
+        trained.setdefault(kind, []).append(module.parametrizations[leaf].original)
     if adapts and settings.adapter != "none":
         tensors = add_adapter(model, settings.adapter, name, seed, **settings.adapter_options)
         trained["adapter"] = list(tensors.values())
     return model, trained
 
 
-def rates(trained: Trained, settings: Train) -> list[dict]:
-    """Torch's parameter groups, one a kind: only the head decays; head and adapter have learning rates of their own."""
-    lr = {"head": settings.head_lr or settings.lr}
-    if settings.adapter != "none":
-        lr["adapter"] = settings.adapter_lr or ADAPTERS[settings.adapter].rate
-    decay = {kind: {"weight_decay": 0.0} for kind in KINDS if kind != "head"}
-    return [
-        {"params": parameters, "lr": lr.get(kind, settings.lr)} | decay.get(kind, {})
-        for kind, parameters in trained.items()
-    ]
+def rates(model: nn.Module, trained: Trained, settings: Train) -> list[dict]:
+    """Torch's parameter groups: only the head decays; head and adapter have learning rates of their own.
+
+    Where the recipe gives no rate, coefficients and norms have those of `learning_rates.rates`.
+    """
+    groups = [{"params": trained["head"], "lr": settings.head_rate}]
+    if "adapter" in trained:
+        rate = settings.adapter_lr or ADAPTERS[settings.adapter].rate
+        groups.append({"params": trained["adapter"], "lr": rate, "weight_decay": 0.0})
+    numbers = [*trained.get("coefficients", ()), *trained.get("norms", ())]
+    if settings.lr and numbers:
+        groups.append({"params": numbers, "lr": settings.lr, "weight_decay": 0.0})
+    return groups if settings.lr or not numbers else groups + relative_rates(model)
 
 
 def count(trained: Trained) -> dict[str, int]:

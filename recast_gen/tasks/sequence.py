@@ -1,15 +1,25 @@
 """A sequence of tasks on one frozen bank: every method on every task, task files, the accuracy matrix."""
 
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from filecmp import cmp
+from math import factorial
 from pathlib import Path
+from random import Random
+
+from torch import equal
 
 from ..bank import TemplateBank
 from ..recipe import Task, Train
-from ..switching import load_task, save_task
+from ..switching import load_task
+from ..weights import digest
 from . import data
-from .methods import METHODS, count, prepare, rates
-from .module import accuracy, fit
+from .methods import KEPT, KINDS, METHODS
+from .module import examine
 from .results import Results
+from .runs import Learner, Run
 
 
 def adapt(
@@ -20,36 +30,90 @@ def adapt(
     out: Path,
     recipe: str,
     say: Callable[[str], None] = print,
+    unfinished: Path | None = None,
 ) -> Results:
     """Trains every task with every method and seed; the best seed on validation becomes ``out/<task>.safetensors``.
 
-    recipe: its name, which the task files carry.  seed: of the splits; heads and batches take theirs from
-    ``settings.seeds``.
+    recipe: its name, which the task files carry.  seed: of the splits and orders; heads and batches take theirs from
+    ``settings.seeds``.  unfinished: a folder where the same call, once killed, finds what it had done; removed at the
+    end.
+
+    Every task starts from the bank, so no task before it can change it.  ``settings.orders`` puts that to the test: in
+    so many other orders of the tasks it learns all of them again, with their best seed, and compares the files.
     """
-    results, base = Results(), bank.base()
-    sets = {task.name: data.load(task.data, bank.backbone["data_config"], seed) for task in tasks}
-    for index, task in enumerate(tasks):
-        splits, best = sets[task.name], -1.0
-        for run_seed in settings.seeds:
-            for method in METHODS:
-                model, trained = prepare(method, bank, base, len(splits.classes), settings, run_seed)
-                outcome = fit(model, splits, settings, rates(trained, settings), run_seed, bank.hash)
-                row = {"task": task.name, "method": method, "seed": run_seed} | count(trained)
-                row |= {
-                    "best_epoch": outcome.best_epoch, "validation": outcome.validation, "test": outcome.test,
-                }  # fmt: skip
-                found = f"validation {outcome.validation:.1%}, test {outcome.test:.1%}"
-                say(f"{task.name}, {method}, seed {run_seed}: {found}")
-                results.runs.append(row)
-                results.history += [{"run": f"{task.name} {method} {run_seed}", **epoch} for epoch in outcome.history]
-                if method == "coefficients" and outcome.validation > best:
-                    best = outcome.validation
-                    metrics = {key: round(row[key], 4) for key in ("validation", "test")}
-                    path = out / f"{task.name}.safetensors"
-                    args = (bank.backbone["head"], splits.classes, metrics, recipe)
-                    results.bytes[task.name] = save_task(path, model, bank, *args)
-        for earlier in tasks[: index + 1]:
-            load_task(out / f"{earlier.name}.safetensors", model, bank)
-            row = {"after": task.name, "of": earlier.name, "test": accuracy(model, sets[earlier.name].test)}
-            results.matrix.append(row)
+    results, learners, best, base = Results(), {}, {}, bank.base()
+    for task in tasks:
+        splits = data.load(task.data, bank.backbone["data_config"], seed, settings.augment)
+        learners[task.name] = Learner(task.name, splits, bank, base, settings, recipe)
+        results.splits += [{"task": task.name, **row} for row in splits.split_off]
+        results.skipped[task.name] = splits.skipped
+    with _place(unfinished, bank, tasks, settings, seed) as place:
+        for learner in learners.values():
+            for run_seed in settings.seeds:
+                for method in METHODS:
+                    run = learner.run(method, run_seed, place / learner.name)
+                    _record(results, run, say)
+                    if method == KEPT and run.row["validation"] > _validation(best.get(learner.name)):
+                        best[learner.name] = run
+            shutil.copyfile(best[learner.name].path, out / f"{learner.name}.safetensors")
+            results.matrix += _matrix(0, best, {name: learners[name] for name in best}, run)
+        for order, names in enumerate(_orders(list(best), settings.orders, seed), start=1):
+            again: dict[str, Run] = {}
+            for name in names:
+                again[name] = learners[name].run(KEPT, best[name].row["seed"], place / f"order {order}" / name)
+                known = {name: learners[name] for name in again}
+                results.matrix += _matrix(order, again, known, again[name])
+            same = all(cmp(run.path, best[name].path, shallow=False) for name, run in again.items())
+            results.relearnt.append(same)
+            say(f"order {', '.join(names)}: task files {'the same' if same else 'DIFFER'}")
     return results
+
+
+def _validation(run: Run | None) -> float:
+    return run.row["validation"] if run else -1.0
+
+
+def _record(results: Results, run: Run, say: Callable[[str], None]) -> None:
+    results.runs.append(run.row)
+    results.costs.append(run.costs)
+    results.history += run.history
+    row, besides = run.row, sum(run.row[kind] for kind in KINDS if kind != "head")
+    found = f"validation {row['validation']:.1%}, test {row['test']:.1%}"
+    cost = f"{besides} numbers besides the head, {run.costs['seconds']:.1f} s"
+    say(f"{row['task']}, {row['method']}, seed {row['seed']}: {found}; {cost}")
+
+
+def _matrix(order: int, runs: dict[str, Run], learners: dict[str, Learner], last: Run) -> list[dict]:
+    """Reloads the task files learnt so far into the model that learnt last: accuracies, and whether logits changed."""
+    rows = []
+    for name, learner in learners.items():
+        load_task(runs[name].path, last.model, learner.bank)
+        test, logits = examine(last.model, learner.splits.test, learner.settings)
+        same = equal(logits, runs[name].logits)
+        rows.append({"order": order, "after": last.row["task"], "of": name, "test": test, "same_logits": same})
+    return rows
+
+
+def _orders(names: list[str], count: int, seed: int) -> Iterator[list[str]]:
+    """Random orders, all different and none the first; fewer than `count` where there are no more."""
+    seen, random = {tuple(names)}, Random(seed)
+    while len(seen) <= min(count, factorial(len(names)) - 1):
+        shuffled = random.sample(names, len(names))
+        if tuple(shuffled) not in seen:
+            seen.add(tuple(shuffled))
+            yield shuffled
+
+
+@contextmanager
+def _place(
+    unfinished: Path | None, bank: TemplateBank, tasks: list[Task], settings: Train, seed: int
+) -> Iterator[Path]:
+    """A folder for runs: one of its own for every bank, recipe and code, so that nothing stale is taken for done."""
+    if unfinished is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    code = [path.read_bytes() for path in sorted(Path(__file__).parents[1].rglob("*.py"))]
+    asked = [settings.model_dump(), [task.model_dump() for task in tasks], seed]
+    yield unfinished / digest(bank.hash, asked, *(digest(text.decode()) for text in code))[:16]
+    shutil.rmtree(unfinished, ignore_errors=True)  # on several devices each process gets here

@@ -42,11 +42,8 @@ class Measure:
         """on_epoch: called with the accuracy after each epoch (count from 0); it may raise to end the training."""
         certificates, wanted = self.fits.certificates(setting), self.recipe.tune.measured
         row = overall(certificates.values())
-        row["stored_bytes"] += 4 * row["coefficients"] * (setting.sets - 1)  # certificates are of one set
-        row["stored_share"] = row["stored_bytes"] / row["original_bytes"]
-        row["stored_parameters"] = row["stored_bytes"] // 4
         blocks = self.blocks(setting.resolution)
-        row["coefficients"] = setting.sets * sum(
+        row["coefficients"] = sum(
             certificate["coefficients"] * blocks[family] for (family, _), certificate in certificates.items()
         )
         if wanted & OF_MODEL:
@@ -121,4 +118,4 @@ class Measure:
         changed = {"epochs": self.recipe.tune.accuracy_epochs, "resolution": resolution or asked.resolution}
         settings = asked.model_copy(update=changed)
         model, trained = prepare("coefficients", bank, bank.base(), len(self._task.classes), settings, seed)
-        return fit(model, self._task, settings, rates(trained, settings), seed, bank.hash, on_epoch).validation
+        return fit(model, self._task, settings, rates(model, trained, settings), seed, bank.hash, on_epoch).validation

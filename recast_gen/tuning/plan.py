@@ -21,7 +21,9 @@ class Plan:
         self.fits = Fits(weights, recipe)
         self.space = Space(self.fits.families, recipe)
         self.measure = Measure(self.fits, recipe)
-        searched = self.tune.model_dump(exclude={"trials", "workers", "storage", "sampler", "choose"})
+        searched = self.tune.model_dump(
+            exclude={"trials", "workers", "storage", "sampler", "choose", "norms", "extend"}
+        )
         sections = {name: getattr(recipe, name).options() for name in self.tune.generators}
         behind = [layers_hash, recipe.families, recipe.by, recipe.seed, searched, sections]
         behind += [self.space.gauges, self.space.sets, self.space.resolutions]

@@ -1,8 +1,8 @@
 """What a study may choose from: settings that the families allow, so that none is invalid."""
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
@@ -55,8 +55,8 @@ def _named(word: str, label: str) -> str:
 class Space:
     """Every setting that a recipe's ``tune`` section and the families together allow.
 
-    Groups and templates are chosen for all families at once, or for each where ``per_family`` says so; the range of
-    templates is conditional on the groups, gauge and sets on the generator `mimic`.
+    Groups are of consecutive layers.  They and templates are chosen for all families at once, or for each where
+    ``per_family`` says so; the range of templates is conditional on the groups, gauge and sets on `mimic`.
     Raises RecipeError, which names the family, for a range that it has no layers for.
     """
 
@@ -142,10 +142,18 @@ class Space:
         for (generator, gauge, sets, resolution), *cuts in product(self._options[0], *self._options[1]):
             yield Setting(generator, tuple(cuts), gauge, sets, resolution)
 
-    def untried(self, tried: set[Setting], seed: int) -> Setting:
-        """A setting at random that is not among those tried, of which there are fewer than settings."""
+    def untried(self, tried: set[Setting], seed: int, near: Sequence[Setting] = ()) -> Setting:
+        """A setting at random that is not among those tried, of which there are fewer than settings.
+
+        near: settings of which it should be one but for one cut, if it can.
+        """
         kinds, cuts = self._options
         rng = random.Random(seed)
+        for _ in range(64 if near else 0):
+            base, place = rng.choice(near), rng.randrange(len(cuts))
+            found = replace(base, cuts=(*base.cuts[:place], rng.choice(cuts[place]), *base.cuts[place + 1 :]))
+            if found not in tried:
+                return found
         for _ in range(64):
             generator, gauge, sets, resolution = rng.choice(kinds)
             found = Setting(generator, tuple(map(rng.choice, cuts)), gauge, sets, resolution)

@@ -91,7 +91,7 @@ def held(journal: Path | None, alone: bool = False) -> Iterator[bool]:
 def connect(url: str | None, journal: Path, mended: bool = False) -> BaseStorage:
     """The storage at a URL, or the journal when there is none; mended: nobody writes, so its last line may be cut."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with reachable(url or str(journal)), quiet():
+    with reachable(url or str(journal), (ImportError, OSError)), quiet():
         if url is None:
             journal.parent.mkdir(parents=True, exist_ok=True)
             if mended:
@@ -118,15 +118,15 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def reachable(storage: str) -> Iterator[None]:
-    """Turns a storage's own errors into a FitError that names it, without its password."""
+def reachable(storage: str, others: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turns a storage's own errors, and `others`, into a FitError that names it, without its password."""
     try:
         yield
     except RecastError:
         raise
     except Exception as error:
         origin = type(error).__module__.partition(".")[0]
-        if origin not in ("sqlalchemy", "grpc", "optuna", "json") and not isinstance(error, ImportError | OSError):
+        if origin not in ("sqlalchemy", "grpc", "optuna", "json") and not isinstance(error, others):
             raise
         shown = re.sub(r"//([^:/@]*):[^@]*@", r"//\1:***@", storage)
         driver = next((f": {how}" for kind, how in DRIVERS.items() if storage.startswith(kind)), "")

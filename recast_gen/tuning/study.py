@@ -60,7 +60,7 @@ def study(
     """
     plan = Plan(weights, recipe, layers_hash)
     runner = Runner(plan, recipe.tune.storage, journal, say)
-    same = [plan.space.same(row["generator"], row["groups"], row["templates"]) for row in own]
+    same = [plan.space.same(row["generator"], row["groups"], row["templates"]) for row in own if _searched(row)]
     try:
         _search(runner, same, recipe, worker)
     except KeyboardInterrupt:
@@ -110,8 +110,8 @@ def _conclude(runner: Runner, own: list[dict]) -> Study:
     if tune.choose in ("mimic", "mimic_vae"):
         best = next(row for row in own if row["generator"] == tune.choose)
         said = f"the recipe's own {tune.choose} bank (tune.choose)"
-        match = [row for row in table if all(row.get(key) == best[key] for key in ("generator", "groups", "templates"))]
-        table, best = (table, match[0]) if match else ([*table, best], best)
+        like = [row for row in table if all(row.get(key) == best[key] for key in ("generator", "groups", "templates"))]
+        table, best = (table, like[0]) if like and _searched(best) else ([*table, best], best)
         name = f"{best['generator']} with {best['groups']} groups of at most {best['templates']} templates"
     else:
         best, said = choose(table, tune)
@@ -137,6 +137,11 @@ def _conclude(runner: Runner, own: list[dict]) -> Study:
     ]  # fmt: skip
     curves = _curves(plan, settings)
     return Study(plan.name, table, best, reason, bank, _importances(runner, complete), curves, runner.missing())
+
+
+def _searched(own: dict) -> bool:
+    """Whether a bank of the recipe is cut into groups as a study cuts them."""
+    return isinstance(own["groups"], int)
 
 
 def _order(row: dict) -> tuple:

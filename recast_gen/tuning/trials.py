@@ -7,13 +7,14 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from ..errors import FitError
+from .choice import front
 from .objectives import excess
 from .plan import Plan
 from .samplers import sampler
 from .space import Setting
 from .storage import connect, held, quiet, reachable, reclaim
 
-PATIENCE = 2  # proposals of what was tried already, until one is drawn that was not
+PATIENCE = 2  # proposals of what was tried already, until an untried neighbour of the front is drawn
 
 
 class _Again(Exception):
@@ -140,8 +141,14 @@ class Runner:
             return
         self.repeated += 1
         if self.repeated >= PATIENCE:
-            tried = {self.setting(other) for other in others if other.state != TrialState.RUNNING}
+            tried = {self.setting(other): other for other in others if other.state != TrialState.RUNNING}
             if len(tried) < len(self.plan.space):
-                fresh = self.plan.space.untried(tried, self.plan.recipe.seed + trial.number)
+                near = () if self.plan.tune.sampler == "random" else self._front(tried)
+                fresh = self.plan.space.untried(set(tried), self.plan.recipe.seed + trial.number, near)
                 self.found.enqueue_trial(self.plan.space.params(fresh))
         raise _Again
+
+    def _front(self, tried: dict[Setting, FrozenTrial]) -> list[Setting]:
+        rows = {setting: trial.user_attrs["row"] for setting, trial in tried.items() if "row" in trial.user_attrs}
+        best = front(list(rows.values()), self.plan.tune.objectives)
+        return [setting for setting, row in rows.items() if any(row is other for other in best)]

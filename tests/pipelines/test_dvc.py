@@ -65,8 +65,8 @@ def test_a_second_repro_does_nothing_and_the_journal_is_nobodys_dependency(clone
         ("model", {"kwargs": {"depth": 3}}, {"extract", "report"}),
         ("mimic", {"gauge": "identity"}, {"mimic", "tune"}),
         ("mimic_vae", {"beta": 0.5}, {"mimic_vae", "tune"}),
-        ("tune", {"max_error": 0.02}, {"tune", "report"}),
-        ("train", {"lr": 0.01}, {"train"}),
+        ("tune", {"constraints": {"relative_error": 0.02}}, {"tune", "report"}),
+        ("train", {"lr": 0.01}, {"tune", "train"}),
     ],
 )
 def test_an_edited_section_makes_only_its_own_stages_stale(clone, section, change, expected):

@@ -5,12 +5,12 @@ import pwd
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import optuna
 import pytest
 
+from recast_gen.pipelines.stage import execute
 from recast_gen.tuning import storage
 
 from .test_stages import pico
@@ -48,19 +48,19 @@ def url(tmp_path_factory) -> str:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_two_workers_of_a_database_share_the_trials_and_the_stage_finds_them(url, tmp_path):
+def test_two_workers_of_a_database_share_the_trials_and_the_stage_finds_them(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     tune = {"trials": 12, "generators": ["mimic"], "per_family": True}
     recipe = pico("digits", tmp_path, tune=tune)
     for stage in ("extract", "mimic", "mimic_vae"):
-        subprocess.run([sys.executable, "-m", f"recast_gen.pipelines.{stage}"], cwd=tmp_path, check=True)
+        execute(stage, recipe)
     command = ["recast", "tune-worker", str(recipe), "--storage", url]
-    workers = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [worker.communicate()[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
     assert sum(text.count("trial ") for text in said) - 2 == 12  # each ends with "no trial is missing"
-    done = subprocess.run(
-        ["recast", "run", "tune", str(recipe), "--storage", url], cwd=tmp_path, capture_output=True, text=True
-    )
+    command = ["recast", "run", "tune", str(recipe), "--storage", url]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "trial " not in done.stdout and "of 12 tried" in done.stdout
     assert not (tmp_path / "weights_store/digits/tune/study.journal").exists()
     (row,) = storage.summaries(storage.connect(url, tmp_path))

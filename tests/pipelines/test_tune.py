@@ -44,7 +44,7 @@ def start(*words: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(what, seconds: float = 60) -> None:
+def wait_for(what, seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
@@ -67,14 +67,14 @@ def test_ctrl_c_ends_cleanly_with_the_best_so_far_written_and_the_rest_follows(h
     running = start("--workers", "2")
     wait_for(lambda: ended() >= 12)
     running.send_signal(signal.SIGINT)
-    said, wrong = running.communicate(timeout=60)
+    said, wrong = running.communicate(timeout=200)
     assert running.returncode == 130 and "Traceback" not in wrong, wrong
     assert "trials are left for the next run" in said
     before = len(rows())
     assert 12 <= before < 200 and json.loads((JOURNAL.parent / "metrics.json").read_text())["trials"] == before
     pico("digits", here, tune=MANY | {"trials": before + 5})
     again = start()
-    said, wrong = again.communicate(timeout=120)
+    said, wrong = again.communicate(timeout=200)
     assert again.returncode == 0 and said.count("trial ") == 5 and len(rows()) == before + 5, wrong
 
 
@@ -83,11 +83,11 @@ def test_workers_end_when_the_stage_is_killed_and_the_next_run_takes_up_their_tr
     running = start("--workers", "2")
     wait_for(lambda: ended() >= 5)
     running.kill()
-    running.communicate(timeout=60)  # returns when the workers, which hold its output, have ended too
+    running.communicate(timeout=200)  # returns when the workers, which hold its output, have ended too
     done = ended()
     pico("digits", here, tune=MANY | {"trials": done + 4, "workers": 2})
     again = start()
-    said, wrong = again.communicate(timeout=120)
+    said, wrong = again.communicate(timeout=200)
     assert again.returncode == 0 and len(rows()) == done + 4, wrong
 
 
@@ -99,7 +99,7 @@ def test_one_killed_worker_is_made_up_for_by_the_others(here):
     if not children.exists():
         pytest.skip("SKIPPED: this system does not list a process's children, so none could be killed")
     subprocess.run(["kill", "-9", children.read_text().split()[0]], check=True)
-    _, wrong = running.communicate(timeout=120)
+    _, wrong = running.communicate(timeout=200)
     assert running.returncode == 0 and len(rows()) == 60, wrong
 
 
@@ -117,7 +117,7 @@ def test_studies_are_listed_and_a_changed_recipe_starts_another(here):
         ({"trials": 0}, "tune.trials: Input should be greater than or equal to 1 (found 0)"),
         ({"constraints": {"relative_eror": 0.1}}, "tune.constraints.relative_eror"),
         ({"constraints": {"stored_share": 0.01}}, "None of 4 settings meets stored_share <= 0.01 (nearest: 0.5"),
-        ({"groups": [1, 9]}, "tune.groups goes up to 9; family 'blocks.*.attn.qkv.weight' has 4 layers"),
+        ({"groups": [1, 9]}, "tune.groups goes up to 9; family 'blocks.*.attn.proj.weight' has 4 layers"),
         ({"templates": [3, 2]}, "`templates` is the range [first, last], and 3 is above 2"),
         ({"gauges": ["svd", "identity"]}, "no objective or constraint sees `gauges`"),
         ({"storage": "postgresql+psycopg://127.0.0.1:9/none"}, "storage postgresql+psycopg://127.0.0.1:9/none cannot"),
@@ -126,7 +126,7 @@ def test_studies_are_listed_and_a_changed_recipe_starts_another(here):
 def test_a_mistake_is_one_plain_message_and_nothing_is_written(here, tune, says):
     pico("digits", here, tune=tune)
     done = start()
-    _, wrong = done.communicate(timeout=60)
+    _, wrong = done.communicate(timeout=200)
     assert done.returncode == 1 and says in wrong and "Traceback" not in wrong, wrong
     assert not (JOURNAL.parent / "trials.csv").exists()
 
@@ -152,7 +152,7 @@ def test_objectives_that_need_the_network_choose_the_resolution_that_train_uses(
 
 
 def test_hopeless_trainings_are_pruned_where_accuracy_is_all_that_counts(here):
-    wanted = {"objectives": ["accuracy"], "resolutions": [1, 2, 4], "accuracy_epochs": 3, "trials": 12,
+    wanted = {"objectives": ["accuracy"], "resolutions": [1, 2, 4], "accuracy_epochs": 2, "trials": 9,
               "constraints": {}, "generators": ["mimic"], "choose": "most_accurate"}  # fmt: skip
     found = execute("tune", pico("digits", here, tune=wanted))
-    assert 5 <= len(rows()) < 12 and found["best"]["accuracy"] == max(float(row["accuracy"]) for row in rows())
+    assert 5 <= len(rows()) < 9 and found["best"]["accuracy"] == max(float(row["accuracy"]) for row in rows())

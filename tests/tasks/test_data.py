@@ -1,13 +1,20 @@
 """Images of a task: splits that never mix, transforms, and sources that are refused by name."""
 
+import csv
+import inspect
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
 
 from recast_gen.errors import DataError
 from recast_gen.recipe import Data
 from recast_gen.tasks import data
+from recast_gen.tasks.readers import vision
 
 GREY = {"input_size": [1, 8, 8], "mean": [0.5], "std": [0.5], "crop_pct": 1.0}
 COLOUR = {"input_size": [3, 8, 8], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0}
@@ -25,6 +32,18 @@ def folder_of_images(root, classes=("cat", "dog"), count=10):
             Image.fromarray(rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(root / name / f"{index}.png")
 
 
+def npz(path, count=40, shape=(8, 8, 3), **others) -> str:
+    images = np.random.default_rng(0).integers(0, 255, (count, *shape), dtype=np.uint8)
+    np.savez(path, **{"x_train": images, "y_train": np.arange(count) % 2} | others)
+    return str(path)
+
+
+def table(path: Path, rows: list[tuple], head=("path", "label", "split")) -> str:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+    return str(path)
+
+
 def test_splits_are_disjoint_fixed_and_shared_by_all_tasks_of_a_source():
     whole, part = data.load(Data(source="digits"), GREY, 0), data.load(Data(source="digits", classes=[8, 3]), GREY, 0)
     train, validation, test = map(pixels, (whole.train, whole.validation, whole.test))
@@ -32,6 +51,8 @@ def test_splits_are_disjoint_fixed_and_shared_by_all_tasks_of_a_source():
     assert sum(map(len, (whole.train, whole.validation, whole.test))) == 1797
     assert pixels(part.test) <= test and pixels(part.train) <= train
     assert part.classes == ["8", "3"] and {int(label) for _, label in part.test} == {0, 1}
+    rows = [int(row["image"]) for row in whole.split_off if row["part"] == "test"]
+    assert whole.split_off == part.split_off and len(rows) == len(whole.test) == len(set(rows))
 
 
 def test_turning_and_negatives_change_the_pixels_and_nothing_else():
@@ -47,32 +68,147 @@ def test_folders_and_npz_files_fit_the_backbone_channels(tmp_path):
     folder_of_images(tmp_path / "photos")
     found = data.load(Data(source="folder", path=str(tmp_path / "photos")), COLOUR, 0)
     assert found.classes == ["cat", "dog"] and found.train[0][0].shape == (3, 8, 8)
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 255, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2
-    np.savez(tmp_path / "x.npz", x_train=images, y_train=labels, x_test=images[:6], y_test=labels[:6])
-    found = data.load(Data(source="npz", path=str(tmp_path / "x.npz")), GREY, 0)
+    test = {"x_test": np.zeros((6, 8, 8, 3), np.uint8), "y_test": np.arange(6) % 2}
+    found = data.load(Data(source="npz", path=npz(tmp_path / "x.npz", **test)), GREY, 0)
     assert len(found.test) == 6 and len(found.train) + len(found.validation) == 40
-    assert found.train[0][0].shape == (1, 8, 8)
+    assert found.train[0][0].shape == (1, 8, 8) and {row["part"] for row in found.split_off} == {"validation"}
+    grey = data.load(Data(source="npz", path=npz(tmp_path / "grey.npz", shape=(8, 8, 1))), COLOUR, 0)
+    assert grey.train[0][0].shape == (3, 8, 8)
+
+
+def test_a_table_says_what_a_folder_says_and_may_split(tmp_path):
+    folder_of_images(tmp_path)
+    parts = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    rows = [(f"{name}/{i}.png", name, parts[i]) for name in ("cat", "dog") for i in range(10)]
+    found = data.load(Data(source="csv", path=table(tmp_path / "all.csv", rows)), COLOUR, 0)
+    assert (len(found.train), len(found.validation), len(found.test)) == (12, 4, 4) and not found.split_off
+    whole = table(tmp_path / "whole.csv", [row[:2] for row in rows], ("path", "label"))
+    split, folder = (
+        data.load(Data(source=source, path=path), COLOUR, 0)
+        for source, path in (("csv", whole), ("folder", str(tmp_path)))
+    )
+    assert split.classes == folder.classes == ["cat", "dog"] and split.split_off == folder.split_off
+    assert pixels(split.test) == pixels(folder.test)
+    numbers = table(
+        tmp_path / "n.csv", [(path, {"cat": 10, "dog": 9}[name]) for path, name, _ in rows], head=("path", "label")
+    )
+    assert data.load(Data(source="csv", path=numbers), COLOUR, 0).classes == ["9", "10"]
+
+
+def test_what_does_not_fit_in_memory_is_read_by_workers_to_the_same_images(tmp_path, monkeypatch):
+    folder_of_images(tmp_path)
+    how = Data(source="folder", path=str(tmp_path), negative=True)
+    kept = data.load(how, COLOUR, 0).train
+    monkeypatch.setattr(data, "IN_MEMORY", 0)
+    read = data.load(how, COLOUR, 0).train
+    assert isinstance(kept, TensorDataset) and not isinstance(read, TensorDataset)
+    images, labels = map(torch.cat, zip(*DataLoader(read, batch_size=3, num_workers=2)))
+    assert torch.equal(images, kept.tensors[0]) and torch.equal(labels, kept.tensors[1])
+
+
+def test_augmented_images_differ_each_time_and_others_never_do():
+    found = data.load(Data(source="digits"), GREY, 0, augment="timm")
+    assert not torch.equal(found.train[0][0], found.train[0][0])
+    assert torch.equal(found.test[0][0], data.load(Data(source="digits"), GREY, 0).test[0][0])
 
 
 def test_what_cannot_be_used_is_refused_by_name(tmp_path):
     (tmp_path / "empty" / "cat").mkdir(parents=True)
+    folder_of_images(tmp_path / "photos")
+    (tmp_path / "photos" / "cow").mkdir()
+    folder_of_images(tmp_path / "one", classes=["cat"])
+    folder_of_images(tmp_path / "few", count=1)
+    photos = [("photos/cat/0.png", "cat", "train"), ("photos/none.png", "dog", "train"), ("photos/dog/0.png", "", "x")]
     cases = [
-        ({"source": "folder", "path": str(tmp_path / "empty")}, "empty is empty"),
-        ({"source": "folder", "path": str(tmp_path / "none")}, "none does not exist"),
-        ({"source": "npz", "path": str(tmp_path / "none.npz")}, "none.npz does not exist"),
+        ({"source": "folder", "path": tmp_path / "empty"}, "empty is empty"),
+        ({"source": "folder", "path": tmp_path / "none"}, "none does not exist"),
+        ({"source": "folder", "path": tmp_path / "photos"}, "no train images of class cow"),
+        ({"source": "folder", "path": tmp_path / "one"}, "two classes or more; found 1"),
+        ({"source": "folder", "path": tmp_path / "few"}, "too small to split off 15% for test"),
+        ({"source": "csv", "path": tmp_path / "none.csv"}, "none.csv does not exist"),
+        ({"source": "csv", "path": table(tmp_path / "a.csv", [("x", 1)], ("file", "label"))}, "columns file, label"),
+        ({"source": "csv", "path": table(tmp_path / "b.csv", photos)}, "(?s)3 mistakes.*line 3.*none.png.*line 4.*'x'"),
+        ({"source": "npz", "path": tmp_path / "none.npz"}, "none.npz does not exist"),
+        ({"source": "npz", "path": npz(tmp_path / "5.npz", shape=(8, 8, 5))}, "images of 5 channels"),
+        ({"source": "npz", "path": npz(tmp_path / "c.npz", classes=["cat"])}, "names 1 classes but has label 1"),
+        ({"source": "npz", "path": npz(tmp_path / "f.npz", y_train=np.zeros(40))}, "expected whole numbers"),
+        ({"source": "npz", "path": npz(tmp_path / "n.npz", y_train=np.zeros(39, int))}, "one label an image"),
         ({"source": "digits", "classes": [3]}, "two classes or more"),
         ({"source": "digits", "classes": [3, 12]}, "classes 0 to 9; found 12"),
         ({"source": "torchvision", "name": "Flower102"}, "Did you mean 'Flowers102'"),
-    ]
+        ({"source": "torchvision", "name": "DTD", "options": {"partitions": 1}}, "no partitions; it takes .*partition"),
+    ]  # fmt: skip
     for how, says in cases:
         with pytest.raises(DataError, match=says):
-            data.load(Data(**how), GREY, 0)
+            data.load(Data(**{key: str(value) if key == "path" else value for key, value in how.items()}), GREY, 0)
+    with pytest.raises(DataError, match="images of 4 channels"):
+        data.load(Data(source="digits"), GREY | {"input_size": [4, 8, 8]}, 0)
 
 
-def test_a_broken_image_is_named(tmp_path):
+def test_broken_images_are_all_named_and_counted_or_left_out_and_counted(tmp_path):
     folder_of_images(tmp_path)
     (tmp_path / "cat" / "0.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match="cat/0.png is no image"):
-        found = data.load(Data(source="folder", path=str(tmp_path)), COLOUR, 0)
-        [list(part) for part in (found.train, found.validation, found.test)]
+    whole = (tmp_path / "dog" / "3.png").read_bytes()
+    (tmp_path / "dog" / "3.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="(?s)2 of 20 images cannot be read: cat/0.png .*dog/3.png .*skip_corrupt"):
+        data.load(Data(source="folder", path=str(tmp_path)), COLOUR, 0)
+    found = data.load(Data(source="folder", path=str(tmp_path), skip_corrupt=True), COLOUR, 0)
+    assert len(found.skipped) == 2 and "cat/0.png" in found.skipped[0]
+    assert sum(map(len, (found.train, found.validation, found.test))) == 18
+
+
+class Fake:
+    """Stands for a torchvision dataset whose server is gone: 12 grey images a part, labels 0 and 1."""
+
+    classes = ["zero", "one"]
+
+    def __init__(self, root, split="train", partition=1, download=False):
+        torchvision.datasets.utils.verify_str_arg(split, "split", ("trainval", "test", "extra"))
+        if download:
+            raise ValueError("The original URL is broken")
+        self.split, self._labels = split, [index % 2 for index in range(12)]
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return Image.new("L", (8, 8), 20 * index + (self.split == "test")), self._labels[index]
+
+
+def test_torchvisions_datasets_give_their_own_splits_even_where_the_server_is_gone(monkeypatch):
+    monkeypatch.setattr(torchvision.datasets, "StanfordCars", Fake)
+    found = data.load(Data(source="torchvision", name="StanfordCars", options={"partition": 2}), GREY, 0)
+    assert found.classes == ["zero", "one"] and len(found.test) == 12
+    assert {row["part"] for row in found.split_off} == {"validation"} and not pixels(found.train) & pixels(found.test)
+    with pytest.raises(DataError, match="URL is broken.*put its files under"):
+        monkeypatch.setattr(Fake, "__init__", lambda self, root, download=False: Fake._gone())
+        monkeypatch.setattr(Fake, "_gone", lambda: (_ for _ in ()).throw(RuntimeError("URL is broken")), raising=False)
+        data.load(Data(source="torchvision", name="StanfordCars"), GREY, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Flowers102", ["train", "val", "test"]), ("FGVCAircraft", ["train", "val", "test"]),
+        ("DTD", ["train", "val", "test"]), ("StanfordCars", ["train", "test"]), ("SVHN", ["train", "test"]),
+        ("Food101", ["train", "test"]), ("OxfordIIITPet", ["trainval", "test"]), ("STL10", ["train", "test"]),
+        ("GTSRB", ["train", "test"]), ("Country211", ["train", "valid", "test"]), ("CIFAR10", [True, False]),
+        ("CIFAR100", [True, False]), ("MNIST", [True, False]), ("EuroSAT", []), ("SUN397", []),
+    ],
+)  # fmt: skip
+def test_the_official_splits_of_the_installed_torchvision_are_those_asked_for(name, expected, tmp_path):
+    kind = getattr(torchvision.datasets, name)
+    assert "root" in inspect.signature(kind).parameters
+    accepted = []
+    for choices in vision.wanted(vision.arguments(kind), {}).values():
+        for choice in choices:
+            try:
+                kind(tmp_path, **choice)  # there are no files, and it is not asked to download any
+            except ValueError as error:
+                assert "Unknown value" in str(error) and "argument split" in str(error)
+                continue
+            except (RuntimeError, FileNotFoundError):
+                pass
+            accepted += choice.values()
+            break
+    assert accepted == expected

@@ -13,7 +13,7 @@ from .small import recipe, weights
 
 
 @pytest.mark.parametrize("generator", ["mimic", "mimic_vae"])
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 5), per_family=st.booleans(), layers=st.integers(2, 6))
 def test_certificates_from_gram_matrices_are_those_of_the_bank(generator, seed, per_family, layers):
     asked = recipe(per_family=per_family, generators=[generator], mimic_vae={"epochs": 4})

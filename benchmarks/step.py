@@ -1,0 +1,87 @@
+"""What a training step costs with coefficients attached, against the same layers fully trainable.
+
+    python benchmarks/step.py [RUNS]
+
+Medians of RUNS (7) steps each, taken in turns on one thread: forward, backward, AdamW.  Ratios to the fully trainable
+layers; their target is 1.25 at most.  `state` is the optimizer's memory.  Writes results/step.csv.
+"""
+
+import csv
+import statistics
+import sys
+import time
+
+import timm
+import torch
+from short_training import RESULTS, backbone
+from torch.nn.functional import cross_entropy
+
+import recast_gen as rg
+
+CASES = {
+    "ViT-S, 4 images of 224 px": (
+        lambda: timm.create_model("vit_small_patch16_224", num_classes=10), "head", {}, (4, 3, 224, 224)
+    ),
+    "ResNet-20, 64 images of 32 px": (lambda: backbone("resnet20"), "linear", {"by": "shape"}, (64, 3, 32, 32)),
+}  # fmt: skip
+RESOLUTIONS = (1, 4, "channel")
+
+
+def steps(make, head: str, settings: dict, shape: tuple) -> dict:
+    """Name -> (a step, its optimizer), each on a model of its own."""
+    torch.manual_seed(0)
+    images, labels, found = torch.randn(shape), torch.randint(10, shape[:1]), {}
+    bank = rg.mimic(make(), **settings)
+    for name in ("trainable", *RESOLUTIONS):
+        model = make().eval()
+        if name == "trainable":
+            model.requires_grad_(False)
+            for layer in bank.layers:
+                model.get_parameter(layer).requires_grad_(True)
+            model.get_submodule(head).requires_grad_(True)
+        else:
+            rg.attach(model, rg.mimic(model, **settings), resolution=name)
+            rg.freeze(model, head)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+
+        def step(model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            cross_entropy(model(images), labels).backward()
+            optimizer.step()
+
+        found[name] = step, optimizer
+    return found
+
+
+def main(runs: int = 7) -> None:
+    rows = []
+    for case, arguments in CASES.items():
+        found = steps(*arguments)
+        seconds = {name: [] for name in found}
+        for run in range(runs + 1):
+            for name, (step, _) in found.items():
+                start = time.process_time()
+                step()
+                if run:  # the first one warms up
+                    seconds[name].append(time.process_time() - start)
+        state = {
+            name: sum(t.nbytes for per in optimizer.state.values() for t in per.values())
+            for name, (_, optimizer) in found.items()
+        }
+        base = statistics.median(seconds["trainable"])
+        for name in found:
+            median = statistics.median(seconds[name])
+            rows.append({
+                "case": case, "resolution": name, "seconds": round(median, 4), "ratio": round(median / base, 3),
+                "state_bytes": state[name], "state_ratio": f"{state[name] / state['trainable']:.2g}", "runs": runs,
+            })  # fmt: skip
+            print(*rows[-1].values(), sep="  ", flush=True)
+    with (RESULTS / "step.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,157 @@
+"""Families through template layouts at a budget of stored numbers, plain or in the norm of their inputs."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .. import grouping
+from ..bank import Group, TemplateBank
+from ..errors import FitError, check_count, nearest
+from ..layouts import Layout, layouts
+from ..weights import Weights, dtype_of, refuse_nonfinite
+from .factorization import Factorization
+from .measures import certificate
+from .optimum import Problem, energy, invertible
+from .similarity import cut_up
+
+SIZES = (1, 2, 4, 8, 16)  # layers a group that `auto` tries, besides all
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A family's groups, all in one layout, and how many templates each has; cut: which of the cuts it is."""
+
+    cut: int
+    problems: list[Problem]
+    templates: list[int]
+
+    @cached_property
+    def fits(self) -> list[Factorization]:
+        return [problem.fit(count) for problem, count in zip(self.problems, self.templates)]
+
+    @cached_property
+    def lost(self) -> float:
+        """Squared error of all groups."""
+        if any(problem.pooling for problem in self.problems):
+            return sum(problem.lost(fit) for problem, fit in zip(self.problems, self.fits))
+        return float(sum(problem.squares[count:].sum() for problem, count in zip(self.problems, self.templates)))
+
+
+def ranks(problems: list[Problem], numbers: int) -> list[int] | None:
+    """How many templates each group keeps within a budget of stored numbers; None where one each is too many.
+
+    After the first, a template goes where it removes most squared error a number, which is the optimum where all
+    groups have one size.
+    """
+    chosen, left = [1] * len(problems), numbers - sum(problem.cost for problem in problems)
+    if left < 0:
+        return None
+    costs = [problem.cost for problem in problems]
+    gains = [(-gain / costs[group], group) for group, problem in enumerate(problems) for gain in problem.squares[1:]]
+    for _, group in sorted(gains):
+        if costs[group] <= left:
+            chosen[group], left = chosen[group] + 1, left - costs[group]
+    return chosen
+
+
+def plan(
+    layers: np.ndarray, cuts: list[list[list[int]]], found: list[Layout], budget: float | None, templates: int | str,
+    moments: np.ndarray | None,
+) -> Plan:  # fmt: skip
+    """The plan with the least error for the layers ``l ...`` of a family, of all cuts into groups and all layouts.
+
+    Raises FitError where none is within the budget, a share of the family's numbers.
+    """
+    best, least = None, np.inf
+    for index, cut in enumerate(cuts):
+        for layout in found:
+            problems = [Problem(layout, layers[part], moments if moments is None else moments[part]) for part in cut]
+            if budget is not None:
+                counts = ranks(problems, int(budget * layers.size))
+            else:
+                counts = [problem.most if templates == "full" else min(templates, problem.most) for problem in problems]
+            least = min(least, sum(problem.cost for problem in problems) / layers.size)
+            if counts and ((tried := Plan(index, problems, counts)).lost < (np.inf if best is None else best.lost)):
+                best = tried
+    if best is None:
+        raise FitError(f"budget={budget} is less than one template a group: give {least:.2g} or more, or fewer groups.")
+    return best
+
+
+def compress(
+    weights: Weights,
+    families: Iterable[str] | None,
+    by: str,
+    cut: dict,
+    templates: int | str,
+    layout: str,
+    axes: Mapping[str, int] | None,
+    budget: float | None,
+    moments: Mapping[str, np.ndarray] | None,
+    on_group: Callable[[dict], None] | None,
+) -> TemplateBank:
+    """A bank of the chosen families in a layout, at their optimum; see `recast_gen.mimicry.fit.mimic`."""
+    if budget is not None and not (isinstance(budget, int | float) and budget is not True and 0 < budget <= 1):
+        raise FitError(f"budget={budget!r}: expected the share of the original's numbers to store, over 0 and up to 1.")
+    if budget is not None and templates != "full":
+        raise FitError(f"Both budget={budget} and templates={templates!r} were given: give one of them.")
+    if templates != "full":
+        check_count("templates", templates, FitError)
+    chosen = grouping.select(weights.families(by), families)
+    banks, laid, generated = {}, {}, {name for family in chosen.values() for name in family.names}
+    rest = {name: np.array(weights[name]) for name in weights if name not in generated}
+    for name, tensor in rest.items():
+        refuse_nonfinite(name, tensor)
+    for family in chosen.values():
+        layers = weights.stack(family.names)
+        metric = None if moments is None else np.stack([_metric(name, layers[0], moments) for name in family.names])
+        free = layout == "auto" and cut["groups"] is None and cut["group_size"] is None
+        sizes = [size for size in SIZES if size < len(layers)] + [len(layers)] if free else [cut["group_size"]]
+        tried = [cut_up(weights, family, **cut | {"group_size": size}) for size in sizes]
+        cuts = [[[family.names.index(name) for name in names] for names in members] for members in tried]
+        try:
+            found = layouts(layout, family.shape, axes)
+            if metric is not None and len(found) > 1:  # tiles of several outputs and inputs cost far more to solve
+                found = [each for each in found if 1 in each.counts[1:]]
+            if len(found) > 1 and budget is None:
+                raise FitError(f"layout={layout!r} compares layouts at one size: give a budget, such as budget=0.5.")
+            made = plan(layers, cuts, found, budget, templates, metric)
+        except FitError as error:
+            raise FitError(f"Family {family.name!r}: {error}") from error
+        laid[family.name] = made.problems[0].layout.about() | {"groups": len(made.problems)}
+        for index, (names, problem, fitted) in enumerate(zip(tried[made.cut], made.problems, made.fits)):
+            group = _group(family, names, problem, fitted)
+            banks[family.name, index] = group
+            if on_group:
+                done = {"group": index, "done": list(chosen).index(family.name) + 1, "total": len(chosen)}
+                on_group({"family": family.name, "history": [], **done, **group.certificate})
+    settings = {"generator": "mimic", "solver": "closed_form", "layout": layout, "layouts": laid, "budget": budget}
+    settings |= {"whitened": moments is not None, "templates": templates, **cut}
+    settings["untouched"] = weights.families(by).untouched
+    return TemplateBank(banks, rest, weights.backbone, settings)
+
+
+def _group(family: grouping.Family, names: tuple[str, ...], problem: Problem, fitted: Factorization) -> Group:
+    layout, layers = problem.layout, len(names)
+    measured = certificate(problem.matrix, fitted, dtype_of(family.dtype).itemsize, layers=layers)
+    if problem.moments is not None:
+        whole = problem.layers.reshape(*problem.layers.shape[:2], -1)
+        total = max(energy(whole, problem.moments), np.finfo(np.float32).tiny)
+        measured["output_error"] = float(np.sqrt(problem.lost(fitted) / total))
+    templates, coefficients = fitted.templates, fitted.coefficients.reshape(layers, 1, layout.rows, -1)
+    if layout.whole:
+        layout, templates = None, templates.reshape(-1, *family.shape)
+    return Group(family.name, names, templates, coefficients, family.dtype, measured, layout=layout)
+
+
+def _metric(name: str, layer: np.ndarray, moments: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The invertible moment ``i i`` of a layer's inputs.  Raises FitError where it is missing or of another shape."""
+    size = int(np.prod(layer.shape[1:]))
+    if name not in moments:
+        raise FitError(f"There is no input moment of {name}.{nearest(name, moments)} Collect it with rg.moments.")
+    moment = np.asarray(moments[name], np.float64)
+    if moment.shape != (size, size) or not np.isfinite(moment).all():
+        raise FitError(f"The input moment of {name} is {moment.shape}; expected {(size, size)}, all finite.")
+    return invertible(moment)

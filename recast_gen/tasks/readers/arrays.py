@@ -1,0 +1,67 @@
+"""Images that are arrays in one file: an ``.npz``, scikit-learn's digits."""
+
+from functools import partial
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from PIL import Image
+
+from ...errors import DataError, listing
+from ...recipe import Data
+from .raw import PARTS, Found, Raw
+
+KEYS = {"train": "train", "validation": "val", "test": "test"}
+
+
+def from_arrays(images: np.ndarray, labels: np.ndarray, where: str) -> Raw:
+    """Images uint8 ``n h w`` or ``n h w c`` (c = 1, 3 or 4) with one whole number each.  Raises DataError."""
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise DataError(f"{where} is {images.dtype} {images.shape}; expected images as uint8 `n h w` or `n h w c`.")
+    if images.ndim == 4 and images.shape[3] not in (1, 3, 4):
+        raise DataError(f"{where} has images of {images.shape[3]} channels; expected 1 (grey), 3 (RGB) or 4 (RGBA).")
+    labels = labels.reshape(-1)
+    if len(labels) != len(images) or not len(labels):
+        raise DataError(f"{where} has {len(images)} images and {len(labels)} labels; expected one label an image.")
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise DataError(f"{where} has labels {labels.dtype} from {labels.min()}; expected whole numbers from 0.")
+    images = images.squeeze(3) if images.ndim == 4 and images.shape[3] == 1 else images
+    return Raw(partial(_image, images), labels.astype(np.int64), list(map(str, range(len(labels)))))
+
+
+def _image(images: np.ndarray, row: int) -> Image.Image:
+    return Image.fromarray(images[row])
+
+
+def digits(_: Data) -> Found:
+    """scikit-learn's 1797 handwritten digits, 8x8, grey."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = (found.images * (255 / 16)).astype(np.uint8)
+    return {"train": from_arrays(images, found.target, "digits")}, list(map(str, range(10)))
+
+
+def npz(data: Data) -> Found:
+    """``x_train, y_train`` and perhaps ``x_val, x_test, classes``; or ``x, y``, to be split."""
+    path = Path(data.path)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; expected an .npz of `x_train, y_train` (images uint8 `n h w c`).")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as an .npz of arrays ({error}): copy or write it again.") from error
+    suffixes = {part: f"_{KEYS[part]}" for part in PARTS} if "x" not in arrays else {"train": ""}
+    parts = {
+        part: from_arrays(arrays[f"x{suffix}"], arrays[f"y{suffix}"], f"{path}, x{suffix}")
+        for part, suffix in suffixes.items()
+        if f"x{suffix}" in arrays and f"y{suffix}" in arrays
+    }
+    if not parts:
+        raise DataError(f"{path} holds {listing(arrays)}; expected x_train, y_train and perhaps x_val, x_test.")
+    largest = max(int(raw.labels.max()) for raw in parts.values())
+    names = [str(name) for name in arrays.get("classes", range(largest + 1))]
+    if largest >= len(names):
+        raise DataError(f"{path} names {len(names)} classes but has label {largest}; expected labels below the count.")
+    return parts, names

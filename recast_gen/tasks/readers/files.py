@@ -1,0 +1,86 @@
+"""Images that are files of their own: a folder with a subfolder a class, a CSV of paths and labels."""
+
+import csv
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...errors import DataError, listing
+from ...recipe import Data
+from .raw import PART_NAMES, Found, Raw
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+def folder(data: Data) -> Found:
+    """``root/class/image``, or ``root/train/class/image`` and the same in val and test."""
+    root = Path(data.path)
+    if not root.is_dir():
+        raise DataError(f"{root} does not exist; expected a folder with one subfolder of images a class.")
+    names = _subfolders(root)
+    if not names or not set(names) <= PART_NAMES.keys():
+        return {"train": _classes(root, names)}, names
+    classes = {name: _subfolders(root / name) for name in names}
+    if len({tuple(found) for found in classes.values()}) > 1:
+        raise DataError(f"{root}: its parts {listing(names)} have different classes; expected the same subfolders.")
+    return {PART_NAMES[name]: _classes(root / name, classes[name]) for name in names}, classes[names[0]]
+
+
+def _subfolders(root: Path) -> list[str]:
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+
+
+def _classes(root: Path, names: list[str]) -> Raw:
+    files = [(path, label) for label, name in enumerate(names) for path in sorted((root / name).glob("*"))]
+    files = [(path, label) for path, label in files if path.suffix.lower() in SUFFIXES]
+    if not files:
+        raise DataError(f"{root} is empty: no subfolder holds an image ({', '.join(sorted(SUFFIXES))}).")
+    return _raw(root, files)
+
+
+def table(data: Data) -> Found:
+    """A CSV with the columns ``path,label`` and perhaps ``split``; paths are relative to it."""
+    path = Path(data.path)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; expected a CSV with the columns path, label and perhaps split.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV ({error}): write it again as UTF-8.") from error
+    columns = list(rows[0]) if rows else []
+    if not {"path", "label"} <= set(columns):
+        raise DataError(f"{path} has the columns {listing(columns)}; expected path, label and perhaps split, and rows.")
+    splits, problems = "split" in columns, []
+    for line, row in enumerate(rows, start=2):
+        row["path"], row["label"] = (row["path"] or "").strip(), (row["label"] or "").strip()
+        part = (row.get("split") or "").strip().lower()
+        row["split"] = PART_NAMES.get(part) if splits else "train"
+        if not row["label"]:
+            problems.append(f"line {line}: no label")
+        if not row["split"]:
+            problems.append(f"line {line}: split {part!r} is none of {', '.join(PART_NAMES)}")
+        if not (path.parent / row["path"]).is_file():
+            problems.append(f"line {line}: no file {row['path']!r}")
+    if problems:
+        raise DataError(f"{path}: {len(problems)} mistakes: {listing(problems, 8)}. Paths are relative to the CSV.")
+    names = {row["label"] for row in rows}
+    names = sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    position = {name: label for label, name in enumerate(names)}
+    found: dict[str, list[tuple[Path, int]]] = {}
+    for row in rows:
+        found.setdefault(row["split"], []).append((path.parent / row["path"], position[row["label"]]))
+    return {part: _raw(path.parent, files) for part, files in found.items()}, names
+
+
+def _raw(root: Path, files: list[tuple[Path, int]]) -> Raw:
+    paths = [path for path, _ in files]
+    names = [path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths]
+    return Raw(partial(_image, paths), np.array([label for _, label in files], dtype=np.int64), names, on_disk=True)
+
+
+def _image(paths: list[Path], row: int) -> Image.Image:
+    with Image.open(paths[row]) as image:
+        return image.convert("RGB")

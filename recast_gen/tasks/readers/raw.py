@@ -1,0 +1,74 @@
+"""Images as a source has them, before any backbone: read when asked for, checked, counted."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from ...errors import DataError, listing
+from ...recipe import Data
+
+PARTS = ("train", "validation", "test")
+PART_NAMES = {part: part for part in PARTS} | {"val": "validation", "valid": "validation"}
+
+
+@dataclass
+class Raw:
+    """One part of a source: `read` gives a PIL image by its row in the source.
+
+    labels: ``n`` int64.  names: ``n``, of the images, for people.  on_disk: whether reading can fail.
+    rows: ``n``, of the images in the source; all of them, in order, when None.
+    """
+
+    read: Callable[[int], Image.Image]
+    labels: np.ndarray
+    names: list[str]
+    on_disk: bool = False
+    rows: np.ndarray | None = None
+
+    def image(self, index: int) -> Image.Image:
+        return self.read(int(index if self.rows is None else self.rows[index]))
+
+    def subset(self, chosen: np.ndarray) -> "Raw":
+        rows = chosen if self.rows is None else self.rows[chosen]
+        return replace(self, labels=self.labels[chosen], names=[self.names[index] for index in chosen], rows=rows)
+
+
+Found = tuple[dict[str, Raw], list[str]]  # the parts by name, and the names of the classes
+
+
+def where(data: Data) -> str:
+    """The source in a user's words."""
+    return " ".join(filter(None, (data.source, data.name, data.path)))
+
+
+def sound(parts: dict[str, Raw], data: Data) -> tuple[dict[str, Raw], list[str]]:
+    """The parts without images that cannot be decoded, and these by name.
+
+    Raises DataError, which names and counts them, unless ``data.skip_corrupt``.
+    """
+    kept, broken = {}, []
+    for part, raw in parts.items():
+        if raw.on_disk:
+            with ThreadPoolExecutor() as pool:
+                problems = list(pool.map(lambda index, raw=raw: _problem(raw, index), range(len(raw.labels))))
+            broken += [problem for problem in problems if problem]
+            raw = raw.subset(np.flatnonzero([problem is None for problem in problems]))
+        kept[part] = raw
+    if broken and not data.skip_corrupt:
+        total = sum(len(raw.labels) for raw in parts.values())
+        raise DataError(
+            f"{where(data)}: {len(broken)} of {total} images cannot be read: {listing(broken, 8)}. Remove or replace "
+            "them, or leave them out with `skip_corrupt: true`."
+        )
+    return kept, broken
+
+
+def _problem(raw: Raw, index: int) -> str | None:
+    try:
+        raw.image(index).load()
+    except Exception as error:  # a decoder may raise anything on damaged bytes
+        return f"{raw.names[index]} ({type(error).__name__}: {error})"
+    return None

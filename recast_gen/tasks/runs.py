@@ -1,0 +1,79 @@
+"""One run: a method learns a task with a seed, and writes what it learnt as a task file."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..bank import TemplateBank
+from ..recipe import Train
+from ..switching import save_task
+from ..weights import Weights
+from .data import Splits
+from .features import before_head
+from .methods import count, prepare, rates
+from .module import fit
+
+
+@dataclass
+class Run:
+    """A model at its best epoch, its task file, and what was measured; rows as in `results.Results`."""
+
+    row: dict
+    costs: dict
+    history: list[dict]
+    path: Path
+    model: nn.Module = field(repr=False)
+    logits: torch.Tensor = field(repr=False)
+
+
+@dataclass
+class Learner:
+    """Runs of one task.  base: the bank's backbone.  recipe: its name, for the task files."""
+
+    name: str
+    splits: Splits
+    bank: TemplateBank
+    base: Weights
+    settings: Train
+    recipe: str
+    _seen: list = field(default_factory=list, repr=False)  # what the head sees, once it is known, and its seconds
+
+    def run(self, method: str, seed: int, folder: Path) -> Run:
+        """Trains, tests and writes a task file in `folder`; with several rates, the best of them on validation."""
+        rates = self.settings.probe_lrs if method == "linear_probe" else None
+        found = [self._run(method, seed, folder, lr) for lr in rates or [self.settings.head_rate]]
+        return max(found, key=lambda run: run[0])[1]
+
+    def _run(self, method: str, seed: int, folder: Path, lr: float) -> tuple[float, Run]:
+        settings, head = self.settings.model_copy(update={"head_lr": lr}), self.bank.backbone["head"]
+        model, trained = prepare(method, self.bank, self.base, len(self.splits.classes), settings, seed)
+        args = settings, rates(model, trained, settings), seed, self.bank.hash
+        place = folder / f"{method}-{seed}-{lr}"
+        seen, seconds = self._before_head(model, head) if set(trained) == {"head"} else (None, 0.0)
+        learner, images = (model.get_submodule(head), seen) if seen else (model, self.splits)
+        outcome = fit(learner, images, *args, folder=place)
+        outcome.costs["seconds"] += seconds
+        metrics = {"validation": outcome.validation, "test": outcome.test}
+        path, rounded = (
+            folder / f"{method}-{seed}-{lr}.safetensors",
+            {key: round(value, 4) for key, value in metrics.items()},
+        )
+        size = save_task(path, model, self.bank, head, self.splits.classes, rounded, self.recipe)
+        key = {"task": self.name, "method": method, "seed": seed}
+        about = {"bytes": size, "head_lr": lr, "best_epoch": outcome.best_epoch}
+        history = [{"run": f"{self.name} {method} {seed}", **epoch} for epoch in outcome.history]
+        row = key | count(trained) | about | metrics
+        return outcome.score, Run(row, key | outcome.costs, history, path, model, outcome.logits)
+
+    def _before_head(self, model: nn.Module, head: str) -> tuple[Splits | None, float]:
+        """What the frozen backbone makes of all images, and the seconds that took: the same for every seed and rate."""
+        if self.settings.augment != "none":
+            return None, 0.0
+        if not self._seen:
+            start = time.perf_counter()
+            splits = before_head(model, model.get_submodule(head), self.splits, self.settings.batch_size)
+            self._seen += [splits, time.perf_counter() - start]
+        return self._seen[0], self._seen[1]

@@ -1,0 +1,121 @@
+"""A sequence of tasks: what is measured, that nothing is forgotten, that no order matters, that kill -9 does not."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+from torch import nn
+
+from recast_gen.pipelines.stage import execute
+from recast_gen.recipe import Data, Task, Train
+from recast_gen.tasks import data
+from recast_gen.tasks.features import before_head
+from recast_gen.tasks.methods import KINDS, prepare, rates
+from recast_gen.tasks.module import fit
+from recast_gen.tasks.results import protocol
+from recast_gen.tasks.runs import Learner
+from recast_gen.tasks.sequence import adapt
+
+TASKS = [
+    Task(name="high", data=Data(source="digits", classes=[5, 6, 7])),
+    Task(name="negative", data=Data(source="digits", negative=True, classes=[0, 1, 2, 3])),
+    Task(name="turned", data=Data(source="digits", rotate=90, classes=[1, 2])),
+]
+FAST = {"epochs": 2, "batch_size": 64, "lr": 0.05, "head_lr": 0.05, "seeds": [42]}
+
+
+def test_nothing_is_forgotten_and_no_order_changes_a_task_file(bank, tmp_path):
+    lines = []
+    found = adapt(bank, TASKS, Train(**FAST, orders=2), 0, tmp_path, "pico", lines.append)
+    assert [(row["after"], row["of"]) for row in found.matrix if row["order"] == 0] == [
+        ("high", "high"), ("negative", "high"), ("negative", "negative"),
+        ("turned", "high"), ("turned", "negative"), ("turned", "turned"),
+    ]  # fmt: skip
+    assert all(row["same_logits"] for row in found.matrix)
+    summary = found.summary()
+    assert summary["forgetting"] == summary["backward_transfer"] == 0 and summary["same_logits"]
+    orders = [tuple(order["order"]) for order in (summary, *summary["other_orders"])]
+    assert len(set(orders)) == 3 and all(order["same_task_files"] for order in summary["other_orders"])
+    assert sum("task files the same" in line for line in lines) == 2
+    for row in found.runs:
+        assert row["head"] and row["bytes"] > 0 and (row["coefficients"] > 0) == (row["method"] == "coefficients")
+    assert {"seconds", "peak_bytes"} < found.costs[0].keys() and len(found.costs) == len(found.runs) == 6
+    assert summary["tasks"]["high"]["coefficients"]["bytes"] == (tmp_path / "high.safetensors").stat().st_size
+
+
+def test_the_protocol_is_that_of_the_literature():
+    rows = [("a", "a", 0.9), ("b", "a", 0.6), ("b", "b", 0.8), ("c", "a", 0.7), ("c", "b", 0.9), ("c", "c", 0.5)]
+    found = protocol([{"after": after, "of": of, "test": test, "same_logits": True} for after, of, test in rows])
+    assert found["average_accuracy"] == pytest.approx(0.7)
+    assert found["backward_transfer"] == pytest.approx((-0.2 + 0.1) / 2) and found["forgetting"] == pytest.approx(0.2)
+
+
+def test_a_probe_on_kept_features_is_the_probe_on_images(bank):
+    splits = data.load(TASKS[0].data, bank.backbone["data_config"], 0)
+    settings, outcomes = Train(**FAST), []
+    for kept in (True, False):
+        model, trained = prepare("linear_probe", bank, bank.base(), 3, settings, seed=1)
+        seen = before_head(model, model.head, splits) if kept else splits
+        outcomes.append(
+            fit(model.head if kept else model, seen, settings, rates(model, trained, settings), 1, bank.hash)
+        )
+    one, other = outcomes
+    assert torch.allclose(one.logits, other.logits, atol=1e-4) and one.test == other.test
+    assert (
+        before_head(nn.Sequential(model, nn.Softmax(-1)), model.head, splits) is None
+    )  # the head is not its last step
+
+
+def test_the_probe_takes_the_best_of_its_rates_on_validation(bank, tmp_path):
+    splits = data.load(TASKS[0].data, bank.backbone["data_config"], 0)
+
+    def probe(folder: str, *rates: float) -> dict:
+        settings = Train(**FAST, probe_lrs=list(rates))
+        return (
+            Learner("high", splits, bank, bank.base(), settings, "pico").run("linear_probe", 42, tmp_path / folder).row
+        )
+
+    slow, fast, best = probe("slow", 1e-5), probe("fast", 0.3), probe("both", 1e-5, 0.3)
+    assert slow["validation"] != fast["validation"] and set(KINDS) < best.keys()
+    assert best | {"bytes": 0} == max(slow, fast, key=lambda row: row["validation"]) | {"bytes": 0}
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    """Every file of the stage that holds no times."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "costs.csv"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_a_stage_that_was_killed_goes_on_to_the_same_files(bank, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    bank.save("weights_store/pico/tune/bank.zarr")
+    tasks = [task.model_dump(exclude_defaults=True) for task in TASKS[:2]]
+    Path("pipelines").mkdir()
+    recipe = {"model": {"name": "vit_tiny_patch16_224"}, "tasks": tasks, "train": FAST | {"epochs": 10}}
+    YAML().dump(recipe, Path("pipelines/pico.yaml"))
+    execute("train", "pipelines/pico.yaml")
+    folder, epochs = Path("weights_store/pico/train"), capsys.readouterr().out.count("  epoch ")
+    whole = outputs(folder)
+    Path("weights_store/pico/train").rename("whole")
+
+    command = [sys.executable, "-m", "recast_gen.pipelines.train", "pipelines/pico.yaml"]
+    stage = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    while len(list(folder.glob(".unfinished/*/*/*/last.ckpt"))) < 2 and stage.poll() is None:
+        time.sleep(0.01)
+    time.sleep(Random().uniform(0, 0.3))  # anywhere: in a step, between two, while a checkpoint is written
+    stage.send_signal(signal.SIGKILL)
+    assert stage.wait() == -signal.SIGKILL and not (folder / "runs.csv").exists()
+    execute("train", "pipelines/pico.yaml")
+    assert outputs(folder) == whole
+    assert capsys.readouterr().out.count("  epoch ") < epochs
+    assert not (folder / ".unfinished").exists() and json.loads((folder / "metrics.json").read_text())["same_logits"]
+    assert {row["task"] for row in csv.DictReader((folder / "splits.csv").open())} == {"high", "negative"}

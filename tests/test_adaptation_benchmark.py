@@ -1,0 +1,137 @@
+"""The helpers of benchmarks/adaptation.py and incremental.py, on pico models and made-up results."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CNN, VIT
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import adaptation  # noqa: E402
+import adaptation_view  # noqa: E402
+from adaptation_methods import METHODS, seeded  # noqa: E402
+from incremental_heads import HEADS  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Pico:
+    """A pico network in the place of a `backbones.Backbone`."""
+
+    of: object
+    name: str
+    blocks: int | None
+
+    def __call__(self, classes=None):
+        model = self.of()
+        if classes:
+            setattr(model, self.head, nn.Linear(getattr(model, self.head).in_features, classes))
+        return model
+
+    @property
+    def head(self):
+        return self.of.head
+
+    def bank(self, norms="none", **settings):
+        from recast_gen.norms import with_norms
+
+        return with_norms(self.of.bank(self.of(), gauge="identity", **settings), norms)
+
+
+PICOS = {"vit": Pico(VIT, "pico_vit", None), "cnn": Pico(CNN, "pico_cnn", 1)}
+TRAINED = [
+    name
+    for name, method in METHODS.items()
+    if not method.solve and not method.features and not name.endswith(("4", "16"))
+]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("pico", PICOS.values(), ids=PICOS)
+def test_a_method_starts_at_the_backbone_and_stores_what_it_counts(name, pico, tmp_path):
+    if METHODS[name].only not in pico.name:
+        pytest.skip("a method for the other kind of network")
+    prepared = seeded(METHODS[name], pico, 3, seed=1)
+    plain, images = pico(3), pico.of.batch()
+    setattr(plain, pico.head, getattr(prepared.model, pico.head))
+    tolerance = 1e-4 if pico.blocks is None else 0.05  # bfloat16
+    assert torch.allclose(prepared.model.eval()(images), plain(images), atol=tolerance, rtol=tolerance)
+    trainable = sum(p.numel() for p in prepared.model.parameters() if p.requires_grad)
+    assert sum(prepared.counts.values()) == trainable > prepared.counts["head"] > 0
+    size = prepared.save(tmp_path / "task.safetensors")
+    with safe_open(tmp_path / "task.safetensors", "numpy") as file:
+        stored = sum(file.get_tensor(key).size for key in file.keys())
+    assert stored == trainable or not prepared.frozen or prepared.faster  # masks are bits; bases are stored too
+    assert size == (tmp_path / "task.safetensors").stat().st_size
+
+
+@given(st.floats(-9, 3))
+def test_the_search_for_a_rate_climbs_to_the_best_of_its_grid_and_asks_once_for_each(peak):
+    asked = []
+
+    def score(rate):
+        asked.append(rate)
+        return -abs(torch.tensor(rate).log().item() - peak)
+
+    found = adaptation.climb(score, 0.03, most=20)
+    assert len(asked) == len(set(asked))
+    assert score(found) >= -1.3  # e to that is what lies between two rates, and rounding
+
+
+def row(method, numbers, test, seed=0, backbone="cifar10_vit"):
+    counts = {"coefficients": numbers, "norms": 0, "adapter": 0, "head": 10}
+    rest = {"rate": 0.1, "head_rate": 0.1, "validation": test, "bytes": 9, "seconds": 1, "mb": 1, "epochs": 1}
+    return {"backbone": backbone, "task": "t", "method": method, "seed": seed, "test": test} | counts | rest
+
+
+def test_results_go_on_where_they_stopped(tmp_path):
+    path = tmp_path / "results.csv"
+    for seed in range(2):
+        adaptation.append(path, adaptation.COLUMNS, row("RECAST 1", 64, 0.5, seed))
+    found = adaptation.read(path, adaptation.KEY)
+    assert list(found) == [("cifar10_vit", "t", "RECAST 1", "0"), ("cifar10_vit", "t", "RECAST 1", "1")]
+    (point,) = adaptation_view.points(found.values())["cifar10_vit", "t"]
+    assert (point.numbers, point.test, point.spread) == (64, 50, 0)
+
+
+def test_targets_say_by_how_much_they_are_met_or_missed(capsys):
+    rows = [row("linear probe", 0, 0.6), row("RECAST 1", 64, 0.64), row("norm tuning", 700, 0.7)]
+    rows += [
+        row("LoRA r=1", 3000, 0.8),
+        row("RECAST 16", 700, 0.75),
+        row("MeLo", 900, 0.5),
+        row("MeLo + RECAST", 950, 0.6),
+    ]
+    adaptation_view.targets([{key: str(value) for key, value in each.items()} for each in rows])
+    said = capsys.readouterr().out
+    assert "resolution 1 over the probe by 5: MISSED by 1.0 (64.0 and 60.0)" in said
+    assert "front: MISSED by 5.0 (least at 3000 numbers: RECAST 16 75.0, LoRA r=1 80.0; on or above at 4 of 5" in said
+    assert "quarter of its numbers: MISSED by 5.0 (RECAST 16 (700) 75.0, LoRA (3000) 80.0)" in said
+    assert "MeLo better with coefficients: +10.0 points on average" in said
+
+
+def test_the_picture_is_the_same_twice_and_small(tmp_path):
+    rows = [row(name, 100 * index, 0.5 + 0.01 * index) for index, name in enumerate(METHODS)]
+    first, second = (tmp_path / f"{name}.svg" for name in "ab")
+    for path in (first, second):
+        adaptation_view.picture(rows, path)
+    assert first.read_bytes() == second.read_bytes() and first.stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_over_all_classes_grows_without_old_images(name):
+    generator = torch.Generator().manual_seed(0)
+    head, seen, old = HEADS[name](0), [], 0
+    for _ in range(3):
+        labels = torch.arange(80) % 4 + old
+        features = torch.randn(80, 16, generator=generator) + 6 * torch.eye(16)[labels]
+        seen.append((features, labels))
+        solved, old = head.step((features, labels), (features, labels), old, 4), old + 4
+    features, labels = (torch.cat(parts) for parts in zip(*seen))
+    with torch.no_grad():
+        assert (solved(features).argmax(1) == labels).float().mean() > 0.9
