@@ -92,7 +92,7 @@ def _features(backbone: Backbone, task: str) -> data.Splits:
     setattr(model, backbone.head, nn.Identity())
     parts = {}
     with torch.no_grad():
-        for part in data.PARTS:
+        for part in ("train", "validation", "test"):
             images, labels = getattr(splits, part).tensors
             parts[part] = TensorDataset(torch.cat([model(batch) for batch in images.split(256)]), labels)
     return data.Splits(**parts, classes=splits.classes)
