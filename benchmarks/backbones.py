@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import recast_gen as rg
-from recast_gen.recipe import Data
+from recast_gen.recipe.images import Data
 from recast_gen.sources import fill, read
 from recast_gen.tasks import data
 
@@ -92,7 +92,7 @@ def _features(backbone: Backbone, task: str) -> data.Splits:
     setattr(model, backbone.head, nn.Identity())
     parts = {}
     with torch.no_grad():
-        for part in data.PARTS:
+        for part in ("train", "validation", "test"):
             images, labels = getattr(splits, part).tensors
             parts[part] = TensorDataset(torch.cat([model(batch) for batch in images.split(256)]), labels)
     return data.Splits(**parts, classes=splits.classes)

@@ -19,7 +19,7 @@ import recast_gen as rg
 from recast_gen.errors import RecastError
 from recast_gen.pipelines import STAGES
 from recast_gen.pipelines.stage import execute
-from recast_gen.recipe import Data
+from recast_gen.recipe.images import Data
 from recast_gen.tasks import data
 
 RECIPES = Path(__file__).parents[2] / "pipelines"
@@ -248,3 +248,15 @@ def test_a_recipe_with_an_adapter_runs_whole_and_says_what_no_plain_weights_hold
     made = sorted(path.stem for path in weights.iterdir())
     said = "high: The task's adapter 'adaptformer' adds layers" in capsys.readouterr().out
     assert (made, said) == ((["high", "negative"], False) if adapter == "melo" else ([], True))
+
+
+def test_a_recipe_can_ask_for_tokens_and_the_vaes_warnings_are_in_the_metrics(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = pico("digits", tmp_path, mimic_vae={"groups": 4, "epochs": 2, "tokens": "neuron"})
+    for stage in ("extract", "mimic_vae"):
+        metrics = execute(stage, recipe)
+    folder = tmp_path / "weights_store" / "digits" / "mimic_vae"
+    assert len(metrics["warnings"]) == 16 and "nothing to learn" in metrics["warnings"][0]
+    assert rg.generate(folder / "tokens" / "tokens.safetensors", depth=6).keys() >= {"blocks.5.mlp.fc1.weight"}
+    assert metrics["tokens"]["blocks.*.mlp.fc1 neuron"]["relative_error"] < 0.2
+    assert (folder / "tokens" / "epochs.csv").exists() and not (folder / "training").exists()
