@@ -32,6 +32,7 @@ def inspect(
         int | None, typer.Option(min=1, help="Templates a group; all its layers when not given.")
     ] = None,
     by: Annotated[str, typer.Option(help="What makes a family: index or shape.")] = "index",
+    split_qkv: Annotated[bool, typer.Option(help="A fused qkv as three families.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Also families that have nothing to share.")] = False,
 ) -> None:
     """Prints a network's families, what a bank would store and a task would cost; or how good a bank is."""

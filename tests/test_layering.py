@@ -12,13 +12,13 @@ import recast_gen
 
 ROOT = Path(recast_gen.__file__).parent
 ORDER = (
-    "errors", "tables", "recipe", "grouping", "weights", "tensors", "files", "templates", "layouts", "folding",
+    "errors", "tables", "recipe", "parts", "grouping", "weights", "tensors", "files", "templates", "layouts", "folding",
     "store", "checkpoints", "bank", "taskfile", "quiet",
     "mimicry.factorization", "mimicry.closed_form", "mimicry.direct", "mimicry.resumable", "mimicry.ppca",
     "mimicry.layer_vae", "mimicry.vae_training", "mimicry.vae", "mimicry.measures", "mimicry.printed",
     "mimicry.similarity", "mimicry.moments", "mimicry.optimum", "mimicry.compression", "mimicry.fit",
     "extension", "norms", "tokens.cutting", "tokens.bank", "tokens.model", "tokens.fit",
-    "sources", "resolution", "reparam", "learning_rates",
+    "sources", "resolution", "parametrizations", "reparam", "learning_rates",
     "adapters.part", "adapters.piggyback", "adapters.clr", "adapters.melo", "adapters.adaptformer", "adapter",
     "generation", "sampling", "switching", "mixed", "library", "card", "export", "api", "comparison",
     "tasks.readers.raw", "tasks.readers.arrays", "tasks.readers.files", "tasks.readers.vision", "tasks.data",

@@ -5,8 +5,6 @@ from functools import partial
 
 import numpy as np
 
-from .. import store
-from ..grouping import select
 from ..mimicry import fit
 from ..mimicry.measures import overall
 from ..mimicry.printed import print_certificate, rows
@@ -16,7 +14,7 @@ from .stage import Folder, main, progress
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
-    weights = store.load_layers(folder.of("extract", "extract.zarr"))
+    weights = folder.layers(recipe)
     compression = recipe.mimic.compression() | ({"moments": _moments(weights, recipe)} if recipe.mimic.whiten else {})
     return fit_bank(partial(fit.mimic, **compression), weights, recipe, recipe.mimic, folder)
 
@@ -25,15 +23,13 @@ def _moments(weights: Weights, recipe: Recipe) -> dict:
     """Of the layers' inputs on calibration images, drawn by the recipe's seed."""
     import torch
 
-    from .. import sources
-    from ..mimicry.moments import moments
+    from ..api import moments
     from ..tasks import data
 
     section = recipe.mimic.calibration or recipe.model.pretrain.data
     images = data.load(section, weights.backbone.get("data_config", {}), recipe.seed).train
     drawn = np.random.default_rng(recipe.seed).permutation(len(images))[: recipe.mimic.images]
-    names = [name for family in select(weights.families(recipe.by), recipe.families).values() for name in family.names]
-    return moments(sources.rebuild(weights), torch.stack([images[index][0] for index in drawn]), names)
+    return moments(weights, torch.stack([images[index][0] for index in drawn]), recipe.families, recipe.by)
 
 
 def fit_bank(
