@@ -82,7 +82,7 @@ def networks(folder: Path, name: str):
                 weights = sources.Weights(dict(weights), weights.backbone)
             finally:
                 os.chdir(here)
-        from recast_gen.recipe import load
+        from recast_gen.recipe.reading import load
         from recast_gen.tasks.data import load as read_data
 
         test = read_data(load(recipe).model.pretrain.data, weights.backbone["data_config"], 0).test

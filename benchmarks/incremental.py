@@ -1,12 +1,13 @@
 """Class-incremental: an image of unknown task, after every task of a sequence, with no stored image.
 
-    python benchmarks/incremental.py [--backbones ...] [--methods 'RECAST 4' ...]
+    python benchmarks/incremental.py [--backbones ...] [--methods 'RECAST norms 1' ...]
 
 The tasks of `adaptation.py` come in three orders; after each, the test images of all classes so far are classified.
-RECAST's task files (of `adaptation.py`, one seed an order) know classes within their task; the task itself comes from
-their own heads (largest softmax, logit, or energy over all heads), or from a head over all classes on the frozen
-backbone's features.  Those heads alone are the baselines (`incremental_heads.py`).  Writes results/incremental.csv, a
-row a step, and prints final and average accuracy (%), mean and standard deviation over orders.
+RECAST's task files (of `adaptation.py`; of several seeds, one an order) know classes within their task; the task itself
+comes from their own heads (largest softmax, logit, or energy over all heads), or from a head over all classes on the
+frozen backbone's features.  Those heads alone are the baselines (`incremental_heads.py`).  Writes
+results/incremental.csv, a row a step, and prints final and average accuracy (%), mean and standard deviation over
+orders.
 """
 
 import argparse
@@ -36,10 +37,8 @@ def own_logits(backbone: Backbone, method: str, tasks: list[str], seed: int, ima
     found = {}
     for task in tasks:
         prepared = seeded(METHODS[method], backbone, len(backbone.splits(task).classes), seed)
-        bank = METHODS[method].bank(backbone)
-        rg.load_task(
-            KEPT / backbone.name / method.replace(" ", "_") / f"{task}-{seed}.safetensors", prepared.model, bank
-        )
+        files = sorted((KEPT / backbone.name / method.replace(" ", "_")).glob(f"{task}-*.safetensors"))
+        rg.load_task(files[seed % len(files)], prepared.model, prepared.bank)
         with torch.no_grad():
             for of, batch in images.items():
                 found[task, of] = torch.cat([prepared.model(part) for part in batch.split(256)])
@@ -92,7 +91,7 @@ def sequence(backbone: Backbone, method: str, order: list[str], seed: int) -> li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
-    parser.add_argument("--methods", nargs="+", default=["RECAST 4"], choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=["RECAST norms 1"], choices=METHODS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = []

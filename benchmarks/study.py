@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from recast_gen.recipe import Recipe
+from recast_gen.recipe.reading import Recipe
 from recast_gen.tuning.plan import Plan
 from recast_gen.tuning.study import study
 from recast_gen.tuning.trials import Runner

@@ -36,10 +36,11 @@ def inspect(
     every: Annotated[bool, typer.Option("--all", help="Also families that have nothing to share.")] = False,
 ) -> None:
     """Prints a network's families, what a bank would store and a task would cost; or how good a bank is."""
-    from .grouping import families, split
+    from .grouping import split
     from .sources import shapes
     from .store import kind_of
     from .tables import show
+    from .weights import SplitQkv, Weights
 
     if kind_of(source) == "bank":
         from .bank import open_bank
@@ -50,7 +51,8 @@ def inspect(
         print_certificate(bank)
         return
 
-    found = families(shapes(source), by)
+    weights = Weights({}, shapes=shapes(source))
+    found = (SplitQkv(weights) if split_qkv else weights).families(by)
     rows, totals = [], [0, 0, 0]
     for family in found.values():
         if not (every or family.shareable):

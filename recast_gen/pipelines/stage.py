@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import store
 from ..errors import StoreError, plainly
 from ..files import atomic, recover
-from ..recipe import Recipe, load
+from ..recipe.reading import Recipe, load
 from ..weights import SplitQkv, Weights
 
 DEFAULT = "pipelines/digits.yaml"

@@ -19,7 +19,7 @@ import recast_gen as rg
 from recast_gen.errors import RecastError
 from recast_gen.pipelines import STAGES
 from recast_gen.pipelines.stage import execute
-from recast_gen.recipe import Data
+from recast_gen.recipe.images import Data
 from recast_gen.tasks import data
 
 RECIPES = Path(__file__).parents[2] / "pipelines"
