@@ -9,7 +9,6 @@ from . import grouping, sources
 from .bank import TemplateBank
 from .mimicry import fit
 from .norms import with_norms
-from .parts import whole
 from .tokens.bank import TokenBank
 from .weights import SplitQkv, Weights
 
@@ -74,9 +73,7 @@ def moments(
     weights = _read(source, split_qkv)
     model = source if hasattr(source, "state_dict") else sources.rebuild(weights)
     chosen = grouping.select(weights.families(by), families)
-    names = {name: whole(name) for family in chosen.values() for name in family.names}
-    found = moments(model, images, dict.fromkeys(names.values()))
-    return {name: found[layer] for name, layer in names.items()}  # q, k and v have the same inputs
+    return moments(model, images, [name for family in chosen.values() for name in family.names])
 
 
 def mimic_vae(

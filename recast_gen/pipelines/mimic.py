@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from ..grouping import select
 from ..mimicry import fit
 from ..mimicry.measures import overall
 from ..mimicry.printed import print_certificate, rows
@@ -24,13 +25,15 @@ def _moments(weights: Weights, recipe: Recipe) -> dict:
     """Of the layers' inputs on calibration images, drawn by the recipe's seed."""
     import torch
 
-    from ..api import moments
+    from .. import sources
+    from ..mimicry.moments import moments
     from ..tasks import data
 
     section = recipe.mimic.calibration or recipe.model.pretrain.data
     images = data.load(section, weights.backbone.get("data_config", {}), recipe.seed).train
     drawn = np.random.default_rng(recipe.seed).permutation(len(images))[: recipe.mimic.images]
-    return moments(weights, torch.stack([images[index][0] for index in drawn]), recipe.families, recipe.by)
+    names = [name for family in select(weights.families(recipe.by), recipe.families).values() for name in family.names]
+    return moments(sources.rebuild(weights), torch.stack([images[index][0] for index in drawn]), names)
 
 
 def fit_bank(
