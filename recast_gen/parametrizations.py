@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from .parts import PARTS
 from .templates import mix, project
@@ -54,14 +55,15 @@ class Joined(nn.Module):
     def __init__(self, original: nn.Parameter, order: tuple[str, ...]):
         super().__init__()
         self.order, self.original, self.trainable = order, original.detach(), original.requires_grad
-        for part, tensor in zip(PARTS, self.original.chunk(len(PARTS))):
-            self.register_parameter(part, nn.Parameter(tensor, requires_grad=self.trainable))
 
     def forward(self) -> torch.Tensor:
         return torch.cat([getattr(self, part) for part in PARTS])
 
     def right_inverse(self, weight: torch.Tensor) -> tuple:
-        """No tensors besides those that it has."""
+        """Weight -> its parts, which are the parameters of this module; torch's own list of originals is empty."""
+        for part, tensor in zip(PARTS, weight.detach().chunk(len(PARTS))):
+            own = parametrize.is_parametrized(self, part)
+            setattr(self, part, tensor if own else nn.Parameter(tensor, requires_grad=self.trainable))
         return ()
 
 

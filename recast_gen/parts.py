@@ -10,15 +10,16 @@ PARTS = "qkv"
 _MARK = re.compile(r"(?<=qkv)#([qkv])(?=\.weight$)")
 
 
-def parts(name: str, shape: tuple[int, ...]) -> list[str]:
-    """The names of the parts of a matrix or kernel ``(3 o) ...`` called qkv; of any other tensor, its own alone.
+def parts(name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the parts of a matrix or kernel ``(3 o) ...`` called qkv; of any other tensor, itself alone.
 
     q, k and v are thirds of the rows, in this order, as timm's `Attention` has them; where a network has another order
     the parts are other rows, and as exact.
     """
     if len(shape) < 2 or shape[0] % len(PARTS) or not re.search(r"(^|\.)qkv\.weight$", name):
-        return [name]
-    return [f"{name.removesuffix('.weight')}#{part}.weight" for part in PARTS]
+        return {name: shape}
+    size = shape[0] // len(PARTS)
+    return {f"{name.removesuffix('.weight')}#{part}.weight": (size, *shape[1:]) for part in PARTS}
 
 
 def whole(name: str) -> str:

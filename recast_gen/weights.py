@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -90,7 +90,7 @@ class Weights(Mapping[str, np.ndarray]):
         """Every tensor in exactly one family; see `recast_gen.grouping.families`."""
         return grouping.families(self.shapes, by)
 
-    def others(self, names: Iterable[str]) -> list[str]:
+    def others(self, names: Container[str]) -> list[str]:
         """The names of all tensors but these; a qkv of which no part is among these goes by its own."""
         return [name for name, _ in joined(((name, None) for name in self if name not in names), lambda _: None)]
 
@@ -108,10 +108,11 @@ class SplitQkv(Weights):
     """A network's tensors with its q, k and v (`recast_gen.parts`) in place of a fused qkv, which it still finds."""
 
     def __init__(self, weights: Weights):
-        shapes = {}
-        for name, (shape, dtype) in weights.shapes.items():
-            names = parts(name, shape)
-            shapes |= dict.fromkeys(names, ((shape[0] // len(names), *shape[1:]) if len(names) > 1 else shape, dtype))
+        shapes = {
+            part: (size, dtype)
+            for name, (shape, dtype) in weights.shapes.items()
+            for part, size in parts(name, shape).items()
+        }
         super().__init__(weights.tensors, weights.backbone, shapes)
 
     def __getitem__(self, name: str) -> np.ndarray:
