@@ -70,8 +70,12 @@ def table(rows: Iterable[dict]) -> None:
             costs = f"{first['bytes']} | {point.median('seconds'):.0f} | {point.median('mb'):.0f}"
             print(
                 f"| {point.method} | {counts} | {point.test:.1f} ± {point.spread:.1f} | {len(point.rows)} "
-                f"| {first['rate']}{'' if first['studied'] else '*'} | {first['head_rate']} | {costs} |"
+                f"| {_rate(first, 'rate')} | {_rate(first, 'head_rate')} | {costs} |"
             )
+
+
+def _rate(row: dict, name: str) -> str:
+    return "-" if not float(row[name]) else row[name] + ("" if row["studied"] else "*")
 
 
 def best(methods: list[Point], numbers: float) -> Point | None:
