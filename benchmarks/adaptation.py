@@ -29,7 +29,7 @@ import torch
 from adaptation_methods import KINDS, METHODS, Method, Prepared, closed, rates, seeded
 from backbones import BACKBONES, TASKS, Backbone
 
-from recast_gen.recipe import Training
+from recast_gen.recipe.training import Training
 from recast_gen.tasks.costs import Meter
 from recast_gen.tasks.data import Splits
 from recast_gen.tasks.module import accuracy, fit

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import recast_gen as rg
-from recast_gen.recipe import Data
+from recast_gen.recipe.images import Data
 from recast_gen.sources import fill, read
 from recast_gen.tasks import data
 

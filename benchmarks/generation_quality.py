@@ -3,8 +3,8 @@
     python benchmarks/generation_quality.py FOLDER [NETWORK ...]
 
 FOLDER holds really trained CIFAR-10 networks and `cifar10_test1000.npz`; NETWORK: vit, resnet20, resnet56, digits
-(all).
-Writes benchmarks/results/generation_quality.csv, a row a measurement; rows of other networks stay as they are.
+(all), or with one experiment alone vit:samples, vit:depths. Writes benchmarks/results/generation_quality.csv, a row a
+measurement; rows of other networks and experiments stay as they are.
 
 samples: all shareable families, one group a family, templates "full", `mimic_vae(solver="ppca")` with noise 0.01;
 tokens: `mimic_tokens`. 10 samples a temperature (seeds 0 to 9), on 1000 test images (every second of them for the
@@ -70,7 +70,7 @@ def networks(folder: Path, name: str):
                 **(weights.backbone["timm_kwargs"] | ({"depth": depth} if depth else {})),
             )
 
-        return weights, build, cifar(folder, [0.5] * 3, [0.5] * 3), (2, 3, 5, 6, 8, 12)
+        return weights, build, cifar(folder, [0.5] * 3, [0.5] * 3), (3, 6, 8)
     if name == "digits":
         recipe = Path("pipelines/digits.yaml").resolve()
         with tempfile.TemporaryDirectory() as scratch:
@@ -82,7 +82,7 @@ def networks(folder: Path, name: str):
                 weights = sources.Weights(dict(weights), weights.backbone)
             finally:
                 os.chdir(here)
-        from recast_gen.recipe import load
+        from recast_gen.recipe.reading import load
         from recast_gen.tasks.data import load as read_data
 
         test = read_data(load(recipe).model.pretrain.data, weights.backbone["data_config"], 0).test
@@ -108,7 +108,7 @@ def networks(folder: Path, name: str):
         return model
 
     pixels, labels = cifar(folder, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    depths = {3: (2, 4, 5), 9: (7, 12)}[blocks]
+    depths = {3: (2, 4), 9: (7, 12)}[blocks]
     return weights, build, (pixels[::2], labels[::2]), tuple((depth,) * 3 for depth in depths)
 
 
@@ -269,14 +269,15 @@ def show(row: dict) -> None:
 
 def main(folder: str, *names: str) -> None:
     torch.set_num_threads(1)
-    names = names or ("vit", "resnet20", "resnet56", "digits")
-    for name in names:
+    for name in names or ("vit", "resnet20", "resnet56", "digits"):
+        name, _, only = name.partition(":")
         weights, build, images, wanted = networks(Path(folder), name)
-        rows = samples(name, weights, build, images) + depths(name, weights, build, images, wanted)
-        others = []
+        rows = [] if only == "depths" else samples(name, weights, build, images)
+        rows += [] if only == "samples" else depths(name, weights, build, images, wanted)
+        measured, others = {(row["network"], row["experiment"]) for row in rows}, []
         if RESULTS.exists():
             with RESULTS.open(newline="") as file:
-                others = [row for row in csv.DictReader(file) if row["network"] != name]
+                others = [row for row in csv.DictReader(file) if (row["network"], row["experiment"]) not in measured]
         with RESULTS.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()

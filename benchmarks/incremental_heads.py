@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from recast_gen.recipe import Training
+from recast_gen.recipe.training import Training
 from recast_gen.tasks.analytic import RidgeHead, class_means, nearest_mean
 from recast_gen.tasks.data import Splits
 from recast_gen.tasks.module import fit

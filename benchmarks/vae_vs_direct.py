@@ -39,7 +39,7 @@ FAMILIES = ["blocks.*.attn.qkv", "blocks.*.attn.proj", "blocks.*.mlp.fc1", "bloc
 EPOCHS, HIDDEN = 60, 32
 WAYS = {
     "closed form": lambda w, t: rg.mimic(w, FAMILIES, templates=t),
-    "direct, as published": lambda w, t: rg.mimic(w, FAMILIES, templates=t, solver="direct", gauge="given"),
+    "direct, as published": lambda w, t: rg.mimic(w, FAMILIES, templates=t, solver="direct", gauge="svd"),
     "direct, mse in coordinates": lambda w, t: rg.mimic(
         w, FAMILIES, templates=t, solver="direct", gauge="svd", loss="mse", coordinates=True
     ),

@@ -12,7 +12,9 @@ import recast_gen
 
 ROOT = Path(recast_gen.__file__).parent
 ORDER = (
-    "errors", "tables", "recipe", "grouping", "weights", "tensors", "files", "templates", "layouts", "folding",
+    "errors", "tables", "recipe.fields", "recipe.images", "recipe.training", "recipe.backbone", "recipe.fits",
+    "recipe.study", "recipe.reading",
+    "grouping", "weights", "tensors", "files", "templates", "layouts", "folding",
     "store", "checkpoints", "bank", "taskfile", "quiet",
     "mimicry.factorization", "mimicry.closed_form", "mimicry.direct", "mimicry.resumable", "mimicry.ppca",
     "mimicry.layer_vae", "mimicry.vae_training", "mimicry.vae", "mimicry.measures", "mimicry.printed",
@@ -28,12 +30,13 @@ ORDER = (
     "tuning.storage", "tuning.trials", "tuning.workers", "tuning.study", "report", "study_pictures", "pipelines", "cli",
 )  # fmt: skip
 ONLY_IMPORTERS = {
-    "zarr": {"store"}, "timm": {"sources", "tasks.data"}, 
+    "zarr": {"store"}, "timm": {"sources", "tasks.data"},
     "lightning": {"tasks.module", "tasks.classifier", "mimicry.resumable"},
     "optuna": {"tuning.samplers", "tuning.storage", "tuning.trials", "tuning.study"},
-    "matplotlib": {"report", "study_pictures"}, "typer": {"cli"}, "pydantic": {"recipe"}, "onnxruntime": {"export"},
+        "matplotlib": {"report", "study_pictures"}, "typer": {"cli"}, "onnxruntime": {"export"},
+    "pydantic": {name for name in ORDER if name.startswith("recipe.")},
 }  # fmt: skip
-PACKAGES = {"__init__", "adapters", "mimicry", "tasks", "tasks.readers", "tokens", "tuning", "pipelines"}
+PACKAGES = {"__init__", "adapters", "mimicry", "recipe", "tasks", "tasks.readers", "tokens", "tuning", "pipelines"}
 SHARED_STAGES = {"pipelines.stage", "pipelines.mimic"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from recast_gen.errors import RecipeError
-from recast_gen.recipe import Recipe, load
+from recast_gen.recipe.reading import Recipe, load
 
 RECIPES = sorted((Path(__file__).parents[1] / "pipelines").glob("*.yaml"))
 

@@ -1,7 +1,7 @@
 """extract: a pretrained network -> extract.zarr, every tensor as family stacks."""
 
 from .. import store
-from ..recipe import Recipe
+from ..recipe.reading import Recipe
 from ..sources import create, read
 from ..tasks import data, module
 from .stage import Folder, main

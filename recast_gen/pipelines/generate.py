@@ -8,7 +8,7 @@ from .. import generation
 from ..bank import open_bank
 from ..errors import FoldError, RecipeError, nearest, plainly
 from ..files import atomic
-from ..recipe import Recipe, load
+from ..recipe.reading import Recipe, load
 from .stage import Folder, arguments, execute
 
 

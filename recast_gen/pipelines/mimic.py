@@ -10,7 +10,8 @@ from ..grouping import select
 from ..mimicry import fit
 from ..mimicry.measures import overall
 from ..mimicry.printed import print_certificate, rows
-from ..recipe import Groups, Recipe
+from ..recipe.fits import Groups
+from ..recipe.reading import Recipe
 from ..weights import Weights
 from .stage import Folder, main, progress
 

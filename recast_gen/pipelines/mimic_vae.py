@@ -6,7 +6,7 @@ from .. import store
 from ..api import mimic_tokens
 from ..files import atomic
 from ..mimicry import fit
-from ..recipe import Recipe
+from ..recipe.reading import Recipe
 from ..weights import Weights
 from .mimic import fit_bank
 from .stage import Folder, main, progress, write_csv

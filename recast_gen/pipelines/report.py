@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 
 from .. import report, store, study_pictures
 from ..bank import TemplateBank, load_bank
-from ..recipe import Recipe
+from ..recipe.reading import Recipe
 from ..report import Section
 from .stage import Folder, main
 

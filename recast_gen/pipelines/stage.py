@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import StoreError, plainly
 from ..files import atomic, recover
-from ..recipe import Recipe, load
+from ..recipe.reading import Recipe, load
 
 DEFAULT = "pipelines/digits.yaml"
 STORE = Path("weights_store")

@@ -1,7 +1,7 @@
 """train: a bank and tasks -> one task file a task, the accuracies and their matrix."""
 
 from ..bank import load_bank
-from ..recipe import Recipe
+from ..recipe.reading import Recipe
 from ..store import atomic
 from ..tasks.sequence import adapt
 from .stage import Folder, main

@@ -10,7 +10,7 @@ from ..bank import TemplateBank, load_bank
 from ..errors import plainly
 from ..extension import extend
 from ..norms import with_norms
-from ..recipe import Recipe, load
+from ..recipe.reading import Recipe, load
 from ..tuning.storage import connect, summaries
 from ..tuning.study import study, work
 from .stage import Folder, arguments, execute

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 from ..errors import StoreError
-from ..recipe import Training
+from ..recipe.training import Training
 from .costs import Meter
 from .data import Splits
 

@@ -12,7 +12,7 @@ from timm.data import create_transform, resolve_data_config
 from torch.utils.data import Dataset, TensorDataset
 
 from ..errors import DataError, listing
-from ..recipe import Data
+from ..recipe.images import Data
 from .readers.arrays import digits, npz
 from .readers.files import folder, table
 from .readers.raw import Raw, sound, where

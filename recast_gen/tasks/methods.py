@@ -6,7 +6,7 @@ from torch import nn
 from ..adapter import ADAPTERS, add_adapter
 from ..bank import TemplateBank
 from ..learning_rates import rates as relative_rates
-from ..recipe import Train
+from ..recipe.training import Train
 from ..reparam import attach, attached, freeze
 from ..sources import rebuild
 from ..weights import Weights

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError, FitError, listing
 from ..quiet import quiet
-from ..recipe import Training
+from ..recipe.training import Training
 from .classifier import Classifier
 from .data import Splits
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..bank import TemplateBank
-from ..recipe import Train
+from ..recipe.training import Train
 from ..switching import save_task
 from ..weights import Weights
 from .data import Splits

@@ -12,7 +12,8 @@ from random import Random
 from torch import equal
 
 from ..bank import TemplateBank
-from ..recipe import Task, Train
+from ..recipe.images import Task
+from ..recipe.training import Train
 from ..switching import load_task
 from ..weights import digest
 from . import data

@@ -1,6 +1,7 @@
 """The conditional VAE over tokens, and its training."""
 
 import math
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -111,11 +112,22 @@ class TokenVAEs(Resumable):
 
 
 def train(models: list[TokenVAE], data, epochs, lr, batch_size, seed, checkpoint, say) -> list[list[dict]]:
-    """Trains each VAE on its (tokens ``n d``, conditions ``n c``), in place; returns a row of numbers an epoch."""
-    start = [value.detach().numpy() for model in models for value in model.state_dict().values()]
+    """Trains each VAE on its (tokens ``n d``, conditions ``n c``), in place; returns a row of numbers an epoch.
+
+    A VAE whose bound training did not raise, as it rarely does above the closed form, goes back to its start.
+    """
+    begun = deepcopy(models)
+    start = [value.numpy() for model in begun for value in model.state_dict().values()]
     settings = {"lr": lr, "batch_size": batch_size, "seed": seed}
     about = [[vars(model.objective) for model in models], epochs, settings]
     fingerprint = digest(about, *start, *(np.asarray(part) for pair in data for part in pair))
     module = TokenVAEs(models, data, settings, fingerprint, say)
     run(module, [torch.zeros(1)], epochs, checkpoint)
+    for model, first, pair, history in zip(models, begun, data, module.history):
+        draw = torch.randn(len(pair[0]), model.latent, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            bounds = [one(*pair, draw, 1.0)["elbo"].item() for one in (first, model)]
+        history.append(history[-1] | {"epoch": epochs, "elbo": max(bounds), "trained": bounds[1] > bounds[0]})
+        if not history[-1]["trained"]:
+            model.load_state_dict(first.state_dict())
     return module.history

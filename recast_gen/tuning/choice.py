@@ -3,7 +3,7 @@
 from math import dist
 
 from ..errors import FitError
-from ..recipe import Tune
+from ..recipe.study import Tune
 from .objectives import MAXIMISED, excess
 
 WORDS = {

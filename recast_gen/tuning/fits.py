@@ -9,7 +9,7 @@ from .. import grouping
 from ..bank import TemplateBank
 from ..mimicry.factorization import gram, spectrum
 from ..mimicry.fit import mimic, mimic_vae
-from ..recipe import Recipe
+from ..recipe.reading import Recipe
 from ..weights import Weights, dtype_of
 from .space import ALL, Setting
 

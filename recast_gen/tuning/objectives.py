@@ -10,7 +10,7 @@ from .. import sources
 from ..bank import Group, TemplateBank
 from ..errors import DataError
 from ..mimicry.measures import overall
-from ..recipe import Recipe
+from ..recipe.reading import Recipe
 from ..resolution import blocks
 from .fits import Fits
 from .space import Setting

@@ -8,7 +8,7 @@ from itertools import product
 
 from ..errors import RecipeError
 from ..grouping import Families, Family
-from ..recipe import Recipe
+from ..recipe.reading import Recipe
 
 ALL = ""  # the label of a cut that all families share
 Cut = tuple[int, int]  # groups, and templates that a group has at most

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from ..bank import TemplateBank
 from ..errors import FitError
-from ..recipe import Recipe
+from ..recipe.reading import Recipe
 from ..weights import Weights
 from .choice import choose, front
 from .objectives import MAXIMISED, excess

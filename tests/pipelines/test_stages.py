@@ -19,7 +19,7 @@ import recast_gen as rg
 from recast_gen.errors import RecastError
 from recast_gen.pipelines import STAGES
 from recast_gen.pipelines.stage import execute
-from recast_gen.recipe import Data
+from recast_gen.recipe.images import Data
 from recast_gen.tasks import data
 
 RECIPES = Path(__file__).parents[2] / "pipelines"
@@ -145,19 +145,14 @@ def test_direct_and_the_plain_autoencoder_run_from_a_recipe(tmp_path, monkeypatc
         rg.sample(bank)
 
 
-def test_a_recipe_compresses_at_a_budget_beside_a_study_of_whole_layers(tmp_path, monkeypatch):
+def test_a_recipe_compresses_at_a_budget_by_images_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipe = pico(
-        "digits", tmp_path, mimic={"layout": "auto", "budget": 0.6, "whiten": True, "images": 32}, tune={"trials": 2}
-    )
-    for stage in ("extract", "mimic", "mimic_vae", "tune"):
-        execute(stage, recipe)
-    store = tmp_path / "weights_store" / "digits"
-    metrics = json.loads((store / "mimic" / "metrics.json").read_text())
+    recipe = pico("digits", tmp_path, mimic={"layout": "auto", "budget": 0.6, "whiten": True, "images": 32})
+    execute("extract", recipe)
+    metrics = execute("mimic", recipe)
     assert 0.4 < metrics["stored_share"] <= 0.6 and metrics["fit"]["layout"] == "auto" and metrics["fit"]["whitened"]
-    bank = rg.load_bank(store / "mimic" / "bank.zarr")
+    bank = rg.load_bank(tmp_path / "weights_store" / "digits" / "mimic" / "bank.zarr")
     assert all("output_error" in measured for measured in bank.certificate.values())
-    assert not any(group.layout for group in rg.load_bank(store / "tune" / "bank.zarr").groups.values())
 
 
 def test_a_recipe_trains_norms_and_further_templates_at_their_own_resolution_and_rate(tmp_path, monkeypatch):
@@ -253,3 +248,15 @@ def test_a_recipe_with_an_adapter_runs_whole_and_says_what_no_plain_weights_hold
     made = sorted(path.stem for path in weights.iterdir())
     said = "high: The task's adapter 'adaptformer' adds layers" in capsys.readouterr().out
     assert (made, said) == ((["high", "negative"], False) if adapter == "melo" else ([], True))
+
+
+def test_a_recipe_can_ask_for_tokens_and_the_vaes_warnings_are_in_the_metrics(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = pico("digits", tmp_path, mimic_vae={"groups": 4, "epochs": 2, "tokens": "neuron"})
+    for stage in ("extract", "mimic_vae"):
+        metrics = execute(stage, recipe)
+    folder = tmp_path / "weights_store" / "digits" / "mimic_vae"
+    assert len(metrics["warnings"]) == 16 and "nothing to learn" in metrics["warnings"][0]
+    assert rg.generate(folder / "tokens" / "tokens.safetensors", depth=6).keys() >= {"blocks.5.mlp.fc1.weight"}
+    assert metrics["tokens"]["blocks.*.mlp.fc1 neuron"]["relative_error"] < 0.2
+    assert (folder / "tokens" / "epochs.csv").exists() and not (folder / "training").exists()

@@ -2,15 +2,18 @@
 
 import pytest
 
-from recast_gen import recipe, taskfile
+from recast_gen import taskfile
 from recast_gen.errors import AttachError, RecipeError
+from recast_gen.recipe import reading
+from recast_gen.recipe.images import Data, Task
+from recast_gen.recipe.training import Train
 from recast_gen.tasks.sequence import adapt
 
 
 def run(bank, tmp_path, **train):
-    data = [recipe.Data(source="digits", rotate=turn, classes=[0, 1, 2]) for turn in (0, 90)]
-    tasks = [recipe.Task(name=f"t{each.rotate}", data=each) for each in data]
-    settings = recipe.Train(epochs=1, batch_size=512, seeds=[0], **train)
+    data = [Data(source="digits", rotate=turn, classes=[0, 1, 2]) for turn in (0, 90)]
+    tasks = [Task(name=f"t{each.rotate}", data=each) for each in data]
+    settings = Train(epochs=1, batch_size=512, seeds=[0], **train)
     results = adapt(bank, tasks, settings, 0, tmp_path, "pico", say=lambda line: None)
     return results, taskfile.read(tmp_path / "t0.safetensors", bank)
 
@@ -56,4 +59,4 @@ def test_a_recipe_that_asks_for_what_cannot_be_is_refused(tmp_path, lines, messa
     path = tmp_path / "r.yaml"
     path.write_text(f"model: {{name: test_vit}}\ntasks: [{{name: a, data: {{source: digits}}}}]\ntrain: {lines}\n")
     with pytest.raises(RecipeError, match=message):
-        recipe.load(path)
+        reading.load(path)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from recast_gen.errors import DataError
-from recast_gen.recipe import Data
+from recast_gen.recipe.images import Data
 from recast_gen.tasks import data
 from recast_gen.tasks.readers import vision
 

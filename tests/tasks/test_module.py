@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from recast_gen.errors import DataError, FitError
-from recast_gen.recipe import Training
+from recast_gen.recipe.training import Training
 from recast_gen.tasks.classifier import Classifier
 from recast_gen.tasks.data import Splits
 from recast_gen.tasks.module import accuracy, fit

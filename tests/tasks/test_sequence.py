@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from recast_gen.pipelines.stage import execute
-from recast_gen.recipe import Data, Task, Train
+from recast_gen.recipe.images import Data, Task
+from recast_gen.recipe.training import Train
 from recast_gen.tasks import data
 from recast_gen.tasks.features import before_head
 from recast_gen.tasks.methods import KINDS, prepare, rates

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recast_gen.recipe import Recipe
+from recast_gen.recipe.reading import Recipe
 from recast_gen.weights import Weights
 
 SHAPES = {"attn.qkv": (6, 4), "mlp.fc1": (8, 4), "mlp.fc2": (4, 8)}

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from recast_gen.errors import FitError
-from recast_gen.recipe import Tune
+from recast_gen.recipe.study import Tune
 from recast_gen.tuning.choice import choose, dominates, front
 
 numbers = st.floats(0, 1).map(lambda value: round(value, 3))

@@ -117,7 +117,7 @@ def test_a_database_needs_no_journal_and_takes_up_what_died(tmp_path, monkeypatc
     dead = runner.found.ask()
     runner.plan.space.suggest(dead)
     runner.storage.record_heartbeat(dead._trial_id)
-    time.sleep(2.1)
+    time.sleep(2.1)  # heartbeats are counted in seconds
     found = run(tmp_path / "j", trials=4, per_family=True, storage=url)
     states = [trial.state for trial in runner.found.trials]
     assert len(found.trials) == 4 and states.count(STATES.FAIL) == 1 and STATES.RUNNING not in states

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import DataError, listing
-from ...recipe import Data
+from ...recipe.images import Data
 from .raw import PART_NAMES, Found, Raw
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}

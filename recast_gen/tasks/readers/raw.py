@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import DataError, listing
-from ...recipe import Data
+from ...recipe.images import Data
 
 PARTS = ("train", "validation", "test")
 PART_NAMES = {part: part for part in PARTS} | {"val": "validation", "valid": "validation"}

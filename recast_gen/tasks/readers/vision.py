@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError, listing, nearest
-from ...recipe import Data
+from ...recipe.images import Data
 from .raw import Found, Raw
 
 SPLITS = {"train": ("train", "trainval"), "validation": ("val", "valid"), "test": ("test",)}  # what datasets call them

@@ -1,0 +1,1 @@
+"""What a recipe may say: one YAML file, a section a stage."""

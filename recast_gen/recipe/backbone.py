@@ -1,0 +1,43 @@
+"""The backbone: where its weights come from and how it wants images."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from .fields import Count, Positive, Section
+from .images import Data
+from .training import Training
+
+
+class Pretrain(Training):
+    """Trains the backbone here instead of downloading it."""
+
+    data: Data
+
+
+class DataConfig(Section):
+    """How a network wants its images; what is not given is timm's."""
+
+    input_size: Annotated[list[Count], Field(min_length=3, max_length=3)] | None = None  # channels, height, width
+    mean: list[float] | None = None
+    std: list[Positive] | None = None
+    crop_pct: Positive | None = None
+    interpolation: str | None = None
+
+
+class Model(Section):
+    name: str | None = None  # timm's, or package.module:callable; none for a checkpoint alone
+    kwargs: dict[str, Any] = {}
+    pretrained: bool = True  # weights from timm's hub
+    checkpoint: str | None = None  # a file of weights instead
+    data_config: DataConfig = DataConfig()
+    head: str | None = None  # the head's module; timm's own when not given
+    pretrain: Pretrain | None = None
+
+    @model_validator(mode="after")
+    def something(self):
+        if not (self.name or self.checkpoint):
+            raise ValueError("a model needs `name`, or `checkpoint` alone for its weights without a task")
+        if self.pretrain and not self.name:
+            raise ValueError("`pretrain` needs `name`")
+        return self

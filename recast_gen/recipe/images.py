@@ -1,0 +1,42 @@
+"""A task and its images."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ..errors import listing
+from .fields import Section, Share
+
+
+class Data(Section):
+    """Images and labels.  digits: scikit-learn's.  npz: ``x, y`` or ready splits.  folder: a subfolder a class.
+    csv: columns ``path,label`` and perhaps ``split``.  torchvision: a dataset by name, with its own splits.
+    """
+
+    source: Literal["digits", "npz", "folder", "csv", "torchvision"]
+    path: str | None = None  # of the npz or csv file or folder; where torchvision downloads to
+    name: str | None = None  # torchvision's dataset class
+    options: dict[str, Any] = {}  # more arguments of that class, such as DTD's `partition: 2`
+    classes: list[int] | None = None  # keep these labels only
+    skip_corrupt: bool = False  # leave out images that cannot be read, and count them, instead of refusing them
+    rotate: Literal[0, 90, 180, 270] = 0  # degrees, counter-clockwise
+    negative: bool = False  # 255 - image
+    validation: Share = 0.15  # shares to split off where the source has no split of its own
+    test: Share = 0.15
+
+    @model_validator(mode="after")
+    def complete(self):
+        if self.source in ("npz", "folder", "csv") and not self.path:
+            raise ValueError(f"source {self.source!r} needs `path`")
+        if self.options and self.source != "torchvision":
+            raise ValueError("`options` are arguments of torchvision's datasets; another source has none")
+        if self.source == "torchvision" and not self.name:
+            raise ValueError("source 'torchvision' needs `name`, such as Flowers102")
+        if twice := sorted({label for label in self.classes or [] if self.classes.count(label) > 1}):
+            raise ValueError(f"`classes` lists a label twice: {listing(twice)}")
+        return self
+
+
+class Task(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    data: Data

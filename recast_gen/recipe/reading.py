@@ -1,0 +1,90 @@
+"""A recipe file, read and checked."""
+
+import inspect
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from ..errors import RecipeError, listing, nearest
+from .backbone import Model
+from .fields import Section, Seed
+from .fits import Mimic, MimicVae
+from .images import Task
+from .study import Tune
+from .training import Train
+
+
+def _names_once(tasks: Any) -> Any:
+    names = [task.get("name") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"task names must differ; used twice: {listing(twice)}")
+    return tasks
+
+
+class Recipe(Section):
+    seed: Seed = 0
+    model: Model
+    families: list[str] | None = None  # globs; every shareable family when not given
+    by: Literal["index", "shape"] = "index"
+    mimic: Mimic = Mimic()
+    mimic_vae: MimicVae = MimicVae()
+    tune: Tune = Tune()
+    tasks: Annotated[list[Task], Field(min_length=1), BeforeValidator(_names_once)]
+    train: Train = Train()
+
+    @model_validator(mode="after")
+    def goes_together(self):
+        if self.mimic.whiten and not (self.mimic.calibration or self.model.pretrain):
+            raise ValueError("`mimic.whiten` needs images: give `mimic.calibration`, as a task's `data`")
+        if self.mimic.layout != "layer" and self.tune.choose == "mimic":
+            raise ValueError("tasks train on whole layers: leave out `mimic.layout`, or `tune.choose: mimic`")
+        return self
+
+
+def load(path: str | Path) -> Recipe:
+    """Reads and checks a recipe.  Raises RecipeError that lists everything wrong with it at once."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    path = Path(path)
+    if not path.is_file():
+        known = sorted(str(other) for other in path.parent.glob("*.yaml"))
+        raise RecipeError(f"{path} does not exist; expected a recipe.{nearest(str(path), known)}")
+    try:
+        content = YAML(typ="safe").load(path)
+    except YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds {type(content).__name__}; expected sections such as `model:` and `tasks:`.")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise RecipeError(f"{path} has {len(lines)} mistake(s):\n  " + "\n  ".join(lines)) from error
+
+
+def _explain(problem: dict) -> str:
+    where = ".".join(map(str, problem["loc"])) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        keys = _keys(problem["loc"][:-1])
+        return f"{where}: unknown key.{nearest(problem['loc'][-1], keys) or ' Keys here: ' + listing(keys, 30) + '.'}"
+    found = "" if problem["type"] == "missing" else f" (found {problem['input']!r:.60})"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _keys(path: tuple) -> list[str]:
+    """The keys that a recipe may have at `path`."""
+    section = Recipe
+    for step in path:
+        if isinstance(step, str) and step in section.model_fields:
+            section = _section(section.model_fields[step].annotation) or section
+    return list(section.model_fields)
+
+
+def _section(annotation) -> type[Section] | None:
+    if inspect.isclass(annotation) and not typing.get_args(annotation) and issubclass(annotation, Section):
+        return annotation
+    return next((found for inner in typing.get_args(annotation) if (found := _section(inner))), None)

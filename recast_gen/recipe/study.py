@@ -1,0 +1,84 @@
+"""The study of template and group counts, and what the chosen bank has besides."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ..errors import listing
+from .fields import Block, Count, Gauge, NotNegative, Section, Seed
+from .images import Data
+
+Metric = Literal[
+    "relative_error", "disagreement", "feature_disagreement", "stored_share", "stored_parameters", "coefficients",
+    "accuracy",
+]  # fmt: skip
+Range = Annotated[list[Count], Field(min_length=2, max_length=2)]  # first and last
+Counts = Annotated[list[Count], Field(min_length=1)]
+# what a choice that leaves the weights alone can change
+SEEN_BY = {
+    "gauges": ["accuracy"],
+    "sets": ["stored_share", "stored_parameters", "coefficients", "accuracy"],
+    "resolutions": ["coefficients", "accuracy"],
+}
+
+
+class Extend(Section):
+    """More templates for the chosen bank, base coefficients 0; see `recast_gen.extension`."""
+
+    source: Literal["random", "layers", "vae", "tasks"] = "random"  # vae: stage mimic_vae's
+    templates: Count
+    seed: Seed = 0
+    tasks: list[str] = []  # generated weights of earlier tasks: files of a `generate` stage
+
+    @model_validator(mode="after")
+    def complete(self):
+        if (self.source == "tasks") != bool(self.tasks):
+            raise ValueError("source 'tasks' and a list of `tasks` go together")
+        return self
+
+
+class Tune(Section):
+    """A study.  Constraints are limits: the least ``accuracy`` and the most of everything else."""
+
+    trials: Count = 24  # settings to try in all, over every run of the study
+    workers: Count = 1  # processes on this machine
+    storage: str | None = None  # an Optuna storage URL; a journal file beside the results when not given
+    sampler: Literal["tpe", "grid", "random", "nsga2", "gp"] = "tpe"
+    objectives: Annotated[list[Metric], Field(min_length=1)] = ["relative_error", "stored_parameters"]
+    constraints: dict[Metric, NotNegative] = {"relative_error": 0.01}
+    # which of the settings that meet the constraints, or that section's own bank
+    choose: Literal["smallest", "fewest_coefficients", "most_accurate", "knee", "mimic", "mimic_vae"] = "smallest"
+    generators: Annotated[list[Literal["mimic", "mimic_vae"]], Field(min_length=1)] = ["mimic", "mimic_vae"]
+    per_family: bool = False  # groups and templates for each family, or the same for all
+    groups: Range | None = None  # as many as the families allow when not given
+    templates: Range | None = None  # from 2 to all layers of a group when not given
+    gauges: Annotated[list[Gauge], Field(min_length=1)] | None = None  # these three: the other sections' when not given
+    sets: Counts | None = None
+    resolutions: Annotated[list[Block], Field(min_length=1)] | None = None  # what is chosen replaces train.resolution
+    probe: Data | None = None  # images for disagreement; the first task's validation images when not given
+    probe_images: Count = 256
+    accuracy_epochs: Count = 3  # of the short training of the first task
+    norms: Literal["none", "shared", "affine"] = "none"  # the chosen bank generates normalisation layers; see norms.py
+    extend: Extend | None = None  # and has further templates
+
+    @property
+    def measured(self) -> set[str]:
+        """Every metric that an objective or constraint needs."""
+        return {*self.objectives, *self.constraints}
+
+    @model_validator(mode="after")
+    def sensible(self):
+        for name in ("objectives", "generators", "gauges", "sets", "resolutions"):
+            values = getattr(self, name) or []
+            if len(set(values)) < len(values):
+                raise ValueError(f"`{name}` has something twice")
+        for name in ("groups", "templates"):
+            first, last = getattr(self, name) or (1, 1)
+            if first > last:
+                raise ValueError(f"`{name}` is the range [first, last], and {first} is above {last}")
+        for name, seen in SEEN_BY.items():
+            if len(getattr(self, name) or ()) > 1 and not self.measured & set(seen):
+                raise ValueError(
+                    f"no objective or constraint sees `{name}`: give one value, or measure {listing(seen)}"
+                )
+        return self

@@ -1,0 +1,51 @@
+"""How networks and tasks are trained."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .fields import Count, NotNegative, Positive, Resolution, Section, Seed
+
+
+class Training(Section):
+    epochs: Count = 100
+    batch_size: Count = 128
+    lr: Positive = 2e-3
+    weight_decay: NotNegative = 1e-6
+    schedule: Literal["step", "onecycle"] = "step"
+    step_size: Count = 33  # epochs between decays of the step schedule
+    gamma: Positive = 0.1  # factor of each decay
+    clip: NotNegative = 1.0  # on the gradient's norm; 0 for none
+    patience: Count | None = None  # stop after so many epochs without a better validation; onecycle then ends early
+    accumulate: Count = 1  # batches whose gradients are one step
+    augment: Literal["none", "timm"] = "none"  # of training images
+    workers: Annotated[int, Field(ge=0)] = 0  # processes that read images which do not fit in memory
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: Count = 1
+
+
+class Train(Training):
+    resolution: Resolution = 1  # of all families, or by glob over their names
+    lr: Positive | None = None  # of coefficients; in proportion to each layer when not given (learning_rates.py)
+    head_lr: Positive | None = None  # lr when not given, or else 5e-3
+    probe_lrs: Annotated[list[Positive], Field(min_length=1)] | None = None  # the linear probe's: best on validation
+    coefficients: bool = True  # False: an adapter alone
+    adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"
+    adapter_options: dict[str, int | float] = {}  # such as `rank: 4` of melo, `bottleneck: 64` of adaptformer
+    adapter_lr: Positive | None = None  # what suits the adapter when not given
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]
+    orders: Annotated[int, Field(ge=0)] = 0  # random orders of the tasks in which all is learnt again, with one seed
+
+    @property
+    def head_rate(self) -> float:
+        """The head's learning rate."""
+        return self.head_lr or self.lr or 5e-3
+
+    @model_validator(mode="after")
+    def something_to_train(self):
+        if self.adapter == "none" and not self.coefficients:
+            raise ValueError("without `coefficients` there is nothing to train but the head: give an `adapter`")
+        if self.adapter == "none" and (self.adapter_options or self.adapter_lr):
+            raise ValueError("`adapter_options` and `adapter_lr` need an `adapter`")
+        return self
