@@ -30,6 +30,7 @@ from adaptation_methods import KINDS, METHODS, Method, Prepared, closed, rates, 
 from backbones import BACKBONES, TASKS, Backbone
 
 from recast_gen.recipe.training import Training
+from recast_gen.tasks.costs import Meter
 from recast_gen.tasks.data import Splits
 from recast_gen.tasks.module import accuracy, fit
 
@@ -70,7 +71,7 @@ def train(
 ) -> dict:
     """One run, here and now: the row of its results."""
     splits = backbone.features(task) if method.features else backbone.splits(task)
-    before, start = memory("VmRSS"), cpu_seconds()
+    meter, start = Meter(), cpu_seconds()
     if method.solve:
         model = method.solve(splits, seed)
         found = {part: accuracy(model, getattr(splits, part)) for part in ("validation", "test")}
@@ -79,7 +80,7 @@ def train(
         prepared = seeded(method, backbone, len(splits.classes), seed)
         found, score = descended(prepared, splits, seed, epochs, rate, head)
     return prepared.counts | found | {
-        "seconds": cpu_seconds() - start, "mb": memory("VmHWM") - before, "score": score,
+        "seconds": cpu_seconds() - start, "mb": max(0.0, meter.read()["peak_bytes"] / 2**20), "score": score,
         "bytes": prepared.save(file) if file else 0,
     }  # fmt: skip
 
@@ -92,12 +93,6 @@ def descended(
     bank = prepared.bank.hash if prepared.bank else "none" if prepared.frozen else None
     outcome = fit(prepared.model, splits, settings, rates(prepared, rate, head), seed, bank)
     return {"validation": outcome.validation, "test": outcome.test}, outcome.score
-
-
-def memory(name: str) -> float:
-    """MB of this process, as Linux names them: VmRSS now, VmHWM at most (a forked process starts anew)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{name}:")[2].split()[0]) / 1024
 
 
 def cpu_seconds() -> float:

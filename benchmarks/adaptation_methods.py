@@ -167,10 +167,12 @@ def ia3(layers: list[str], backbone: Backbone):
     return IA3Config(target_modules=chosen, feedforward_modules=[name for name in chosen if name.endswith("fc2")])
 
 
-def recast(resolution: int | str, own: bool = False, norms: str = "none", blocks: int = 1) -> Callable:
+def recast(
+    resolution: int | str, own: bool = False, norms: str = "none", blocks: int = 1, scales: bool = True
+) -> Callable:
     """Coefficients at a resolution; own: a layer's only template is the layer, else all layers of its shape.
 
-    norms: their scales and shifts are in the bank too; blocks: the resolution of these.
+    norms: their scales and shifts are in the bank too; blocks: the resolution of these; scales: whether they train.
     """
 
     def prepare(backbone: Backbone, classes: int) -> Prepared:
@@ -180,9 +182,11 @@ def recast(resolution: int | str, own: bool = False, norms: str = "none", blocks
         rg.freeze(model, backbone.head)
         kinds = {"coefficients": [], "norms": []}
         for module, leaf, _ in attached(model).values():
-            kinds["norms" if getattr(module, leaf).ndim == 1 else "coefficients"].append(
-                module.parametrizations[leaf].original
-            )
+            own_numbers, vector = module.parametrizations[leaf].original, getattr(module, leaf).ndim == 1
+            if vector and leaf == "weight" and not scales:
+                own_numbers.requires_grad_(False)
+            else:
+                kinds["norms" if vector else "coefficients"].append(own_numbers)
         trained = kinds | {"head": _head(backbone, model)}
         save = partial(rg.save_task, model=model, bank=bank, head=backbone.head)
         slower = {} if norms == "none" else {"coefficients": 0.3}  # as they want alone, beside what norms do
@@ -248,6 +252,7 @@ METHODS = {
         *dial("RECAST", (4, 16)),
         *dial("RECAST norms", (4,), norms="affine"),
         *dial("RECAST own", (1, 16), own=True),
+        *dial("RECAST shifts", (4,), norms="affine", scales=False),
         Method("VeRA", peft(vera), 0.03, only="vit"),
         Method("(IA)3", peft(ia3), 0.03),
         Method("full fine-tuning", full, 0.002),

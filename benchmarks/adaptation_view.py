@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adaptation_methods import KINDS, METHODS
 
-PICTURE = Path(__file__).parent / "results" / "adaptation.svg"
+RESULTS = Path(__file__).parent / "results"
 LEAST, MOST = 24, 10_000  # numbers besides the head: the budgets that the targets speak of
 
 
@@ -70,8 +70,12 @@ def table(rows: Iterable[dict]) -> None:
             costs = f"{first['bytes']} | {point.median('seconds'):.0f} | {point.median('mb'):.0f}"
             print(
                 f"| {point.method} | {counts} | {point.test:.1f} ± {point.spread:.1f} | {len(point.rows)} "
-                f"| {first['rate']}{'' if first['studied'] else '*'} | {first['head_rate']} | {costs} |"
+                f"| {_rate(first, 'rate')} | {_rate(first, 'head_rate')} | {costs} |"
             )
+
+
+def _rate(row: dict, name: str) -> str:
+    return "-" if not float(row[name]) else row[name] + ("" if row["studied"] else "*")
 
 
 def best(methods: list[Point], numbers: float) -> Point | None:
@@ -124,34 +128,39 @@ def targets(rows: Iterable[dict]) -> None:
         print(f"\n{target}: {statistics.mean(margins):+.1f} points on average over {len(margins)} backbones and tasks")
 
 
-def picture(rows: Iterable[dict], path: Path = PICTURE) -> None:
-    """Accuracy against numbers besides the head (log axis), a curve a method, error bars of one standard deviation."""
+def picture(rows: Iterable[dict], folder: Path = RESULTS) -> None:
+    """``adaptation_<backbone>.svg``: accuracy against numbers besides the head (log axis), a curve a method, error bars
+    of one standard deviation."""
     import matplotlib
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
     places = points(rows)
-    backbones, tasks = (list(dict.fromkeys(key[axis] for key in places)) for axis in (0, 1))
     curves = list(dict.fromkeys(method.curve or name for name, method in METHODS.items()))
     colours = {curve: plt.get_cmap("tab20")(index % 20) for index, curve in enumerate(curves)}
-    with plt.rc_context({"svg.hashsalt": "adaptation", "svg.fonttype": "none", "font.size": 8}):
-        size = (4.2 * len(backbones), 3 * len(tasks) + 0.8)
-        figure, axes = plt.subplots(len(tasks), len(backbones), figsize=size, squeeze=False)
-        for (backbone, task), methods in places.items():
-            axis = axes[tasks.index(task)][backbones.index(backbone)]
-            axis.set(xscale="symlog", title=f"{backbone}, {task}", xlabel="numbers besides the head", ylabel="test %")
-            for curve in curves:
-                chosen = [p for p in methods if p.method in METHODS and curve in (METHODS[p.method].curve, p.method)]
-                if chosen:
-                    columns = zip(*((p.numbers, p.test, p.spread) for p in chosen))
-                    style = {"marker": "o" if curve.startswith("RECAST") else "s", "markersize": 3, "capsize": 2}
-                    axis.errorbar(*columns, label=curve, color=colours[curve], linewidth=1, **style)
-        for axis in (axis for line in axes for axis in line if not axis.has_data()):
-            axis.set_visible(False)
-        handles = {label: one for line in axes for a in line for one, label in zip(*a.get_legend_handles_labels())}
-        figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=6, frameon=False)
-        figure.tight_layout(rect=(0, 0.5 / size[1] + 0.02, 1, 1))
-        figure.savefig(path, metadata={"Date": None})
-        plt.close(figure)
-    print(path)
+    for backbone in dict.fromkeys(backbone for backbone, _ in places):
+        tasks = [task for name, task in places if name == backbone]
+        with plt.rc_context({"svg.hashsalt": "adaptation", "svg.fonttype": "none", "font.size": 8}):
+            figure, axes = plt.subplots(1, len(tasks), figsize=(5 * len(tasks), 4.6), squeeze=False)
+            for axis, task in zip(axes[0], tasks):
+                axis.set_xscale("symlog", linthresh=10)
+                axis.set(title=f"{backbone}, {task}", xlabel="numbers besides the head", ylabel="test accuracy, %")
+                axis.minorticks_off()
+                for curve in curves:
+                    chosen = [p for p in places[backbone, task] if curve == _curve(p.method)]
+                    if chosen:
+                        columns = zip(*((p.numbers, p.test, p.spread) for p in chosen))
+                        style = {"marker": "o" if curve.startswith("RECAST") else "s", "markersize": 3, "capsize": 2}
+                        axis.errorbar(*columns, label=curve, color=colours[curve], linewidth=1, **style)
+            handles = {label: one for a in axes[0] for one, label in zip(*a.get_legend_handles_labels())}
+            figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=3 * len(tasks), frameon=False)
+            figure.tight_layout(rect=(0, 0.2, 1, 1))
+            path = folder / f"adaptation_{backbone}.svg"
+            figure.savefig(path, metadata={"Date": None})
+            plt.close(figure)
+        print(path)
+
+
+def _curve(method: str) -> str:
+    return (METHODS[method].curve if method in METHODS else "") or method

@@ -10,11 +10,20 @@ from .bank import TemplateBank
 from .mimicry import fit
 from .norms import with_norms
 from .tokens.bank import TokenBank
+from .weights import SplitQkv, Weights
 
 
-def families(source: Any, by: str = "index") -> grouping.Families:
-    """Every tensor of a source in exactly one family, by name; see `recast_gen.grouping.families`."""
-    return sources.read(source).families(by)
+def families(source: Any, by: str = "index", split_qkv: bool = False) -> grouping.Families:
+    """Every tensor of a source in exactly one family, by name; see `recast_gen.grouping.families`.
+
+    split_qkv: a fused qkv is three, ``blocks.*.attn.qkv#q.weight`` and so on; see `recast_gen.parts.parts`.
+    """
+    return _read(source, split_qkv).families(by)
+
+
+def _read(source: Any, split_qkv: bool, timm_kwargs: dict | None = None) -> Weights:
+    weights = sources.read(source, timm_kwargs)
+    return SplitQkv(weights) if split_qkv else weights
 
 
 def mimic(
@@ -24,6 +33,7 @@ def mimic(
     timm_kwargs: dict | None = None,
     norms: str = "none",
     whiten: Any = None,
+    split_qkv: bool = False,
     **settings,
 ) -> TemplateBank:
     """Neural Mimicry: a bank that rebuilds the chosen families of a source.
@@ -34,23 +44,24 @@ def mimic(
     timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
     whiten: calibration images ``n c h w`` as the model wants them, or batches of these, or what `moments` made of them:
     the error is then that of the layers' outputs on them.
+    split_qkv: as in `families`.
     norms: ``affine`` or ``shared``, the bank generates normalisation layers too, alone for no `families` (an empty
     list); see `recast_gen.norms.with_norms`.
     settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``, and
     ``layout="auto", budget=0.5`` to compress.
     """
-    weights = sources.read(source, timm_kwargs)
+    weights = _read(source, split_qkv, timm_kwargs)
     if norms != "none" and families is not None and not list(families):
         alone = TemplateBank({}, {name: np.array(tensor) for name, tensor in weights.items()}, weights.backbone)
         return with_norms(alone, norms)
     if whiten is not None:
-        by = settings.get("by", "index")
-        settings["moments"] = whiten if isinstance(whiten, Mapping) else moments(source, whiten, families, by)
+        asked = (families, settings.get("by", "index"), split_qkv)
+        settings["moments"] = whiten if isinstance(whiten, Mapping) else moments(source, whiten, *asked)
     return with_norms(fit.mimic(weights, families=families, groups=groups, **settings), norms)
 
 
 def moments(
-    source: Any, images: Any, families: Iterable[str] | None = None, by: str = "index"
+    source: Any, images: Any, families: Iterable[str] | None = None, by: str = "index", split_qkv: bool = False
 ) -> dict[str, np.ndarray]:
     """Weight name -> second moment ``i i`` (float64) of its layer's inputs on calibration images, as `mimic` takes it.
 
@@ -59,7 +70,7 @@ def moments(
     """
     from .mimicry.moments import moments
 
-    weights = sources.read(source)
+    weights = _read(source, split_qkv)
     model = source if hasattr(source, "state_dict") else sources.rebuild(weights)
     chosen = grouping.select(weights.families(by), families)
     return moments(model, images, [name for family in chosen.values() for name in family.names])
@@ -71,15 +82,16 @@ def mimic_vae(
     groups: int | None = None,
     timm_kwargs: dict | None = None,
     norms: str = "none",
+    split_qkv: bool = False,
     **settings,
 ) -> TemplateBank:
     """The VAE template generator: like `mimic`, and the bank can be sampled.
 
-    norms: as in `mimic`.
+    norms, split_qkv: as in `mimic`.
     settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", solver="vae", seed=0`` and the solver's,
     such as ``epochs=60, beta=1.0``.
     """
-    weights = sources.read(source, timm_kwargs)
+    weights = _read(source, split_qkv, timm_kwargs)
     return with_norms(fit.mimic_vae(weights, families=families, groups=groups, **settings), norms)
 
 

@@ -1,6 +1,6 @@
 """TemplateBank: frozen templates, the coefficients that rebuild the original, and the rest of the backbone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -11,6 +11,7 @@ import numpy as np
 from . import store
 from .grouping import Families, Family, depth_order
 from .layouts import Layout
+from .parts import joined, whole
 from .templates import Lazy, mix, random_templates
 from .weights import Weights, dtype_of
 
@@ -84,6 +85,11 @@ class TemplateBank:
         """The group of every tensor that the bank generates, in the bank's order."""
         return {name: group for group in self.groups.values() for name in group.names}
 
+    @cached_property
+    def made(self) -> KeysView[str]:
+        """The backbone's tensors that the bank generates: those of `layers`, a split qkv by its own name."""
+        return dict.fromkeys(map(whole, self.layers)).keys()
+
     @property
     def families(self) -> Families:
         """The families that the bank generates, by name."""
@@ -97,9 +103,10 @@ class TemplateBank:
     @property
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape, dtype name) of every tensor of the backbone, in the order of `stream`."""
-        made = {name: (group.shape, group.dtype) for name, group in self.layers.items()}
-        made |= {name: (tuple(tensor.shape), tensor.dtype.name) for name, tensor in self.rest.items()}
-        return made | {other: made[name] for other, name in self.ties.items()}
+        made = ((name, (group.shape, group.dtype)) for name, group in self.layers.items())
+        kept = ((name, (tuple(tensor.shape), tensor.dtype.name)) for name, tensor in self.rest.items())
+        found = dict(joined(chain(made, kept), _stacked))
+        return found | {other: found[name] for other, name in self.ties.items()}
 
     @property
     def ties(self) -> dict[str, str]:
@@ -109,11 +116,11 @@ class TemplateBank:
     def stream(self, coefficients: Mapping[str, np.ndarray] | None = None) -> Iterator[tuple[str, np.ndarray]]:
         """Every tensor of the backbone in its own dtype, one at a time, the base's for no `coefficients`.
 
-        An opened bank holds one group's templates at a time.
+        An opened bank holds one group's templates at a time; q, k and v of a split qkv wait for each other.
         """
         made = (pair for group in self.groups.values() for pair in group.weights(coefficients))
         kept = ((name, tensor[...].copy()) for name, tensor in self.rest.items())  # the caller's own
-        for name, tensor in chain(made, kept):
+        for name, tensor in joined(chain(made, kept)):
             yield name, tensor
             yield from ((other, tensor) for other, first in self.ties.items() if first == name)
 
@@ -158,6 +165,12 @@ class TemplateBank:
         for dtype in sorted({dtype for _, dtype, _ in index}):
             arrays[f"rest.{dtype}"] = _flat([tensor for tensor in self.rest.values() if tensor.dtype.name == dtype])
         return arrays, {"backbone": self.backbone, "fit": self.fit, "groups": described, "rest": index}
+
+
+def _stacked(parts: list[tuple[tuple[int, ...], str]]) -> tuple[tuple[int, ...], str]:
+    """(shape, dtype name) of a whole from those of its parts."""
+    (rows, *others), dtype = parts[0]
+    return (len(parts) * rows, *others), dtype
 
 
 def _own_templates(groups: list[Group]) -> store.Rows:

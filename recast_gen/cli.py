@@ -32,13 +32,15 @@ def inspect(
         int | None, typer.Option(min=1, help="Templates a group; all its layers when not given.")
     ] = None,
     by: Annotated[str, typer.Option(help="What makes a family: index or shape.")] = "index",
+    split_qkv: Annotated[bool, typer.Option(help="A fused qkv as three families.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Also families that have nothing to share.")] = False,
 ) -> None:
     """Prints a network's families, what a bank would store and a task would cost; or how good a bank is."""
-    from .grouping import families, split
+    from .grouping import split
     from .sources import shapes
     from .store import kind_of
     from .tables import show
+    from .weights import SplitQkv, Weights
 
     if kind_of(source) == "bank":
         from .bank import open_bank
@@ -49,7 +51,8 @@ def inspect(
         print_certificate(bank)
         return
 
-    found = families(shapes(source), by)
+    weights = Weights({}, shapes=shapes(source))
+    found = (SplitQkv(weights) if split_qkv else weights).families(by)
     rows, totals = [], [0, 0, 0]
     for family in found.values():
         if not (every or family.shareable):

@@ -31,7 +31,7 @@ def compare(bank: TemplateBank, model: nn.Module, images: Dataset, batch_size: i
     Raises AttachError, with the model unchanged, when it lacks a tensor of the bank or has another shape.
     """
     original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    made = {name: weight for name, weight in bank.base().items() if name in bank.layers}
+    made = {name: weight for name, weight in bank.base().items() if name in bank.made}
     wrong = [name for name in made if name not in original or original[name].shape != made[name].shape]
     if wrong:
         raise AttachError(

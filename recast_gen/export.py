@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 from . import card, taskfile
 from .bank import TemplateBank, load_bank
 from .errors import ExportError, listing
+from .parts import joined, whole
 from .sources import published
 from .store import atomic, save_tensors
 from .templates import mix
@@ -69,11 +70,8 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
     bank = _bank(bank)
     name, task = Path(task).stem, taskfile.read(task, bank)
     head = task.about.get("head", "")
-    modules = {tensor.rpartition(".")[0] for tensor in (*bank.layers, *bank.rest)}
-    wrong = [
-        tensor for tensor, group in bank.layers.items()
-        if not (tensor.endswith(".weight") and len(group.templates.shape) in (3, 5))
-    ]  # fmt: skip
+    shapes, modules = bank.shapes, {tensor.rpartition(".")[0] for tensor in bank.shapes}
+    wrong = [tensor for tensor in bank.made if not (tensor.endswith(".weight") and len(shapes[tensor][0]) in (2, 4))]
     if task.adapter:
         raise ExportError(f"{name} has the adapter {task.about['adapter']['name']}, for which PEFT's LoRA has no form.")
     if wrong:
@@ -85,27 +83,24 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
     if head and any(module.endswith(head) and module != head for module in modules):
         raise ExportError(f"PEFT would take other modules for the head, as their names also end in {head!r}.")
     tensors, errors, lost, total = {}, {}, 0.0, 0.0
-    for group in bank.groups.values():
-        templates = group.templates[...]
-        for tensor, base in group:
-            added = mix(task.coefficients[tensor], templates) - mix(base, templates)
-            key, kernel = f"base_model.model.{tensor.removesuffix('.weight')}", added.shape[2:]
-            up, values, down = np.linalg.svd(added.reshape(len(added), -1), full_matrices=False)
-            kept = min(rank, len(values))
-            factors = np.zeros((rank, down.shape[1]), np.float32), np.zeros((len(added), rank), np.float32)
-            factors[0][:kept] = np.sqrt(values[:kept, None]) * down[:kept]
-            factors[1][:, :kept] = up[:, :kept] * np.sqrt(values[:kept])
-            tensors[f"{key}.lora_A.weight"] = factors[0].reshape(rank, *added.shape[1:])
-            tensors[f"{key}.lora_B.weight"] = factors[1].reshape(len(added), rank, *(1 for _ in kernel))
-            squares = np.square(values.astype(np.float64))
-            errors[tensor] = _fraction(squares[kept:].sum(), squares.sum())
-            lost, total = lost + squares[kept:].sum(), total + squares.sum()
+    for tensor, added in _changes(bank, task):
+        key, kernel = f"base_model.model.{tensor.removesuffix('.weight')}", added.shape[2:]
+        up, values, down = np.linalg.svd(added.reshape(len(added), -1), full_matrices=False)
+        kept = min(rank, len(values))
+        factors = np.zeros((rank, down.shape[1]), np.float32), np.zeros((len(added), rank), np.float32)
+        factors[0][:kept] = np.sqrt(values[:kept, None]) * down[:kept]
+        factors[1][:, :kept] = up[:, :kept] * np.sqrt(values[:kept])
+        tensors[f"{key}.lora_A.weight"] = factors[0].reshape(rank, *added.shape[1:])
+        tensors[f"{key}.lora_B.weight"] = factors[1].reshape(len(added), rank, *(1 for _ in kernel))
+        squares = np.square(values.astype(np.float64))
+        errors[tensor] = _fraction(squares[kept:].sum(), squares.sum())
+        lost, total = lost + squares[kept:].sum(), total + squares.sum()
     tensors |= {f"base_model.model.{tensor}": array for tensor, array in task.head.items()}
     about = published(bank.backbone)
     config = {
         "peft_type": "LORA", "task_type": None, "base_model_name_or_path": about.get("base_model"), "bias": "none",
         "r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "inference_mode": True,
-        "target_modules": [tensor.removesuffix(".weight") for tensor in bank.layers],
+        "target_modules": [tensor.removesuffix(".weight") for tensor in errors],
         "modules_to_save": [head] if head else None,
     }  # fmt: skip
     written = {
@@ -167,6 +162,18 @@ def to_folder(
 
 def _bank(bank: TemplateBank | str | Path) -> TemplateBank:
     return bank if isinstance(bank, TemplateBank) else load_bank(bank)
+
+
+def _changes(bank: TemplateBank, task: taskfile.Task) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, what the task adds ``o ...``) of every tensor that the bank generates, wholly or in part."""
+
+    def made() -> Iterator[tuple[str, np.ndarray]]:
+        for group in bank.groups.values():
+            templates = group.templates[...]
+            yield from ((name, mix(task.coefficients[name], templates) - mix(base, templates)) for name, base in group)
+        yield from ((name, np.zeros(tensor.shape, "f4")) for name, tensor in bank.rest.items() if name != whole(name))
+
+    return joined(made())
 
 
 def _fraction(lost: float, total: float) -> float:

@@ -11,7 +11,7 @@ from .bank import Group, TemplateBank
 from .errors import FitError, check_count, nearest
 from .mimicry.closed_form import closed_form
 from .templates import mix, random_templates
-from .weights import digest
+from .weights import SplitQkv, Weights, digest
 
 Task = taskfile.Task | str | Path | Mapping[str, np.ndarray]
 
@@ -123,6 +123,7 @@ def _tasks(bank: TemplateBank, key: tuple, count: int, seed: int, given: list[Ma
 def _weights(bank: TemplateBank, task: Task) -> Mapping[str, np.ndarray]:
     """A task's weights by tensor name.  Raises TaskError for a file of another bank, FitError for missing layers."""
     if isinstance(task, Mapping):
+        task = SplitQkv(Weights(task))
         wrong = [
             name for name, group in bank.layers.items()
             if name not in task or tuple(task[name].shape) != tuple(group.templates.shape[1:])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from .errors import FamilyError, listing, nearest
+from .parts import whole
 
 FLOATING = ("float16", "bfloat16", "float32", "float64")
 
@@ -143,7 +144,8 @@ def select(found: Families, globs: Iterable[str] | None) -> Families:
 def matching(found: Families, glob: str) -> set[str]:
     """The names of the families that a glob names.
 
-    A glob that names a module means its weight; one that matches matrices or kernels leaves biases and norms alone.
+    A glob that names a module means its weight, one that names a whole its parts (`recast_gen.parts`) too; one that
+    matches matrices or kernels leaves biases and norms alone.
     Raises FamilyError when there are none.
     """
     matched = {name for name in found if _matches(name, glob)}
@@ -155,7 +157,8 @@ def matching(found: Families, glob: str) -> set[str]:
 
 def _matches(name: str, glob: str) -> bool:
     plain = name.partition("@")[0]
-    return any(fnmatchcase(form, glob) for form in (name, plain, plain.removesuffix(".weight")))
+    forms = (name, plain, plain.removesuffix(".weight"), whole(plain), whole(plain).removesuffix(".weight"))
+    return any(fnmatchcase(form, glob) for form in forms)
 
 
 def split(

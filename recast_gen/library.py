@@ -11,7 +11,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from . import adapter, mixed, sources, switching, taskfile
 from .bank import TemplateBank, load_bank
 from .errors import AttachError, TaskError, listing, nearest
-from .reparam import attach, attached, set_coefficients, suspend
+from .parts import joined, whole
+from .reparam import attach, attached, hosts, set_coefficients, suspend
 from .templates import mix
 from .tensors import to_torch
 
@@ -40,6 +41,7 @@ class TaskLibrary:
             attach(self.model, self.bank)
         switching.check_attached(self.model, self.bank)
         self._places, self._cache, self._head = attached(self.model), {}, {}
+        self._host = next(iter(hosts(self.model).values()))
         self._classes = getattr(self.model, "num_classes", 0)
         self._parts, self._resume = adapter.take_off(self.model), suspend(self.model)
 
@@ -127,10 +129,16 @@ class TaskLibrary:
             templates = source.templates.values
             return mix(torch.from_numpy(tasks[number].coefficients[name]).to(templates), templates)
 
+        def kept(name: str, number: int) -> torch.Tensor:
+            like = next(iter(self._places.values()))[2].templates.values
+            return to_torch(self.bank.rest[name][...]).to(like)
+
         def own(name: str, number: int) -> torch.Tensor:
             return heads[number].get(name, self._head[name])
 
         weights = {name: partial(layer, name, source) for name, (_, _, source) in self._places.items()}
+        weights |= {name: partial(kept, name) for name in self.bank.rest if name != whole(name)}  # q, k or v
+        weights = dict(joined(weights.items(), lambda parts: lambda n: torch.cat([part(n) for part in parts])))
         return weights | {name: partial(own, name) for name in self._head}
 
     def _attach(self) -> None:
@@ -146,6 +154,6 @@ class TaskLibrary:
             self._parts, self._resume = adapter.take_off(self.model), suspend(self.model)
 
     def _check(self) -> None:
-        module, leaf, _ = next(iter(self._places.values()))
+        module, leaf, _ = self._host
         if is_parametrized(module, leaf) == (self._resume is not None):
             raise AttachError("A bank was put on or taken off this model outside its library: make a new TaskLibrary.")

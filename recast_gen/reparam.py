@@ -1,7 +1,6 @@
 """A bank's coefficients as the parameters of an ordinary model (torch.nn.utils.parametrize)."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -9,55 +8,34 @@ from torch.nn.utils import parametrize
 
 from .bank import TemplateBank
 from .errors import AttachError, nearest
+from .parametrizations import FromBank, Joined, Templates, tensor_name
+from .parts import PARTS, place, rows, whole
 from .resolution import Resolution, blocks
-from .templates import mix, project
+from .templates import mix
 
 TOLERANCE = 5e-3  # relative; bfloat16 rounds a weight by up to 4e-3
 
 
-class Templates(nn.Module):
-    """The frozen templates ``t o ...`` of one group: one module in all its layers, absent from state dicts.
-
-    bank: the hash of the bank they come from.
-    """
-
-    def __init__(self, templates: torch.Tensor, bank: str):
-        super().__init__()
-        self.bank = bank
-        self.register_buffer("values", templates, persistent=False)
-
-
-class FromBank(nn.Module):
-    """Parametrizes a weight ``o ...`` by coefficients ``s b t`` on shared templates.
-
-    original: the weight that was there, kept for `detach` and never part of a state dict.  order: of the names of the
-    parameters of its module.
-    """
-
-    def __init__(self, templates: Templates, resolution: int, original: nn.Parameter, order: tuple[str, ...]):
-        super().__init__()
-        self.templates, self.resolution, self.order = templates, resolution, order
-        self.original, self.trainable = original.detach(), original.requires_grad
-
-    def forward(self, coefficients: torch.Tensor) -> torch.Tensor:
-        device = coefficients.device.type
-        with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # keeps the weight's dtype
-            return mix(coefficients, self.templates.values)
-
-    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
-        """Weight -> coefficients ``1 b t``, least squares onto the templates."""
-        arrays = (tensor.detach().float().cpu().numpy() for tensor in (weight, self.templates.values))
-        return torch.from_numpy(project(*arrays, self.resolution)).to(weight)
-
-
 def attached(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank]]:
-    """Tensor name -> (module, leaf name, FromBank) of every weight that comes from a bank, in the model's order."""
+    """Tensor name -> (module, leaf name, FromBank) of every weight that comes from a bank, in the model's order.
+
+    The module of q, k and v of a split qkv is its `Joined`.
+    """
+    return {name: found for name, found in _put_on(model).items() if isinstance(found[2], FromBank)}
+
+
+def hosts(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank | Joined]]:
+    """As `attached`, of the model's own weights: a split qkv is one."""
+    return {name: found for name, found in _put_on(model).items() if not isinstance(found[0], Joined)}
+
+
+def _put_on(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank | Joined]]:
     return {
-        f"{path}.{leaf}" if path else leaf: (module, leaf, steps[0])
+        tensor_name(f"{path}.{leaf}" if path else leaf): (module, leaf, steps[0])
         for path, module in model.named_modules()
         if parametrize.is_parametrized(module)
         for leaf, steps in module.parametrizations.items()
-        if isinstance(steps[0], FromBank)
+        if isinstance(steps[0], FromBank | Joined)
     }
 
 
@@ -79,12 +57,12 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
                 "weights: load rg.generate(bank) into the model, fit a bank of whole layers (layout='layer') to that, "
                 "and attach it."
             )
-    places = {name: _place(model, name) for name in bank.layers}
+    places = {name: _place(model, whole(name)) for name in bank.layers}
     owners: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         first = owners.setdefault(id(parameter), name)
-        alone = first == name or not {name, first} & bank.layers.keys()
-        if not alone and (name in bank.layers or _place(model, name) != _place(model, first)):
+        alone = first == name or not {name, first} & bank.made
+        if not alone and (name in bank.made or _place(model, name) != _place(model, first)):
             raise AttachError(
                 f"{name} and {first} are one tensor, which cannot have coefficients of its own twice: "
                 "fit the bank without that family."
@@ -92,8 +70,9 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
     for group in bank.groups.values():
         templates = group.templates[...]
         for name, base in group:
-            _check(name, getattr(*places[name]), mix(base, templates), group)
+            _check(name, rows(getattr(*places[name]), name), mix(base, templates), group)
     counts = blocks(model, bank, resolution)
+    places = {name: found if name == whole(name) else _part(*found, name) for name, found in places.items()}
     for group in bank.groups.values():
         like = getattr(*places[group.names[0]]).detach()
         shared = Templates(torch.from_numpy(group.templates[...]).to(like), bank.hash)
@@ -104,7 +83,18 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
             parametrize.register_parametrization(module, leaf, source, unsafe=True)
             spread = torch.from_numpy(base).repeat_interleave(counts[name] // base.shape[1], dim=1)
             set_coefficients(module, leaf, spread)
+    for _, _, source in hosts(model).values():
+        for part in source.parameters(recurse=False):  # the bank has not this one, and detach needs its original
+            part.data = part.data.clone()
     return model
+
+
+def _part(module: nn.Module, leaf: str, name: str) -> tuple[Joined, str]:
+    """Where a part of a weight is, which is split now if it is not yet."""
+    if not parametrize.is_parametrized(module, leaf):
+        source = Joined(getattr(module, leaf), tuple(module._parameters))
+        parametrize.register_parametrization(module, leaf, source, unsafe=True)
+    return module.parametrizations[leaf][0], PARTS[place(name)]
 
 
 def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -183,7 +173,7 @@ def detach(model: nn.Module) -> nn.Module:
 
 def bake(model: nn.Module) -> nn.Module:
     """Takes the bank off, in place, and leaves the adapted weights in plain modules.  Raises as `suspend` does."""
-    places = [(module, leaf) for module, leaf, _ in attached(model).values()]
+    places = [(module, leaf) for module, leaf, _ in hosts(model).values()]
     with torch.no_grad():
         weights = [getattr(module, leaf).clone() for module, leaf in places]
     suspend(model)
@@ -198,16 +188,17 @@ def suspend(model: nn.Module) -> Callable[[], None]:
     Both ways cost a few assignments a layer and touch no weight; coefficients keep their values.
     Raises AttachError, changing nothing, where something else parametrizes the same module.
     """
-    modules = {module: name for name, (module, _, _) in attached(model).items()}
+    modules = {module: name for name, (module, _, _) in hosts(model).items()}
     for module, name in modules.items():
-        if any(len(steps) > 1 or not isinstance(steps[0], FromBank) for steps in module.parametrizations.values()):
+        steps = module.parametrizations.values()
+        if any(len(own) > 1 or not isinstance(own[0], FromBank | Joined) for own in steps):
             raise AttachError(f"{name} or its module has parametrizations besides the bank's: remove them first.")
     kept = [(module, type(module), module.parametrizations) for module in modules]
     for module, cls, parametrizations in kept:
         del module.parametrizations
         module.__class__ = cls.__base__
         for leaf, steps in parametrizations.items():
-            original = steps[0].original.to(steps.original)
+            original = steps[0].original.to(next(steps.parameters()))
             module.register_parameter(leaf, nn.Parameter(original, requires_grad=steps[0].trainable))
         for name in next(iter(parametrizations.values()))[0].order:  # as it was, for optimizers that count
             module._parameters[name] = module._parameters.pop(name)

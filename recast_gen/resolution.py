@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .bank import TemplateBank
 from .errors import AttachError, check_count, nearest
 from .grouping import matching
+from .parts import whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +54,7 @@ def blocks(model: "nn.Module", bank: TemplateBank, resolution: Resolution) -> di
 
 def _heads(model: "nn.Module", name: str, rows: int) -> int:
     """Blocks of one attention head's width in the outputs of a layer, by the attention module that it belongs to."""
-    path, _, leaf = name.rpartition(".")
+    path, _, leaf = whole(name).rpartition(".")
     for owner in (path, path.rpartition(".")[0]):
         attention = model.get_submodule(owner)
         if isinstance(heads := getattr(attention, "num_heads", None), int):

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import checkpoints
 from .errors import SourceError, listing, nearest
+from .parts import joined
 from .tensors import to_numpy, to_torch
 from .weights import Weights
 
@@ -182,7 +183,7 @@ def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
     about = weights.backbone
     if not about.get("timm_model"):
         raise SourceError("These weights do not say which model they belong to: attach their bank to your own model.")
-    kwargs, known = about.get("timm_kwargs", {}), dict(weights)
+    kwargs, known = about.get("timm_kwargs", {}), dict(joined(weights.items()))
     if num_classes is not None:
         kwargs = kwargs | {"num_classes": num_classes}
         if not about.get("head"):

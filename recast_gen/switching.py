@@ -10,6 +10,7 @@ from . import adapter, taskfile
 from .adapters.part import Part
 from .bank import TemplateBank
 from .errors import AttachError, RecastError, TaskError, listing
+from .parametrizations import tensor_name
 from .reparam import attached, coefficients, put, set_coefficients
 from .tensors import to_numpy, to_torch
 
@@ -28,7 +29,7 @@ def save_task(
     found = zip(attached(model), coefficients(model))
     numbers = {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found}
     parts = adapter.take_off(model)
-    state = model.state_dict()
+    state = {tensor_name(name): tensor for name, tensor in model.state_dict().items()}
     adapter.put_on(model, parts)
     own = {name: to_numpy(name, tensor) for name, tensor in state.items() if head and name.startswith(f"{head}.")}
     if made := [name for name in bank.layers if head and name.startswith(f"{head}.")]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -10,6 +10,7 @@ import numpy as np
 
 from . import grouping
 from .errors import SourceError
+from .parts import joined, parts, rows, whole
 
 DTYPES = {name: np.dtype(getattr(ml_dtypes, name)) for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")}
 
@@ -89,6 +90,10 @@ class Weights(Mapping[str, np.ndarray]):
         """Every tensor in exactly one family; see `recast_gen.grouping.families`."""
         return grouping.families(self.shapes, by)
 
+    def others(self, names: Container[str]) -> list[str]:
+        """The names of all tensors but these; a qkv of which no part is among these goes by its own."""
+        return [name for name, _ in joined(((name, None) for name in self if name not in names), lambda _: None)]
+
     def stack(self, names: Iterable[str]) -> np.ndarray:
         """The named layers as one float32 stack ``l ...``.  Raises SourceError for NaN or infinity."""
         names = list(names)
@@ -97,6 +102,27 @@ class Weights(Mapping[str, np.ndarray]):
             layer[...] = self[name]
             refuse_nonfinite(name, layer)
         return stack
+
+
+class SplitQkv(Weights):
+    """A network's tensors with its q, k and v (`recast_gen.parts`) in place of a fused qkv, which it still finds."""
+
+    def __init__(self, weights: Weights):
+        shapes = {
+            part: (size, dtype)
+            for name, (shape, dtype) in weights.shapes.items()
+            for part, size in parts(name, shape).items()
+        }
+        super().__init__(weights.tensors, weights.backbone, shapes)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return rows(super().__getitem__(whole(name)), name)
+
+    def __iter__(self):
+        return iter(self.shapes)
+
+    def __len__(self):
+        return len(self.shapes)
 
 
 def refuse_nonfinite(name: str, tensor: np.ndarray) -> None:

@@ -101,7 +101,7 @@ def compress(
         check_count("templates", templates, FitError)
     chosen = grouping.select(weights.families(by), families)
     banks, laid, generated = {}, {}, {name for family in chosen.values() for name in family.names}
-    rest = {name: np.array(weights[name]) for name in weights if name not in generated}
+    rest = {name: np.array(weights[name]) for name in weights.others(generated)}
     for name, tensor in rest.items():
         refuse_nonfinite(name, tensor)
     for family in chosen.values():

@@ -128,7 +128,7 @@ def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group
     check_count("sets", sets, FitError)
     plan = _plan(weights, families, by, cut)
     generated = {name for family, _ in plan for name in family.names}
-    rest = {name: _kept(weights, name) for name in weights if name not in generated}
+    rest = {name: _kept(weights, name) for name in weights.others(generated)}
     banks, total = {}, sum(len(members) for _, members in plan)
     for family, members in plan:
         for index, names in enumerate(members):

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import DataError, FitError, listing
+from ..parts import whole
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -22,7 +23,8 @@ def moments(model: nn.Module, images: Any, names: Iterable[str], batch_size: int
     Raises FitError for a weight of another module than Linear or a convolution, or of one that does not run, and
     DataError for images that the model does not take, none at all, or ones that lead to NaN.
     """
-    names = list(names)
+    asked = {name: whole(name) for name in names}  # q, k and v have the same inputs
+    names = list(dict.fromkeys(asked.values()))
     modules = {name: _module(model, name) for name in names}
     sums: dict[str, torch.Tensor] = {}
     counts = dict.fromkeys(names, 0)
@@ -59,7 +61,7 @@ def moments(model: nn.Module, images: Any, names: Iterable[str], batch_size: int
         raise DataError(
             f"The calibration images lead to NaN or infinity before {bad[0]}: check how they are normalised."
         )
-    return {name: (sums[name] / counts[name]).cpu().numpy() for name in names}
+    return {name: (sums[layer] / counts[layer]).cpu().numpy() for name, layer in asked.items()}
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:

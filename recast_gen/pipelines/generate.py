@@ -26,7 +26,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
                 continue
             sizes[task.name] = out.stat().st_size
             for (name, made), (_, base) in zip(generation.stream(bank, file), generation.stream(bank)):
-                if name in bank.layers:
+                if name in bank.made:
                     change = np.linalg.norm(made.astype(np.float64) - base) / np.linalg.norm(base)
                     rows.append({"task": task.name, "layer": name, "relative_change": float(change)})
     folder.write_csv("changes.csv", rows)

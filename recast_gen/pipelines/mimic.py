@@ -5,7 +5,6 @@ from functools import partial
 
 import numpy as np
 
-from .. import store
 from ..grouping import select
 from ..mimicry import fit
 from ..mimicry.measures import overall
@@ -17,7 +16,7 @@ from .stage import Folder, main, progress
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
-    weights = store.load_layers(folder.of("extract", "extract.zarr"))
+    weights = folder.layers(recipe)
     compression = recipe.mimic.compression() | ({"moments": _moments(weights, recipe)} if recipe.mimic.whiten else {})
     return fit_bank(partial(fit.mimic, **compression), weights, recipe, recipe.mimic, folder)
 

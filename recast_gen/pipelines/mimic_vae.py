@@ -13,13 +13,13 @@ from .stage import Folder, main, progress, write_csv
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
-    weights = store.load_layers(folder.of("extract", "extract.zarr"))
+    weights = folder.layers(recipe)
     section = recipe.mimic_vae
     metrics = fit_bank(fit.mimic_vae, weights, recipe, section, folder, section.solver == "vae")
     with atomic(folder / "tokens") as fresh:
         fresh.mkdir()
         if section.tokens:
-            metrics |= _tokens(weights, recipe, folder, fresh)
+            metrics |= _tokens(store.load_layers(folder.of("extract", "extract.zarr")), recipe, folder, fresh)
     return metrics
 
 

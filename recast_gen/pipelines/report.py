@@ -7,6 +7,7 @@ from safetensors.numpy import load_file
 
 from .. import report, store, study_pictures
 from ..bank import TemplateBank, load_bank
+from ..parts import rows, whole
 from ..recipe.reading import Recipe
 from ..report import Section
 from .stage import Folder, main
@@ -147,10 +148,11 @@ def _values(bank: TemplateBank, *sources) -> dict[str, list[np.ndarray]]:
     families: dict[str, list[str]] = {}
     for name, group in bank.layers.items():
         families.setdefault(group.family, []).append(name)
-    return {
-        family: [np.concatenate([np.ravel(source[name]) for name in names]).astype(np.float32) for source in sources]
-        for family, names in families.items()
-    }
+
+    def numbers(source, names: list[str]) -> np.ndarray:
+        return np.concatenate([np.ravel(rows(source[whole(name)], name)) for name in names]).astype(np.float32)
+
+    return {family: [numbers(source, names) for source in sources] for family, names in families.items()}
 
 
 if __name__ == "__main__":

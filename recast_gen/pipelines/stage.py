@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
+from .. import store
 from ..errors import StoreError, plainly
 from ..files import atomic, recover
 from ..recipe.reading import Recipe, load
+from ..weights import SplitQkv, Weights
 
 DEFAULT = "pipelines/digits.yaml"
 STORE = Path("weights_store")
@@ -35,6 +37,11 @@ class Folder:
             command = f"python -m recast_gen.pipelines.{stage} {self.recipe_path}"
             raise StoreError(f"{path} does not exist, as stage `{stage}` has not run: run `{command}` first.")
         return path
+
+    def layers(self, recipe: Recipe) -> Weights:
+        """What stage extract wrote, as the recipe's families see it."""
+        weights = store.load_layers(self.of("extract", "extract.zarr"))
+        return SplitQkv(weights) if recipe.split_qkv else weights
 
     def metrics(self, stage: str) -> dict:
         return json.loads(self.of(stage, "metrics.json").read_text())

@@ -72,7 +72,7 @@ def _is_setting(key: str) -> bool:
 def _layers(recipe: Recipe, folder: Folder) -> tuple:
     """What every process of a study starts from: layers, recipe, the layers' hash."""
     layers = folder.of("extract", "extract.zarr")
-    return store.load_layers(layers), recipe, store.load(layers, "layers")[2]
+    return folder.layers(recipe), recipe, store.load(layers, "layers")[2]
 
 
 def _journal(folder: Folder) -> Path:

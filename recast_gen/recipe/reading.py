@@ -29,6 +29,7 @@ class Recipe(Section):
     model: Model
     families: list[str] | None = None  # globs; every shareable family when not given
     by: Literal["index", "shape"] = "index"
+    split_qkv: bool = False  # a fused qkv is three families, `blocks.*.attn.qkv#q` and so on
     mimic: Mimic = Mimic()
     mimic_vae: MimicVae = MimicVae()
     tune: Tune = Tune()

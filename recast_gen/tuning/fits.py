@@ -92,7 +92,7 @@ class Fits:
         groups = {key: group for bank in banks.values() for key, group in bank.groups.items()}
         made = {name for group in groups.values() for name in group.names}
         last = list(banks.values())[-1]
-        rest = {name: np.array(self.weights[name]) for name in self.weights if name not in made}
+        rest = {name: np.array(self.weights[name]) for name in self.weights.others(made)}
         cuts = {name: setting.cut(name) for name in self.families}
         fit = last.fit | {"groups": None, "templates": None, "cuts": cuts}
         return TemplateBank(groups, rest, last.backbone, fit)

@@ -25,7 +25,7 @@ class Plan:
             exclude={"trials", "workers", "storage", "sampler", "choose", "norms", "extend"}
         )
         sections = {name: getattr(recipe, name).options() for name in self.tune.generators}
-        behind = [layers_hash, recipe.families, recipe.by, recipe.seed, searched, sections]
+        behind = [layers_hash, recipe.families, recipe.by, recipe.split_qkv, recipe.seed, searched, sections]
         behind += [self.space.gauges, self.space.sets, self.space.resolutions]
         if self.tune.measured & OF_MODEL:
             behind += [recipe.tasks[0].model_dump(), recipe.train.model_dump()]

@@ -55,7 +55,7 @@ def pico(name: str, folder: Path, **sections) -> Path:
     if "pretrain" in recipe["model"]:
         recipe["model"]["pretrain"]["epochs"] = 2
     for section, content in sections.items():
-        recipe[section] = recipe.get(section, {}) | content
+        recipe[section] = recipe.get(section, {}) | content if isinstance(content, dict) else content
     path = folder / "pipelines" / f"{name}.yaml"
     path.parent.mkdir(exist_ok=True)
     YAML().dump(recipe, path)
@@ -172,6 +172,32 @@ def test_a_recipe_trains_norms_and_further_templates_at_their_own_resolution_and
     tune = {"choose": "mimic", "extend": {"source": "tasks", "templates": 1, "tasks": [learnt]}}
     execute("tune", pico("digits", tmp_path, tune=tune))
     assert rg.load_bank("weights_store/digits/tune/bank.zarr").fit["extended"] == {"tasks": 1, "seed": 0}
+
+
+def test_a_recipe_splits_qkv_and_each_third_has_groups_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tune = {"per_family": True, "trials": 6, "resolutions": ["head"], "objectives": ["relative_error", "coefficients"]}
+    tune |= {"generators": ["mimic"], "constraints": {"relative_error": 0.4, "disagreement": 1.0}}
+    train = {"adapter": "melo", "lr": None, "epochs": 1, "probe_lrs": None}
+    recipe = pico(
+        "digits", tmp_path, split_qkv=True, families=["*.qkv"], tune=tune, train=train,
+        mimic={"whiten": True, "images": 32}, mimic_vae={"tokens": "neuron", "epochs": 2},
+    )  # fmt: skip
+    run_all(recipe)
+    store = Path("weights_store/digits")
+    bank, tasks = rg.load_bank(store / "tune" / "bank.zarr"), store / "train" / "tasks"
+    assert list(bank.families) == [f"blocks.*.attn.qkv#{part}.weight" for part in "kqv"]
+    assert len({tuple(bank.fit["cuts"][name]) for name in bank.families}) > 1
+    assert {path.stem for path in tasks.iterdir()} == {"high", "negative"}
+    lib = rg.TaskLibrary(tasks, bank=bank)
+    images = torch.randn(4, 1, 8, 8)
+    for name in lib.names:
+        lib.use(name)
+        plain = timm.create_model(bank.backbone["timm_model"], **bank.backbone["timm_kwargs"] | {"num_classes": 5})
+        plain.reset_classifier(len(lib.task(name).about["classes"]))
+        plain.load_state_dict(load_file(store / "generate" / "weights" / f"{name}.safetensors"), strict=True)
+        with torch.no_grad():
+            assert (lib(images) - plain.eval()(images)).abs().max() < 1e-5
 
 
 def test_a_stage_whose_input_is_missing_says_what_to_run_and_writes_nothing(tmp_path):

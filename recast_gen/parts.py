@@ -1,0 +1,59 @@
+"""A fused qkv as three tensors: rows of ``x.qkv.weight`` by the names ``x.qkv#q.weight``, ``#k`` and ``#v``."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+PARTS = "qkv"
+_MARK = re.compile(r"(?<=qkv)#([qkv])(?=\.weight$)")
+
+
+def parts(name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the parts of a matrix or kernel ``(3 o) ...`` called qkv; of any other tensor, itself alone.
+
+    q, k and v are thirds of the rows, in this order, as timm's `Attention` has them; where a network has another order
+    the parts are other rows, and as exact.
+    """
+    if len(shape) < 2 or shape[0] % len(PARTS) or not re.search(r"(^|\.)qkv\.weight$", name):
+        return {name: shape}
+    size = shape[0] // len(PARTS)
+    return {f"{name.removesuffix('.weight')}#{part}.weight": (size, *shape[1:]) for part in PARTS}
+
+
+def whole(name: str) -> str:
+    """The tensor that a part is of; any other tensor itself."""
+    return _MARK.sub("", name)
+
+
+def place(name: str) -> int:
+    """Which part it is, from 0."""
+    return PARTS.index(_MARK.search(name)[1])
+
+
+def rows(tensor, name: str):
+    """What a tensor of this name has of its whole: of a part's ``(3 o) ...`` a third, else all."""
+    if name == whole(name):
+        return tensor
+    size = len(tensor) // len(PARTS)
+    return tensor[place(name) * size :][:size]
+
+
+def joined(pairs: Iterable[tuple[str, Any]], join: Callable[[list], Any] = np.concatenate) -> Iterator[tuple[str, Any]]:
+    """(name, value) pairs with a whole in place of its parts, when the last of them has come.
+
+    join: the values of q, k and v -> the whole's.  Parts that lack another stay what they are, and come last.
+    """
+    waiting: dict[str, dict[str, Any]] = {}
+    for name, value in pairs:
+        if name == whole(name):
+            yield name, value
+            continue
+        found = waiting.setdefault(whole(name), {})
+        found[name] = value
+        if len(found) == len(PARTS):
+            del waiting[whole(name)]
+            yield whole(name), join([found[part] for part in sorted(found, key=place)])
+    for found in waiting.values():
+        yield from found.items()
