@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-HISTORY, ITERATIONS, TRIALS, TOLERANCE = 20, 10, 20, 1e-10
+HISTORY, ITERATIONS, TRIALS = 20, 10, 20
+CONVERGED = 1e-8  # fall of the loss an iteration
 
 
 class GroupedLBFGS(torch.optim.Optimizer):
@@ -36,7 +37,7 @@ class GroupedLBFGS(torch.optim.Optimizer):
         for _ in range(ITERATIONS):
             way = -_product(slope, **state)
             rise = (way * slope).sum(1)  # g: of the loss along it
-            going, size = rise < -TOLERANCE, torch.ones_like(loss)
+            going, size = rise < -CONVERGED, torch.ones_like(loss)
             if not going.any():
                 break
             way = way * going[:, None]
@@ -50,7 +51,7 @@ class GroupedLBFGS(torch.optim.Optimizer):
             steps, before = self._flat() - at, slope
             loss, at, slope = new, self._flat(), self._flat(True)
             bends = slope - before
-            kept = ((steps * bends).sum(1) > TOLERANCE * bends.square().sum(1))[:, None, None]
+            kept = ((steps * bends).sum(1) > 1e-10 * bends.square().sum(1))[:, None, None]
             for name, pair in (("steps", steps), ("bends", bends)):
                 state[name] = torch.where(kept, torch.cat([state[name][:, 1:], pair[:, None]], 1), state[name])
         return loss
