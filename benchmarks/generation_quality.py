@@ -3,8 +3,8 @@
     python benchmarks/generation_quality.py FOLDER [NETWORK ...]
 
 FOLDER holds really trained CIFAR-10 networks and `cifar10_test1000.npz`; NETWORK: vit, resnet20, resnet56, digits
-(all), or with one experiment alone vit:samples, vit:depths. Writes benchmarks/results/generation_quality.csv, a row a
-measurement; rows of other networks and experiments stay as they are.
+(all), or with one experiment alone vit:samples, vit:depths. Writes benchmarks/results/generation_quality.csv, row by
+row; a restart skips what is there.
 
 samples: all shareable families, one group a family, templates "full", `mimic_vae(solver="ppca")` with noise 0.01;
 tokens: `mimic_tokens`. 10 samples a temperature (seeds 0 to 9), on 1000 test images (every second of them for the
@@ -17,7 +17,6 @@ better mean kept for each row, norm statistics of ResNets estimated first on the
 order. CIFAR-10's training images are not in FOLDER: the 500 even test images train, the 500 odd ones test.
 """
 
-import csv
 import importlib.util
 import os
 import sys
@@ -28,17 +27,18 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
+from measured import Table
 from torch.nn.functional import cross_entropy
 
 import recast_gen as rg
 from recast_gen import sources, store
 from recast_gen.pipelines.stage import execute
 
-RESULTS = Path(__file__).parent / "results" / "generation_quality.csv"
+KEY = ("network", "experiment", "generator", "setting")
 COLUMNS = (
-    "network", "experiment", "generator", "setting", "accuracy", "least", "most", "disagrees", "among_samples",
-    "distance_to_own", "distance_to_nearest", "nearest_is_own", "ece", "nll", "ensemble_accuracy", "ensemble_ece",
-    "ensemble_nll", "before", "after", "after_spread",
+    "accuracy", "least", "most", "disagrees", "among_samples", "distance_to_own", "distance_to_nearest",
+    "nearest_is_own", "ece", "nll", "ensemble_accuracy", "ensemble_ece", "ensemble_nll", "before", "after",
+    "after_spread",
 )  # fmt: skip
 TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 3.0)
 SAMPLES = 10
@@ -161,18 +161,15 @@ def distances(weights, families, states) -> dict:
     return dict(zip(keys, map(float, map(np.mean, (own, nearest, same)))))
 
 
-def samples(name, weights, build, images: Images) -> list[dict]:
+def samples(table: Table, name, weights, build, images: Images) -> None:
     labels = images[1]
     original = predict(build, weights, images)
-    alone = {"network": name, "experiment": "samples", "generator": "original", "accuracy": accuracy(original, labels),
-             "ece": ece(original, labels), "nll": nll(original, labels)}  # fmt: skip
-    rows = [alone]
-    show(alone)
+    if (name, "samples", "original", "") not in table:
+        alone = {"accuracy": accuracy(original, labels), "ece": ece(original, labels), "nll": nll(original, labels)}
+        table.add(name, "samples", "original", "", **alone)
     bank = rg.mimic_vae(weights, solver="ppca")
     families = [family for family in weights.families().values() if family.name in {key[0] for key in bank.groups}]
-    kinds = ["neuron", "head"] if "blocks.0.attn.qkv.weight" in weights else ["neuron"]
-    heads = {"heads": 4} if len(kinds) > 1 else {}
-    tokens = rg.mimic_tokens(weights, kinds, **heads)
+    tokens = mimic_tokens(weights)
 
     def of_bank(temperature, seed, source):
         return rg.generate(bank, rg.sample(bank, 1, temperature, seed, source)[0])
@@ -182,26 +179,28 @@ def samples(name, weights, build, images: Images) -> list[dict]:
 
     for generator, make in (("templates", of_bank), ("tokens", of_tokens)):
         for source, temperature in [("posterior", t) for t in (0.0, *TEMPERATURES)] + [("prior", 1.0)]:
+            row = (name, "samples", generator, f"{source} temperature {temperature}")
+            if row in table:
+                continue
             states = [make(temperature, seed, source) for seed in range(SAMPLES if temperature else 1)]
             found = [predict(build, state, images) for state in states]
             accuracies = [accuracy(one, labels) for one in found]
             together = torch.stack(found).mean(0)
             pairs = [disagreement(a, b) for i, a in enumerate(found) for b in found[:i]] or [0.0]
-            row = {
-                "network": name, "experiment": "samples", "generator": generator,
-                "setting": f"{source} temperature {temperature}", "accuracy": np.mean(accuracies),
-                "least": min(accuracies), "most": max(accuracies),
-                "disagrees": np.mean([disagreement(one, original) for one in found]), "among_samples": np.mean(pairs),
-                "ece": np.mean([ece(one, labels) for one in found]),
-                "nll": np.mean([nll(one, labels) for one in found]),
-                "ensemble_accuracy": accuracy(together, labels), "ensemble_ece": ece(together, labels),
-                "ensemble_nll": nll(together, labels), **(distances(weights, families, states)),
-            }  # fmt: skip
-            rows.append(row)
-            print(
-                {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}, flush=True
-            )
-    return rows
+            table.add(
+                *row, accuracy=float(np.mean(accuracies)), least=min(accuracies), most=max(accuracies),
+                disagrees=float(np.mean([disagreement(one, original) for one in found])),
+                among_samples=float(np.mean(pairs)), ece=float(np.mean([ece(one, labels) for one in found])),
+                nll=float(np.mean([nll(one, labels) for one in found])), ensemble_accuracy=accuracy(together, labels),
+                ensemble_ece=ece(together, labels), ensemble_nll=nll(together, labels),
+                **distances(weights, families, states),
+            )  # fmt: skip
+
+
+def mimic_tokens(weights):
+    if "blocks.0.attn.qkv.weight" in weights:
+        return rg.mimic_tokens(weights, ["neuron", "head"], heads=4)
+    return rg.mimic_tokens(weights, ["neuron"])
 
 
 def estimate_norms(model, pixels: torch.Tensor) -> None:
@@ -227,10 +226,9 @@ def tuned(model, images: Images, rate: float, seed: int):
     return model
 
 
-def depths(name, weights, build, images: Images, wanted) -> list[dict]:
+def depths(table: Table, name, weights, build, images: Images, wanted) -> None:
     train, test = ((images[0][start::2], images[1][start::2]) for start in (0, 1))
-    kinds = ["neuron", "head"] if "blocks.0.attn.qkv.weight" in weights else ["neuron"]
-    tokens = rg.mimic_tokens(weights, kinds, **({"heads": 4} if len(kinds) > 1 else {}))
+    tokens = mimic_tokens(weights)
     ways = {
         "copied layers": {"between": "nearest", "rescale": False},
         "copied layers, rescaled": {"between": "nearest"},
@@ -239,9 +237,11 @@ def depths(name, weights, build, images: Images, wanted) -> list[dict]:
         "tokens from the prior": {"source": "prior", "temperature": 1.0},
         "random": None,
     }
-    rows = []
     for depth in (None, *wanted):
         for way, options in ways.items() if depth else [("original", {})]:
+            row = (name, "depths", way, f"depth {depth or 'its own'}")
+            if row in table:
+                continue
             torch.manual_seed(0)
             model = build(depth)
             if options is not None:
@@ -249,40 +249,24 @@ def depths(name, weights, build, images: Images, wanted) -> list[dict]:
             if depth is not None:
                 estimate_norms(model, train[0])
             before = accuracy(run(model, test[0]), test[1])
-            after = {
-                rate: [accuracy(run(tuned(model, train, rate, seed), test[0]), test[1]) for seed in range(3)]
+            after = [
+                [accuracy(run(tuned(model, train, rate, seed), test[0]), test[1]) for seed in range(3)]
                 for rate in (1e-3, 1e-4)
-            }
-            best = max(after.values(), key=np.mean)
-            row = {"network": name, "experiment": "depths", "generator": way, "setting": f"depth {depth or 'its own'}",
-                   "before": before, "after": np.mean(best), "after_spread": np.std(best)}  # fmt: skip
-            rows.append(row)
-            print(
-                {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}, flush=True
-            )
-    return rows
-
-
-def show(row: dict) -> None:
-    print(*(f"{key} {value:.4f}" if isinstance(value, float) else value for key, value in row.items()), flush=True)
+            ]
+            best = max(after, key=np.mean)
+            table.add(*row, before=before, after=float(np.mean(best)), after_spread=float(np.std(best)))
 
 
 def main(folder: str, *names: str) -> None:
     torch.set_num_threads(1)
+    table = Table("generation_quality.csv", KEY, COLUMNS)
     for name in names or ("vit", "resnet20", "resnet56", "digits"):
         name, _, only = name.partition(":")
         weights, build, images, wanted = networks(Path(folder), name)
-        rows = [] if only == "depths" else samples(name, weights, build, images)
-        rows += [] if only == "samples" else depths(name, weights, build, images, wanted)
-        measured, others = {(row["network"], row["experiment"]) for row in rows}, []
-        if RESULTS.exists():
-            with RESULTS.open(newline="") as file:
-                others = [row for row in csv.DictReader(file) if (row["network"], row["experiment"]) not in measured]
-        with RESULTS.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            for row in [*others, *rows]:
-                writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
+        if only != "depths":
+            samples(table, name, weights, build, images)
+        if only != "samples":
+            depths(table, name, weights, build, images, wanted)
 
 
 if __name__ == "__main__":

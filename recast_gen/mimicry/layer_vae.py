@@ -1,4 +1,4 @@
-"""The variational autoencoder of one group's layers, and what it maximises."""
+"""Variational autoencoders of layers, one a group, and what they maximise."""
 
 import math
 from dataclasses import dataclass
@@ -31,49 +31,62 @@ class Objective:
         return self.beta * min(1.0, (epoch + 1) / (self.warmup + 1))
 
 
-class LayerVAE(nn.Module):
-    """Layers ``l r`` -> latent mean and log variance ``l t`` -> layers; the decoder ``t r`` is linear without bias.
+class Affine(nn.Module):
+    """An affine map a group, ``g l i -> g l o``, that starts as one `nn.Linear` in all of them."""
 
-    hidden: width of the encoder's hidden layer; 0 makes it linear.
+    def __init__(self, groups: int, size: int, out: int):
+        super().__init__()
+        one = nn.Linear(size, out)
+        self.weight = nn.Parameter(one.weight.detach().T.repeat(groups, 1, 1))
+        self.bias = nn.Parameter(one.bias.detach().repeat(groups, 1, 1))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.baddbmm(self.bias, rows, self.weight)
+
+
+class LayerVAE(nn.Module):
+    """Layers ``g l r`` -> latent mean and log variance ``g l t`` -> layers; the decoder ``g t r`` is linear.
+
+    Groups share nothing but the shape and where they start.  hidden: width of the encoder's hidden layer; 0 makes it
+    linear.
     """
 
-    def __init__(self, size: int, latent: int, hidden: int, objective: Objective):
+    def __init__(self, groups: int, size: int, latent: int, hidden: int, objective: Objective):
         super().__init__()
-        first = [nn.Linear(size, hidden), nn.GELU()] if hidden else []
-        self.encoder = nn.Sequential(*first, nn.Linear(hidden or size, 2 * latent))
-        self.decoder = nn.Linear(latent, size, bias=False)
-        self.log_noise = nn.Parameter(torch.tensor(0.0))
+        first = [Affine(groups, size, hidden), nn.GELU()] if hidden else []
+        self.encoder = nn.Sequential(*first, Affine(groups, hidden or size, 2 * latent))
+        self.decoder = nn.Parameter(nn.Linear(latent, size, bias=False).weight.detach().T.repeat(groups, 1, 1))
+        self.log_noise = nn.Parameter(torch.zeros(groups, 1))
         self.objective = objective
         self.log_noise.requires_grad_(objective.variational and objective.noise is None)
 
     @property
     def noise(self) -> torch.Tensor:
-        """Variance of the observations, as a fraction of the layers' mean square."""
+        """Variance of the observations ``g 1``, as a fraction of the layers' mean square."""
         fixed = self.objective.noise
         learned = self.log_noise.exp() + self.objective.noise_floor
         return learned if fixed is None else torch.full_like(learned, fixed)
 
     def posterior(self, layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log variance ``l t``."""
+        """Mean and log variance ``g l t``."""
         mean, log_variance = self.encoder(layers).chunk(2, -1)
         return mean, log_variance
 
     def forward(self, layers: torch.Tensor, weight: float) -> dict[str, torch.Tensor]:
-        """The loss of layers ``l r`` at a KL weight and, as means over layers in nats, the bound and its parts.
+        """The losses ``g`` of layers ``g l r`` at a KL weight and, as means over layers in nats, the bound's parts.
 
         A linear decoder gives the expectation over z exactly, ``|y - W m|^2 + sum_t s_t^2 |W_t|^2``, so none is drawn
         (Lucas et al. 2019, https://arxiv.org/abs/1911.02469, section 3).
         """
         mean, log_variance = self.posterior(layers)
-        variance, noise = log_variance.exp(), self.noise
-        missed = (layers - self.decoder(mean)).square().sum(-1)
-        error = missed + variance @ self.decoder.weight.square().sum(0)
-        likelihood = -0.5 * (layers.shape[-1] * torch.log(2 * math.pi * noise) + error / noise).mean()
-        divergence = 0.5 * (mean.square() + variance - log_variance - 1).mean(0)  # t
-        parts = {"reconstruction": missed.mean() / layers.shape[-1]}
+        missed = (layers - mean @ self.decoder).square().sum(-1)  # g l
+        parts = {"reconstruction": missed.mean(-1) / layers.shape[-1]}
         if not self.objective.variational:
             return {"loss": parts["reconstruction"]} | parts
-        paid = divergence.clamp_min(self.objective.free_bits).sum()
-        active = (divergence > ACTIVE).sum()
-        parts = {"elbo": likelihood - divergence.sum()} | parts
-        return {"loss": weight * paid - likelihood} | parts | {"kl": divergence.sum(), "active": active, "noise": noise}
+        variance, noise = log_variance.exp(), self.noise
+        error = missed + torch.einsum("glt,gtr->gl", variance, self.decoder.square())
+        likelihood = -0.5 * (layers.shape[-1] * torch.log(2 * math.pi * noise) + error / noise).mean(-1)
+        divergence = 0.5 * (mean.square() + variance - log_variance - 1).mean(-2)  # g t
+        paid, kl = divergence.clamp_min(self.objective.free_bits).sum(-1), divergence.sum(-1)
+        parts |= {"kl": kl, "active": (divergence > ACTIVE).sum(-1), "noise": noise[:, 0]}
+        return {"loss": weight * paid - likelihood, "elbo": likelihood - kl} | parts

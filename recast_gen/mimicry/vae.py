@@ -33,8 +33,9 @@ def vaes(
     (``hidden=0``): probabilistic PCA (Tipping & Bishop 1999), in closed form `ppca.ppca`; its likelihood is ``bound``
     in the history, which no ``elbo`` there exceeds, as both are at beta 1.
     Only the span of the layers matters, so it works on coordinates ``l r``, r the rank of the stack, in float64, by
-    L-BFGS on the exact bound; the long axis is walked twice.  The coefficients are the layers' least-squares
-    coordinates on the templates; the posterior's mean (see `ppca.unshrunk`) and deviation are kept for sampling.
+    L-BFGS on the exact bound, groups of one shape in the same products; the long axis is walked twice.  The
+    coefficients are the layers' least-squares coordinates on the templates; the posterior's mean (see `ppca.unshrunk`)
+    and deviation are kept for sampling.
     ``variational=False``: the autoencoder of the released notebook (https://github.com/appledora/RECAST), trained on
     the reconstruction alone; it has no posterior.
     checkpoint: a folder; a run that was killed goes on from it.  on_epoch: called with epochs done, epochs, and means.
@@ -44,38 +45,45 @@ def vaes(
         if value < 0:
             raise FitError(f"{word} is {value}; expected 0 or more.")
     objective = Objective(beta, warmup, free_bits, noise, noise_floor, variational)
-    spaces, models = [], []
-    for stack, templates in groups:
-        space = coordinates(stack) if len(stack) > 1 else None
-        if space:
-            check(templates, space.rank, noise, noise_floor)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                models.append(LayerVAE(space.rank, templates, hidden, objective).double())
-        spaces.append(space)
-    histories = []
-    if models:
+    spaces, shared = [], {}
+    for index, (stack, templates) in enumerate(groups):
+        spaces.append(coordinates(stack) if len(stack) > 1 else None)
+        if spaces[-1]:
+            check(templates, spaces[-1].rank, noise, noise_floor)
+            shared.setdefault((*spaces[-1].layers.shape, templates), []).append(index)
+    learned = {}
+    if shared:
         from .vae_training import train
 
-        known = [space.layers for space in spaces if space]
-        histories = train(models, known, epochs, Path(checkpoint) if checkpoint else None, on_epoch)
-    fitted = zip(models, histories)
-    trained = iter([(space, *next(fitted)) if space else None for space in spaces])
+        layers = [np.stack([spaces[index].layers for index in members]) for members in shared.values()]
+        models = []
+        for (_, rank, templates), members in shared.items():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                models.append(LayerVAE(len(members), rank, templates, hidden, objective).double())
+        histories = iter(train(models, layers, epochs, Path(checkpoint) if checkpoint else None, on_epoch))
+        for members, model, known in zip(shared.values(), models, layers):
+            learned |= {index: (*of, next(histories)) for index, *of in zip(members, *_numbers(model, known))}
+    left = iter(enumerate(spaces))
 
     def fit(stack: np.ndarray, templates: int) -> Factorization:
-        found = next(trained)
-        return _factorization(stack, templates, *found) if found else lone(stack)
+        index, space = next(left)
+        return _factorization(stack, space, objective, *learned[index]) if space else lone(stack)
 
     return fit
 
 
-def _factorization(stack, templates, space, model: LayerVAE, history: list[dict]) -> Factorization:
-    decoder, objective = model.decoder.weight.detach().T.numpy(), model.objective
+@torch.no_grad()
+def _numbers(model: LayerVAE, layers: np.ndarray) -> list[np.ndarray]:
+    """Decoder ``g t r``, the posterior's mean and deviation ``g l t`` and noise ``g 1`` for layers ``g l r``."""
+    mean, log_variance = model.posterior(torch.from_numpy(layers))
+    return [values.numpy() for values in (model.decoder, mean, (0.5 * log_variance).exp(), model.noise)]
+
+
+def _factorization(stack, space, objective: Objective, decoder, mean, deviation, noise, history) -> Factorization:
     if not objective.variational:
         return generator(space, stack, decoder, history)
-    bound = log_likelihood(moments(space.layers), templates, objective.noise, objective.noise_floor)
-    with torch.no_grad():
-        mean, log_variance = model.posterior(torch.from_numpy(space.layers.copy()))
-        shrinking = objective.beta * model.noise.item()  # a KL weight acts on the means as that much more noise
+    bound = log_likelihood(moments(space.layers), len(decoder), objective.noise, objective.noise_floor)
     history = [row | {"bound": bound} for row in history]
-    return generator(space, stack, decoder, history, mean.numpy(), (0.5 * log_variance).exp().numpy(), shrinking)
+    shrinking = objective.beta * noise.item()  # a KL weight acts on the means as that much more noise
+    return generator(space, stack, decoder, history, mean, deviation, shrinking)

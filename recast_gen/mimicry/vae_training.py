@@ -6,31 +6,26 @@ import numpy as np
 import torch
 
 from ..weights import digest
+from .grouped_lbfgs import GroupedLBFGS
 from .layer_vae import LayerVAE
 from .resumable import Resumable, Say, run
 
 
 class LayerVAEs(Resumable):
-    """One L-BFGS a group, on the exact bound of all its layers ``l r`` (float64): groups share nothing but the run."""
+    """Minimises the exact loss of each group on all its layers (float64); groups of one shape ``g l r`` go together."""
 
     def __init__(self, models: list[LayerVAE], layers: list[torch.Tensor], fingerprint: str, say: Say | None):
-        super().__init__(fingerprint, len(models), say)
+        super().__init__(fingerprint, sum(map(len, layers)), say)
         self.automatic_optimization = False
         self.models, self.layers = torch.nn.ModuleList(models), layers
 
     def configure_optimizers(self):
-        return [
-            torch.optim.LBFGS(
-                [parameter for parameter in model.parameters() if parameter.requires_grad],
-                max_iter=10, history_size=20, line_search_fn="strong_wolfe",
-            )
-            for model in self.models
-        ]  # fmt: skip
+        return [GroupedLBFGS([p for p in model.parameters() if p.requires_grad]) for model in self.models]
 
     def training_step(self, *_):
-        optimizers = self.optimizers()
-        for model, layers, optimizer, history in zip(
-            self.models, self.layers, optimizers if isinstance(optimizers, list) else [optimizers], self.history
+        optimizers, rows = self.optimizers(), []
+        for model, layers, optimizer in zip(
+            self.models, self.layers, optimizers if isinstance(optimizers, list) else [optimizers]
         ):
             weight = model.objective.weight(self.current_epoch)
             if weight != model.objective.weight(self.current_epoch - 1):
@@ -38,23 +33,25 @@ class LayerVAEs(Resumable):
 
             def closure(model=model, layers=layers, optimizer=optimizer, weight=weight) -> torch.Tensor:
                 optimizer.zero_grad()
-                loss = model(layers, weight)["loss"]
-                loss.backward()
-                return loss
+                losses = model(layers, weight)["loss"]
+                losses.sum().backward()
+                return losses.detach()
 
             optimizer.step(closure)
             with torch.no_grad():
-                parts = {name: value.item() for name, value in model(layers, weight).items()}
-            history.append({"epoch": self.current_epoch, **parts})
+                parts = {name: values.tolist() for name, values in model(layers, weight).items()}
+            rows += [dict(zip(parts, values)) for values in zip(*parts.values())]
+        for history, row in zip(self.history, rows):
+            history.append({"epoch": self.current_epoch, **row})
 
 
 def train(
     models: list[LayerVAE], layers: list[np.ndarray], epochs: int, checkpoint: Path | None = None,
     say: Say | None = None,
 ) -> list[list[dict]]:  # fmt: skip
-    """Trains each model on its layers ``l r``, in place; returns a row of numbers an epoch of each."""
+    """Trains each model on its layers ``g l r``, in place; returns a row of numbers an epoch of each group."""
     start = [value.numpy() for model in models for value in model.state_dict().values()]
     fingerprint = digest([[vars(model.objective) for model in models], epochs], *layers, *start)
-    module = LayerVAEs(models, [torch.from_numpy(rows.copy()) for rows in layers], fingerprint, say)
+    module = LayerVAEs(models, [torch.from_numpy(rows) for rows in layers], fingerprint, say)
     run(module, [torch.zeros(1)], epochs, checkpoint)
     return module.history

@@ -110,6 +110,19 @@ def test_probabilistic_pca_is_the_greatest_likelihood_and_its_posterior_bayess(s
     np.testing.assert_allclose(fitted.posterior[0], layers @ np.linalg.pinv(decoder), rtol=1e-3, atol=1e-4)
 
 
+def test_groups_of_all_shapes_are_fitted_together_as_each_alone():
+    groups = [(draw(0), 2), (draw(1, (1, 6)), 1), (draw(2, (4, 9)), 2), (draw(3), 2), (low_rank(0, 2), 2)]
+    fit = vaes(groups)
+    for stack, templates in groups:
+        one, alone = fit(stack, templates), vae(stack, templates)
+        assert one.templates.shape == (templates, *stack.shape[1:]) and len(one.history) == len(alone.history)
+        if len(stack) > 1:
+            assert one.history[-1]["elbo"] == pytest.approx(alone.history[-1]["elbo"], rel=1e-3)
+            assert certificate(stack, one)["relative_error"] == pytest.approx(
+                certificate(stack, alone)["relative_error"], abs=1e-3
+            )
+
+
 def test_the_bound_on_the_evidence_rises_as_it_trains():
     history = vae(draw(), 2, epochs=20).history
     assert [row["epoch"] for row in history] == list(range(20))

@@ -1,0 +1,27 @@
+"""A table of measurements in results/: a row is on disk as soon as it is measured, and a restart skips it."""
+
+import csv
+from pathlib import Path
+
+
+class Table:
+    """key: the columns that say what a row measures.  To measure a row again, delete it."""
+
+    def __init__(self, name: str, key: tuple[str, ...], columns: tuple[str, ...]):
+        self.path, self.key, self.columns = Path(__file__).parent / "results" / name, key, (*key, *columns)
+        if not self.path.exists():
+            self._write(dict(zip(self.columns, self.columns)))
+        with self.path.open(newline="") as file:
+            self.done = {tuple(row[name] for name in key) for row in csv.DictReader(file)}
+
+    def __contains__(self, key: tuple) -> bool:
+        return tuple(map(str, key)) in self.done
+
+    def add(self, *key, **values) -> None:
+        row = dict(zip(self.key, key)) | {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in values.items()}
+        self._write(row)
+        print(*(f"{name} {value}" for name, value in row.items()), sep=", ", flush=True)
+
+    def _write(self, row: dict) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
