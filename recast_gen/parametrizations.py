@@ -22,6 +22,13 @@ class Templates(nn.Module):
         self.bank = bank
         self.register_buffer("values", templates, persistent=False)
 
+    def _apply(self, fn, recurse=True):
+        """Moves them flat: a memory format of images fits no templates of kernels, which have one axis more."""
+        shape, self.values = self.values.shape, self.values.flatten(1)
+        super()._apply(fn, recurse)
+        self.values = self.values.reshape(shape)
+        return self
+
 
 class FromBank(nn.Module):
     """Parametrizes a weight ``o ...`` by coefficients ``s b t`` on shared templates.

@@ -87,6 +87,12 @@ def test_detach_keeps_what_was_frozen_frozen(own):
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_an_attached_model_takes_the_memory_format_of_images(architecture):
+    model = attached(architecture)
+    before = model(architecture.batch())
+    close(model.to(memory_format=torch.channels_last)(architecture.batch()), before)
+
+
 def test_detach_gives_the_original_in_the_dtype_the_model_was_moved_to(architecture):
     model = attached(architecture).double()
     rg.detach(model)

@@ -53,5 +53,10 @@ def train(
     start = [value.numpy() for model in models for value in model.state_dict().values()]
     fingerprint = digest([[vars(model.objective) for model in models], epochs], *layers, *start)
     module = LayerVAEs(models, [torch.from_numpy(rows) for rows in layers], fingerprint, say)
-    run(module, [torch.zeros(1)], epochs, checkpoint)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # products this small are done before a second thread has woken
+    try:
+        run(module, [torch.zeros(1)], epochs, checkpoint)
+    finally:
+        torch.set_num_threads(threads)
     return module.history
