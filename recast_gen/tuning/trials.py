@@ -95,7 +95,10 @@ class Runner:
         with self.held(), reachable(self.shown), quiet():
             self.found.sampler = sampler(self.plan.tune.sampler, None if seed is None else seed + len(self.trials()))
             while self.missing() and go_on():
-                self.found.optimize(self._objective, n_trials=1, catch=(_Again, FitError))
+                try:
+                    self.found.optimize(self._objective, n_trials=1, catch=(_Again, FitError))
+                except UnboundLocalError as error:  # what Optuna makes of Ctrl+C while it stores a trial
+                    raise KeyboardInterrupt from error
 
     def _objective(self, trial: optuna.Trial):
         plan = self.plan

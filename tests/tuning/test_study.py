@@ -53,6 +53,20 @@ def test_raising_trials_runs_only_the_missing_ones_and_none_twice(tmp_path, samp
     assert len({tuple(row.values())[:7] for row in found.trials}) == 18
 
 
+def test_ctrl_c_while_a_trial_is_being_stored_loses_that_trial_alone(tmp_path, monkeypatch):
+    stored, store = [], optuna.storages.JournalStorage.set_trial_state_values
+
+    def interrupted(self, trial_id, state, values=None):
+        if state == STATES.COMPLETE and (stored.append(trial_id) or len(stored) == 4):
+            raise KeyboardInterrupt
+        return store(self, trial_id, state, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.storages.JournalStorage, "set_trial_state_values", interrupted)
+        assert len(run(tmp_path / "j", trials=8).trials) == 3
+    assert len(run(tmp_path / "j", trials=8).trials) == 8
+
+
 def test_the_same_recipe_twice_gives_the_same_table(tmp_path):
     one, two = (run(tmp_path / name, trials=20, per_family=True) for name in ("one", "two"))
     assert (one.trials, one.importances, one.curves) == (two.trials, two.importances, two.curves)
