@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ..errors import FitError, RecastError
 
 BEAT, GRACE = 20, 60  # seconds between a database worker's signs of life, and without one until its trial is given up
+TABLES = 5  # times to try to make a database's tables
 STALE = timedelta(hours=1)  # a trial this old is given up where a storage has no signs of life: a gRPC proxy
 DRIVERS = {"postgresql": "pip install 'recast-gen[postgres]'", "grpc": "pip install 'recast-gen[grpc]'"}
 
@@ -102,11 +104,24 @@ def connect(url: str | None, journal: Path, mended: bool = False) -> BaseStorage
             proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
             proxy.wait_server_ready(timeout=10)
             return proxy
-        remote = url.startswith(("postgresql", "mysql"))
-        return RDBStorage(
-            url, engine_kwargs={"connect_args": {"connect_timeout": 10}} if remote else None,
-            heartbeat_interval=BEAT, grace_period=GRACE, heartbeat_stale_trial_callback=requeue,
-        )  # fmt: skip
+        return _database(url)
+
+
+def _database(url: str) -> RDBStorage:
+    """A database, with Optuna's tables; of several processes that make them at once, the later ones try again."""
+    from sqlalchemy.exc import DBAPIError
+
+    remote = url.startswith(("postgresql", "mysql"))
+    for left in reversed(range(TABLES)):
+        try:
+            return RDBStorage(
+                url, engine_kwargs={"connect_args": {"connect_timeout": 10}} if remote else None,
+                heartbeat_interval=BEAT, grace_period=GRACE, heartbeat_stale_trial_callback=requeue,
+            )  # fmt: skip
+        except DBAPIError as error:
+            if not left or not re.search("already exists|duplicate|UNIQUE", str(error)):
+                raise
+            time.sleep(0.2)
 
 
 @contextmanager
