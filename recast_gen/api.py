@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from . import grouping, sources
-from .bank import TemplateBank
+from .bank import TemplateBank, left_over
 from .mimicry import fit
 from .norms import with_norms
 from .tokens.bank import TokenBank
@@ -52,8 +52,7 @@ def mimic(
     """
     weights = _read(source, split_qkv, timm_kwargs)
     if norms != "none" and families is not None and not list(families):
-        alone = TemplateBank({}, {name: np.array(tensor) for name, tensor in weights.items()}, weights.backbone)
-        return with_norms(alone, norms)
+        return with_norms(TemplateBank({}, left_over(weights), weights.backbone), norms)
     if whiten is not None:
         asked = (families, settings.get("by", "index"), split_qkv)
         settings["moments"] = whiten if isinstance(whiten, Mapping) else moments(source, whiten, *asked)

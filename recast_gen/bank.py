@@ -1,6 +1,6 @@
 """TemplateBank: frozen templates, the coefficients that rebuild the original, and the rest of the backbone."""
 
-from collections.abc import Iterator, KeysView, Mapping
+from collections.abc import Container, Iterator, KeysView, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -13,7 +13,7 @@ from .grouping import Families, Family, depth_order
 from .layouts import Layout
 from .parts import joined, whole
 from .templates import Lazy, mix, random_templates
-from .weights import Weights, dtype_of
+from .weights import Weights, dtype_of, refuse_nonfinite
 
 ROW = 2**18  # numbers in a row of what lies flat in a bank: what is read and verified at once
 
@@ -165,6 +165,20 @@ class TemplateBank:
         for dtype in sorted({dtype for _, dtype, _ in index}):
             arrays[f"rest.{dtype}"] = _flat([tensor for tensor in self.rest.values() if tensor.dtype.name == dtype])
         return arrays, {"backbone": self.backbone, "fit": self.fit, "groups": described, "rest": index}
+
+
+def left_over(weights: Weights, generated: Container[str] = ()) -> dict[str, np.ndarray]:
+    """The rest of a bank that generates tensors of these names: copies, as models train on, or `Lazy` of lazy weights.
+
+    Raises SourceError for NaN or infinity.
+    """
+    rest = {}
+    for name in weights.others(generated):
+        tensor = weights[name]
+        refuse_nonfinite(name, tensor)
+        read = Lazy(tensor.shape, tensor.dtype.name, lambda name=name: weights[name])
+        rest[name] = read if weights.lazy else np.array(tensor)
+    return rest
 
 
 def _stacked(parts: list[tuple[tuple[int, ...], str]]) -> tuple[tuple[int, ...], str]:

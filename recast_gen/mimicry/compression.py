@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 
 from .. import grouping
-from ..bank import Group, TemplateBank
+from ..bank import Group, TemplateBank, left_over
 from ..errors import FitError, check_count, nearest
 from ..layouts import Layout, layouts
-from ..weights import Weights, dtype_of, refuse_nonfinite
+from ..weights import Weights, dtype_of
 from .factorization import Factorization
 from .measures import certificate
 from .optimum import Problem, energy, invertible
@@ -100,10 +100,7 @@ def compress(
     if templates != "full":
         check_count("templates", templates, FitError)
     chosen = grouping.select(weights.families(by), families)
-    banks, laid, generated = {}, {}, {name for family in chosen.values() for name in family.names}
-    rest = {name: np.array(weights[name]) for name in weights.others(generated)}
-    for name, tensor in rest.items():
-        refuse_nonfinite(name, tensor)
+    banks, laid, rest = {}, {}, left_over(weights, {name for family in chosen.values() for name in family.names})
     for family in chosen.values():
         layers = weights.stack(family.names)
         metric = None if moments is None else np.stack([_metric(name, layers[0], moments) for name in family.names])

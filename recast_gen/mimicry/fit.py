@@ -7,10 +7,10 @@ from inspect import signature
 import numpy as np
 
 from .. import grouping
-from ..bank import Group, TemplateBank
+from ..bank import Group, TemplateBank, left_over
 from ..errors import FitError, check_count, listing, nearest
 from ..templates import Lazy
-from ..weights import Weights, dtype_of, refuse_nonfinite
+from ..weights import Weights, dtype_of
 from .closed_form import closed_form
 from .compression import compress
 from .factorization import Factorization, combine, regauge
@@ -19,6 +19,7 @@ from .ppca import ppca
 from .similarity import cut_up
 
 Fit = Callable[[np.ndarray, int], Factorization]
+Plan = list[tuple[grouping.Family, list[tuple[tuple[str, ...], int]]]]  # families, and of each group: names, templates
 
 
 def mimic(
@@ -55,12 +56,12 @@ def mimic(
     budget: numbers stored, as a share of the family's, in place of `templates`.  moments: of the layers' inputs by
     weight name, which make it the error of their outputs (`moments.moments`).  All closed form: `optimum.Problem`.
     """
+    cut = {"groups": groups, "group_size": group_size, "group_by": group_by}
     if layout != "layer" or axes or budget is not None or moments is not None:
         if (solver, sets, options) != ("closed_form", 1, {}) or not (isinstance(gauge, str) and gauge == "svd"):
             raise FitError(
                 "Layouts, budgets and whitening are in closed form: leave out solver, gauge, sets and options."
             )
-        cut = {"groups": groups, "group_size": group_size, "group_by": group_by}
         return compress(weights, families, by, cut, templates, layout, axes, budget, moments, on_group)
     if solver == "closed_form":
         fit = _prepared(closed_form, options)
@@ -75,8 +76,9 @@ def mimic(
     change = (
         None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge, in_place=True)
     )
-    cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
-    return _fit(weights, families, by, cut, fit, settings, change, sets, on_group)
+    check_count("sets", sets, FitError)
+    plan = _plan(weights, families, by, cut, templates)
+    return _fit(weights, by, plan, fit, settings | cut | {"templates": templates}, change, sets, on_group)
 
 
 def mimic_vae(
@@ -99,18 +101,18 @@ def mimic_vae(
     """
     settings = {"generator": "mimic_vae", "solver": solver}
     settings |= {"variational": options.get("variational", True), "beta": options.get("beta", 1.0)}
-    cut = {"groups": groups, "group_size": group_size, "group_by": group_by, "templates": templates}
+    cut = {"groups": groups, "group_size": group_size, "group_by": group_by}
+    plan = _plan(weights, families, by, cut, templates)
     if solver == "ppca":
         fit = _prepared(ppca, options)
     elif solver == "vae":
         from .vae import vaes
 
-        plan = _plan(weights, families, by, cut)
-        stacks = ((weights.stack(names), _count(templates, names)) for _, members in plan for names in members)
+        stacks = ((weights.stack(names), kept) for _, members in plan for names, kept in members)
         fit = _prepared(vaes, {"seed": seed, **options})(stacks)
     else:
         raise FitError(f"No solver {solver!r}.{nearest(solver, VAE_SOLVERS)} There are: {', '.join(VAE_SOLVERS)}.")
-    return _fit(weights, families, by, cut, fit, settings, None, 1, on_group)
+    return _fit(weights, by, plan, fit, settings | cut | {"templates": templates}, None, 1, on_group)
 
 
 def _prepared(fit: Callable, options: dict) -> Fit:
@@ -124,50 +126,34 @@ def _prepared(fit: Callable, options: dict) -> Fit:
     return partial(fit, **options)
 
 
-def _fit(weights, families, by, cut: dict, fit, settings, change, sets, on_group) -> TemplateBank:
-    check_count("sets", sets, FitError)
-    plan = _plan(weights, families, by, cut)
+def _fit(weights, by, plan: Plan, fit, settings, change, sets, on_group) -> TemplateBank:
     generated = {name for family, _ in plan for name in family.names}
-    rest = {name: _kept(weights, name) for name in weights.others(generated)}
+    rest = left_over(weights, generated)
     banks, total = {}, sum(len(members) for _, members in plan)
     for family, members in plan:
-        for index, names in enumerate(members):
-            kept = _count(cut["templates"], names)
+        for index, (names, kept) in enumerate(members):
             group, history = _group(weights, family, names, lambda stack, kept=kept: fit(stack, kept), change, sets)
             banks[family.name, index] = group
             if on_group:
                 done = {"group": index, "done": len(banks), "total": total}
                 on_group({"family": family.name, "history": history, **done, **group.certificate})
-    settings |= cut | {"sets": sets, "untouched": weights.families(by).untouched}
+    settings |= {"sets": sets, "untouched": weights.families(by).untouched}
     return TemplateBank(banks, rest, weights.backbone, settings)
 
 
-def _plan(weights: Weights, families, by: str, cut: dict) -> list[tuple[grouping.Family, list[tuple[str, ...]]]]:
-    """The chosen families, and the names of every group of each."""
-    chosen, templates = grouping.select(weights.families(by), families), cut["templates"]
-    sizes = {key: value for key, value in cut.items() if key != "templates"}
-    plan = [(family, cut_up(weights, family, **sizes)) for family in chosen.values()]
-    for family, members in plan:
+def _plan(weights: Weights, families, by: str, cut: dict, templates: int | str) -> Plan:
+    plan = []
+    for family in grouping.select(weights.families(by), families).values():
+        members = cut_up(weights, family, **cut)
         largest = max(map(len, members))
         if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
             raise FitError(
                 f"templates={templates!r} for family {family.name!r}, whose groups have up to {largest} layers: "
                 f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
             )
+        most = largest if templates == "full" else templates
+        plan.append((family, [(names, min(most, len(names))) for names in members]))
     return plan
-
-
-def _count(templates: int | str, names: tuple[str, ...]) -> int:
-    return len(names) if templates == "full" else min(templates, len(names))
-
-
-def _kept(weights: Weights, name: str) -> np.ndarray | Lazy:
-    """A tensor that the bank takes as it is: a copy, as models train on, or what reads it again."""
-    tensor = weights[name]
-    refuse_nonfinite(name, tensor)
-    if weights.lazy:
-        return Lazy(tensor.shape, tensor.dtype.name, lambda: weights[name])
-    return np.array(tensor)
 
 
 def _group(

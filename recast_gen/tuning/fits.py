@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from .. import grouping
-from ..bank import TemplateBank
+from ..bank import TemplateBank, left_over
 from ..mimicry.factorization import gram, spectrum
 from ..mimicry.fit import mimic, mimic_vae
 from ..recipe.reading import Recipe
@@ -90,9 +90,8 @@ class Fits:
             for name in self.families
         }
         groups = {key: group for bank in banks.values() for key, group in bank.groups.items()}
-        made = {name for group in groups.values() for name in group.names}
+        rest = left_over(self.weights, {name for group in groups.values() for name in group.names})
         last = list(banks.values())[-1]
-        rest = {name: np.array(self.weights[name]) for name in self.weights.others(made)}
         cuts = {name: setting.cut(name) for name in self.families}
         fit = last.fit | {"groups": None, "templates": None, "cuts": cuts}
         return TemplateBank(groups, rest, last.backbone, fit)
