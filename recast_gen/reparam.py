@@ -67,19 +67,20 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
                 f"{name} and {first} are one tensor, which cannot have coefficients of its own twice: "
                 "fit the bank without that family."
             )
-    for group in bank.groups.values():
+    shared = {}
+    for key, group in bank.groups.items():
         templates = group.templates[...]
         for name, base in group:
             _check(name, rows(getattr(*places[name]), name), mix(base, templates), group)
+        like = getattr(*places[group.names[0]]).detach()
+        shared[key] = Templates(torch.from_numpy(templates).to(like), bank.hash)
     counts = blocks(model, bank, resolution)
     places = {name: found if name == whole(name) else _part(*found, name) for name, found in places.items()}
-    for group in bank.groups.values():
-        like = getattr(*places[group.names[0]]).detach()
-        shared = Templates(torch.from_numpy(group.templates[...]).to(like), bank.hash)
+    for key, group in bank.groups.items():
         for name, base in group:
             module, leaf = places[name]
             weight, order = getattr(module, leaf), tuple(module._parameters)
-            source = FromBank(shared, counts[name], weight, order)
+            source = FromBank(shared[key], counts[name], weight, order)
             parametrize.register_parametrization(module, leaf, source, unsafe=True)
             spread = torch.from_numpy(base).repeat_interleave(counts[name] // base.shape[1], dim=1)
             set_coefficients(module, leaf, spread)
