@@ -57,10 +57,7 @@ class Learner:
         outcome = fit(learner, images, *args, folder=place)
         outcome.costs["seconds"] += seconds
         metrics = {"validation": outcome.validation, "test": outcome.test}
-        path, rounded = (
-            folder / f"{method}-{seed}-{lr}.safetensors",
-            {key: round(value, 4) for key, value in metrics.items()},
-        )
+        path, rounded = place.with_name(f"{place.name}.safetensors"), {k: round(v, 4) for k, v in metrics.items()}
         size = save_task(path, model, self.bank, head, self.splits.classes, rounded, self.recipe)
         key = {"task": self.name, "method": method, "seed": seed}
         about = {"bytes": size, "head_lr": lr, "best_epoch": outcome.best_epoch}

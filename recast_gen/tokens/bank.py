@@ -146,11 +146,8 @@ class TokenBank:
                 at = 0.0 if index < kept else min(max((index - kept + 0.5) * own / new - 0.5, 0.0), own - 1.0)
                 nearest = index if index < kept else layers[round(at)]
                 begins = f"{blocks}{nearest}."
-                block = {
-                    name.removeprefix(begins): array
-                    for name, array in self.rest.items()
-                    if begins in name[: len(begins)]
-                }
+                rest = ((name, array) for name, array in self.rest.items() if name.startswith(begins))
+                block = {name.removeprefix(begins): array for name, array in rest}
                 if index >= kept:
                     for tokens in self.tokens.values():
                         if tokens.cut.blocks == blocks:
@@ -172,7 +169,7 @@ class TokenBank:
             described.append({"cut": asdict(tokens.cut), "decoder": which, "family": tokens.family,
                               "families": tokens.families})  # fmt: skip
         content = {"tokens": described, "backbone": self.backbone, "fit": self.fit}
-        found = digest(content, *(part for name in sorted(arrays) for part in (name, arrays[name])))
+        found = _hash(content, arrays)
         text = json.dumps(content, sort_keys=True)
         save_tensors(path, arrays, {"kind": "tokens", "format": FORMAT, "content": text, "hash": found})
         return found
@@ -198,7 +195,7 @@ def load_tokens(path: str | Path) -> TokenBank:
     if about.get("kind") != "tokens" or about.get("format") != FORMAT:
         raise StoreError(f"{path} is no token bank of format {FORMAT}: give one that rg.mimic_tokens saved.")
     content = json.loads(about["content"])
-    if about["hash"] != digest(content, *(part for name in sorted(arrays) for part in (name, arrays[name]))):
+    if about["hash"] != _hash(content, arrays):
         raise StoreError(f"{path} is damaged: its content does not match its hash. Copy or fit it again.")
     decoders: dict[int, dict] = {}
     for name in arrays:
@@ -216,6 +213,10 @@ def load_tokens(path: str | Path) -> TokenBank:
         tokens[cut.name] = Tokens(cut, *parts, decoders[entry["decoder"]], entry["family"], entry["families"])
     rest = {name.removeprefix("rest."): array for name, array in arrays.items() if name.startswith("rest.")}
     return TokenBank(tokens, rest, content["backbone"], content["fit"])
+
+
+def _hash(content: dict, arrays: dict[str, np.ndarray]) -> str:
+    return digest(content, *(part for name in sorted(arrays) for part in (name, arrays[name])))
 
 
 def _check(temperature: float, source: str, between: str) -> None:
