@@ -21,6 +21,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         splits = data.load(asked.pretrain.data, about["data_config"], recipe.seed)
         rates = [{"params": list(source.parameters()), "lr": asked.pretrain.lr}]
         outcome = module.fit(source, splits, asked.pretrain, rates, recipe.seed)
+        module.one_process()
         about["classes"] = splits.classes
         metrics = {"validation": outcome.validation, "test": outcome.test, "best_epoch": outcome.best_epoch}
         epochs = outcome.history

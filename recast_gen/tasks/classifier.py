@@ -89,7 +89,8 @@ class Classifier(L.LightningModule):
             self.best = {"score": found["score"], "epoch": self.current_epoch, "state": state}
         self.on_epoch(values["validation"], self.current_epoch)
         done, total = len(self.history), self.settings.epochs
-        if not sys.stderr.isatty() and done % max(1, total // 4) == 0:  # a terminal has Lightning's bar
+        told = self.trainer.is_global_zero and not sys.stderr.isatty()  # a terminal has Lightning's bar
+        if told and done % max(1, total // 4) == 0:
             losses = f"loss {values['train_loss']:.3f}, validation {values['validation']:.1%}"
             print(f"  epoch {done}/{total}: {losses}", flush=True)
         self.finished = self.trainer.should_stop or done == total

@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,6 +18,8 @@ from ..quiet import quiet
 from ..recipe.training import Training
 from .classifier import Classifier
 from .data import Splits
+
+once = rank_zero_only  # makes of a function one that, of several devices' processes, the first alone calls
 
 
 @dataclass
@@ -71,6 +74,14 @@ def fit(
     test, logits = examine(model, splits.test, settings)
     epoch, score = run["best"]["epoch"], run["best"]["score"]
     return Outcome(run["history"][epoch]["validation"], test, epoch, run["history"], score, logits, run["costs"])
+
+
+def one_process() -> None:
+    """After training on several devices, with a process each: ends all but the first, which writes what they learnt."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        if torch.distributed.get_rank():
+            sys.exit()
 
 
 def examine(model: nn.Module, images: Dataset, settings: Training) -> tuple[float, torch.Tensor]:

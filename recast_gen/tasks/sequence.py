@@ -18,7 +18,7 @@ from ..switching import load_task
 from ..weights import digest
 from . import data
 from .methods import KEPT, KINDS, METHODS
-from .module import examine
+from .module import examine, once, one_process
 from .results import Results
 from .runs import Learner, Run
 
@@ -42,7 +42,7 @@ def adapt(
     Every task starts from the bank, so no task before it can change it.  ``settings.orders`` puts that to the test: in
     so many other orders of the tasks it learns all of them again, with their best seed, and compares the files.
     """
-    results, learners, best, base = Results(), {}, {}, bank.base()
+    results, learners, best, base, say = Results(), {}, {}, bank.base(), once(say)
     for task in tasks:
         splits = data.load(task.data, bank.backbone["data_config"], seed, settings.augment)
         learners[task.name] = Learner(task.name, splits, bank, base, settings, recipe)
@@ -67,6 +67,7 @@ def adapt(
             same = all(cmp(run.path, best[name].path, shallow=False) for name, run in again.items())
             results.relearnt.append(same)
             say(f"order {', '.join(names)}: task files {'the same' if same else 'DIFFER'}")
+        one_process()
     return results
 
 
@@ -117,4 +118,4 @@ def _place(
     code = [path.read_bytes() for path in sorted(Path(__file__).parents[1].rglob("*.py"))]
     asked = [settings.model_dump(), [task.model_dump() for task in tasks], seed]
     yield unfinished / digest(bank.hash, asked, *(digest(text.decode()) for text in code))[:16]
-    shutil.rmtree(unfinished, ignore_errors=True)  # on several devices each process gets here
+    shutil.rmtree(unfinished)

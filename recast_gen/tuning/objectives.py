@@ -116,6 +116,6 @@ class Measure:
 
         asked, seed = self.recipe.train, self.recipe.seed
         changed = {"epochs": self.recipe.tune.accuracy_epochs, "resolution": resolution or asked.resolution}
-        settings = asked.model_copy(update=changed)
+        settings = asked.model_copy(update=changed | {"devices": 1})  # a study's workers are its processes
         model, trained = prepare("coefficients", bank, bank.base(), len(self._task.classes), settings, seed)
         return fit(model, self._task, settings, rates(model, trained, settings), seed, bank.hash, on_epoch).validation

@@ -200,6 +200,22 @@ def test_a_recipe_splits_qkv_and_each_third_has_groups_of_its_own(tmp_path, monk
             assert (lib(images) - plain.eval()(images)).abs().max() < 1e-5
 
 
+def test_two_devices_train_together_and_the_first_alone_writes_and_speaks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train = {"devices": 2, "accelerator": "cpu", "probe_lrs": None, "epochs": 1}
+    pico("digits", tmp_path, tune={"choose": "mimic", "trials": 1}, train=train, tasks=TASKS[:1])
+    for stage in ("extract", "mimic", "mimic_vae", "tune"):
+        execute(stage)
+    done = subprocess.run([sys.executable, "-m", "recast_gen.pipelines.train"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "MEMBER: 2/2" in done.stderr and done.stdout.count("high, coefficients, seed 42: validation") == 1
+    train = Path("weights_store/digits/train")
+    assert len((train / "runs.csv").read_text().splitlines()) == 3
+    assert sorted(path.name for path in train.iterdir() if path.name.startswith(".")) == []
+    bank = rg.load_bank("weights_store/digits/tune/bank.zarr")
+    assert rg.generate(bank, train / "tasks" / "high.safetensors")["head.weight"].shape == (5, 16)
+
+
 def test_a_stage_whose_input_is_missing_says_what_to_run_and_writes_nothing(tmp_path):
     pico("digits", tmp_path)
     done = subprocess.run(
