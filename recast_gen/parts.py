@@ -4,8 +4,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
 PARTS = "qkv"
 _MARK = re.compile(r"(?<=qkv)#([qkv])(?=\.weight$)")
 
@@ -40,11 +38,16 @@ def rows(tensor, name: str):
     return tensor[place(name) * size :][:size]
 
 
-def joined(pairs: Iterable[tuple[str, Any]], join: Callable[[list], Any] = np.concatenate) -> Iterator[tuple[str, Any]]:
+def joined(
+    pairs: Iterable[tuple[str, Any]], join: Callable[[list], Any] | None = None
+) -> Iterator[tuple[str, Any]]:  # fmt: skip
     """(name, value) pairs with a whole in place of its parts, when the last of them has come.
 
-    join: the values of q, k and v -> the whole's.  Parts that lack another stay what they are, and come last.
+    join: the values of q, k and v -> the whole's; of arrays when not given.  Parts that lack another stay what they
+    are, and come last.
     """
+    if join is None:
+        from numpy import concatenate as join  # names and shapes alone need no numpy
     waiting: dict[str, dict[str, Any]] = {}
     for name, value in pairs:
         if name == whole(name):
