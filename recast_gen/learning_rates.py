@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from .errors import AttachError
-from .reparam import attached
+from .reparam import attached, coefficients
 
 RELATIVE = 0.05
 VECTOR = 0.5  # size of a number of a scale or shift, of zeros too: what lies around them is normalised to 1
@@ -22,17 +22,20 @@ def rates(model: nn.Module, relative: float | None = None) -> list[dict]:
     66.1 % at 0.02, 69.8 at 0.05, 70.8 at 0.125 and 34.1 at 0.3; the best is 0.05 or 0.125 in 9 of the 12, whatever the
     resolution.  Clothing, over 4 settings: 48.5 at 0.05, 43.2 at 0.125.  Scales and shifts, each number on its own,
     sign digits: 66.8 % at learning rate 0.005, 71.6 at 0.02, 73.9 at 0.05, 18.5 at 0.125; hence the half.
-    Raises AttachError for a share that is not above 0.
+    Raises AttachError for a share that is not above 0, and when no bank is attached.
     """
     relative = RELATIVE if relative is None else relative
-    if not relative > 0:
-        raise AttachError(f"relative={relative}: expected a share above 0.")
+    if not (isinstance(relative, int | float) and relative > 0):
+        raise AttachError(f"relative={relative!r}: expected a share above 0.")
+    coefficients(model)
     found, norms = [], {}
     for module, leaf, source in attached(model).values():
         templates, weight = source.templates.values, source.original
         if id(templates) not in norms:
             norms[id(templates)] = float(torch.linalg.vector_norm(templates.double()))
-        size = VECTOR * weight.numel() ** 0.5 if weight.ndim == 1 else float(weight.norm())
-        parameters, rate = [module.parametrizations[leaf].original], relative * size / norms[id(templates)]
+        norm = norms[id(templates)] or 1.0  # templates of zeros go nowhere
+        typical = norm / len(templates) ** 0.5  # of a layer, for one of zeros
+        size = VECTOR * weight.numel() ** 0.5 if weight.ndim == 1 else float(weight.norm()) or typical
+        parameters, rate = [module.parametrizations[leaf].original], relative * size / norm
         found.append({"params": parameters, "lr": rate, "weight_decay": 0.0})
     return found

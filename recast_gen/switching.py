@@ -80,13 +80,31 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
     task = taskfile.read(path, bank)
     check_attached(model, bank)
     check_head(model, task, path)
+    head = task.head or _own_head(model, bank, path)
     parts = parts_for(model, task, path)
     for name, (module, leaf, _) in attached(model).items():
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
-    if task.head:
-        put_head(model, {name: to_torch(array) for name, array in task.head.items()}, len(task.about["classes"]))
+    if head:
+        classes = len(task.about["classes"]) or len(next(iter(head.values())))
+        put_head(model, {name: to_torch(array) for name, array in head.items()}, classes)
     put_adapter(model, parts, task)
     return task
+
+
+def _own_head(model: nn.Module, bank: TemplateBank, path: str | Path) -> dict[str, np.ndarray]:
+    """The head that a task without one was saved with: the backbone's, which another task may have replaced.
+
+    Raises TaskError where the bank does not know which module that is, and the model is not as it was.
+    """
+    if name := bank.backbone.get("head"):
+        return {tensor: bank.rest[tensor][...] for tensor in bank.rest if tensor.startswith(f"{name}.")}
+    drifted = [tensor for tensor in _drifted(model.state_dict(), bank, {}) if tensor in bank.rest]
+    if drifted:
+        raise TaskError(
+            f"{path} was saved without a head, and {listing(drifted, 4)} of the model differ from the bank's: load it "
+            "into the bank's own backbone, or save the task with its head."
+        )
+    return {}
 
 
 def parts_for(model: nn.Module, task: taskfile.Task, path: str | Path) -> dict[str, Part]:

@@ -36,7 +36,8 @@ def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float3
     All coefficients are one flat tensor in the bank's order, so that names cost nothing; the resolution is stated once,
     or for each family.
     dtype: of the coefficients; ``float16`` halves a wider head too, and generation gives its dtype back.
-    Raises TaskError for coefficients of several shapes, and for numbers that are not finite (in `dtype`).
+    Raises TaskError for coefficients of several shapes, for numbers that are not finite (in `dtype`), and for an
+    `about` that is no JSON.
     """
     if dtype not in DTYPES:
         raise TaskError(f"No task dtype {dtype!r}.{nearest(dtype, DTYPES)} There are: {', '.join(DTYPES)}.")
@@ -51,7 +52,10 @@ def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float3
     others = {f"{ADAPTER}{place}.{leaf}": array for place, part in task.adapter.items() for leaf, array in part.items()}
     others |= task.head
     tensors |= {name: _cast(name, array, dtype if dtype == "float16" else None) for name, array in others.items()}
-    about = json.dumps(task.about, sort_keys=True, separators=(",", ":"))
+    try:
+        about = json.dumps(task.about, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise TaskError(f"The task's metrics or options are no JSON ({error}): give numbers and words.") from error
     meta = {
         "format": FORMAT, "bank": bank.hash, "about": about, "sets": str(*sets),
         "families": " ".join(family.removesuffix(".weight") for family in bank.families),

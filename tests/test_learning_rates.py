@@ -36,5 +36,19 @@ def test_rates_of_norms_are_shares_of_a_half_and_a_vector_of_zeros_can_move(vit)
 
 
 def test_what_is_no_share_is_refused(vit):
-    with pytest.raises(AttachError, match="relative=0: expected a share above 0"):
-        rg.rates(rg.attach(vit(), vit.bank(vit())), relative=0)
+    for share in (0, "a"):
+        with pytest.raises(AttachError, match=f"relative={share!r}: expected a share above 0"):
+            rg.rates(rg.attach(vit(), vit.bank(vit())), relative=share)
+    with pytest.raises(AttachError, match="no bank attached"):
+        rg.rates(vit())
+
+
+@pytest.mark.parametrize("layers", [1, 4])
+def test_layers_of_zeros_have_a_rate_as_others_of_their_group_have(vit, layers):
+    model = vit()
+    with torch.no_grad():
+        for block in model.blocks[:layers]:
+            block.attn.qkv.weight.zero_()
+    rg.attach(model, rg.mimic(model, families=["blocks.*.attn.qkv"], gauge="identity"))
+    rates = [group["lr"] for group in rg.rates(model, relative=0.01)]
+    assert min(rates) > 0.002 and max(rates) <= 0.02

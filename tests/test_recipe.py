@@ -96,6 +96,11 @@ def test_a_task_name_used_twice_is_refused(tmp_path):
         load(write(tmp_path, lambda content: content["tasks"].append(content["tasks"][1])))
 
 
+def test_a_seed_listed_twice_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="`seeds` lists a seed twice: 42"):
+        load(write(tmp_path, lambda content: content["train"].update(seeds=[42, 1, 42])))
+
+
 def test_a_missing_recipe_names_the_nearest(tmp_path):
     write(tmp_path, lambda content: None)
     with pytest.raises(RecipeError, match=r"Did you mean '.*recipe.yaml'"):

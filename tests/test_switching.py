@@ -57,6 +57,25 @@ def test_switching_between_tasks_of_other_class_counts_and_resolutions_is_in_pla
     assert all(mine is theirs for mine, theirs in zip(now, templates))
 
 
+def test_a_task_saved_without_a_head_brings_back_the_backbones_or_is_refused(architecture, tmp_path):
+    bank, images = architecture.bank(architecture()), architecture.batch()
+    model = rg.attach(architecture(), bank)
+    for parameter in rg.coefficients(model):
+        parameter.data += 0.1
+    rg.save_task(tmp_path / "plain.safetensors", model, bank, head="")
+    expected = model(images)
+    rg.save_task(tmp_path / "five.safetensors", adapt(architecture, bank, classes=5), bank, head=architecture.head)
+    rg.load_task(tmp_path / "five.safetensors", model, bank)
+    other = model(images)
+    if bank.backbone.get("head"):  # timm's networks say which module it is
+        rg.load_task(tmp_path / "plain.safetensors", model, bank)
+        assert torch.equal(model(images), expected)
+    else:
+        with pytest.raises(TaskError, match="saved without a head.*classifier.*differ"):
+            rg.load_task(tmp_path / "plain.safetensors", model, bank)
+        assert torch.equal(model(images), other)
+
+
 def test_nothing_is_forgotten_whatever_was_loaded_before(vit, tmp_path):
     bank = vit.bank(vit())
     model = rg.attach(vit(), bank)

@@ -11,8 +11,11 @@ SEPARATE = {"q", "v", "q_proj", "v_proj", "query", "value", "to_q", "to_v"}
 
 
 class Melo(Part):
-    """LoRA on q and v alone: on the first and last third of the rows of a fused `qkv` (its layout in timm), or on
-    layers of their own (`q_proj`, `v_proj`, ...).
+    """LoRA on q and v alone: on the first and last third of the rows of a fused `qkv`, or on layers of their own
+    (`q_proj`, `v_proj`, ...).
+
+    The thirds are q and v in timm's transformers, but for those that order the rows by head (MaxViT, CoAtNet), where
+    they are a mixture of all three; a `kv` fused without q (PVT) gets none.
 
     down: ``p r i``, uniform as LoRA's.  up: ``p o r``, starts at 0.  p: q and v, or one of them.  Scale 1 (alpha = r).
     Zhu et al., ISBI 2024, https://arxiv.org/abs/2311.08236.  PEFT's LoRA has no form for rows of a fused layer, and

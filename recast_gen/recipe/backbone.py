@@ -1,6 +1,6 @@
 """The backbone: where its weights come from and how it wants images."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,7 +22,7 @@ class DataConfig(Section):
     mean: list[float] | None = None
     std: list[Positive] | None = None
     crop_pct: Positive | None = None
-    interpolation: str | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random"] | None = None
 
 
 class Model(Section):

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ..errors import listing
 from .fields import Count, NotNegative, Positive, Resolution, Section, Seed
 
 
@@ -17,7 +18,7 @@ class Training(Section):
     gamma: Positive = 0.1  # factor of each decay
     clip: NotNegative = 1.0  # on the gradient's norm; 0 for none
     patience: Count | None = None  # stop after so many epochs without a better validation; onecycle then ends early
-    accumulate: Count = 1  # batches whose gradients are one step
+    accumulate: Count = 1  # batches whose gradients are one step; an epoch's last step may have fewer and weighs less
     augment: Literal["none", "timm"] = "none"  # of training images
     workers: Annotated[int, Field(ge=0)] = 0  # processes that read images which do not fit in memory
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -44,6 +45,8 @@ class Train(Training):
 
     @model_validator(mode="after")
     def something_to_train(self):
+        if twice := sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1}):
+            raise ValueError(f"`seeds` lists a seed twice: {listing(twice)}")
         if self.adapter == "none" and not self.coefficients:
             raise ValueError("without `coefficients` there is nothing to train but the head: give an `adapter`")
         if self.adapter == "none" and (self.adapter_options or self.adapter_lr):

@@ -50,7 +50,7 @@ class Classifier(L.LightningModule):
         self.meter = Meter(self.device, self.meter.earlier)
 
     def train_dataloader(self):
-        self._seed_epoch()  # a resumed run asks for its first batches before its first epoch starts
+        self._seed_epoch()
         images = self.splits.train
         return self._loader(images, sampler=RandomSampler(images, generator=self.order), generator=self.of_workers)
 
@@ -66,7 +66,8 @@ class Classifier(L.LightningModule):
         self._seed_epoch()
 
     def _seed_epoch(self) -> None:
-        seed = (self.seed + 1_000_003 * self.current_epoch) % 2**32
+        epoch = len(self.history)  # a resumed run asks for its first batches before Lightning knows its epoch
+        seed = (self.seed + 1_000_003 * epoch) % 2**32
         L.seed_everything(seed, verbose=False)
         self.order.manual_seed(seed), self.of_workers.manual_seed(seed)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import ImageOps
 from sklearn.model_selection import train_test_split
-from timm.data import create_transform, resolve_data_config
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform, resolve_data_config
 from torch.utils.data import Dataset, TensorDataset
 
 from ..errors import DataError, listing
@@ -19,6 +19,7 @@ from .readers.raw import Raw, sound, where
 from .readers.vision import torchvision
 
 READERS = {"digits": digits, "npz": npz, "folder": folder, "csv": table, "torchvision": torchvision}
+DEFAULT = {"input_size": (3, 224, 224), "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}  # timm's
 IN_MEMORY = 2**28  # bytes of a part's transformed images up to which they are transformed once and kept
 
 
@@ -100,8 +101,14 @@ def _only(raw: Raw, keep: list[int]) -> Raw:
 
 
 def _dataset(raw: Raw, data: Data, data_config: dict, augment: str = "none") -> Dataset:
-    config = resolve_data_config(dict(data_config))
-    channels = config["input_size"][0]
+    asked = DEFAULT | {name: value for name, value in data_config.items() if value is not None}
+    channels = asked["input_size"][0]
+    if wrong := [name for name in ("mean", "std") if len(asked[name]) not in (1, channels)]:
+        raise DataError(
+            f"The backbone takes images of {channels} channels, but {listing(wrong)} of its data_config have "
+            f"{len(asked[wrong[0]])} values: give one a channel, such as `{wrong[0]}: {[0.5] * channels}`."
+        )
+    config = resolve_data_config(asked)
     if channels not in (1, 3):
         raise DataError(
             f"The backbone takes images of {channels} channels; {where(data)} has only grey or colour ones."

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -49,21 +50,15 @@ def fit(
     after each epoch (count from 0); it may raise to end the training.
     folder: of the run's checkpoint: a run that was killed goes on after its last whole epoch, to the same result, and a
     finished one is not repeated.
-    Raises DataError where model and images do not go together, and FitError where training diverges.
+    Raises DataError where model and images do not go together, and FitError where training diverges or the machine
+    lacks what it is to train on.
     """
     _check(model, splits)
     with quiet(), tempfile.TemporaryDirectory() as temporary:
         path = Path(folder or temporary) / "last.ckpt"
         path.parent.mkdir(parents=True, exist_ok=True)
         L.seed_everything(seed, verbose=False)
-        stop = EarlyStopping("score", mode="max", patience=settings.patience or 1, check_on_train_epoch_end=False)
-        trainer = L.Trainer(
-            max_epochs=settings.epochs, accelerator=settings.accelerator, devices=settings.devices,
-            precision=settings.precision, accumulate_grad_batches=settings.accumulate,
-            callbacks=[stop] if settings.patience else [], logger=False,
-            gradient_clip_val=settings.clip or None, deterministic=True, enable_checkpointing=False,
-            enable_model_summary=False, num_sanity_val_steps=0, enable_progress_bar=sys.stderr.isatty(),
-        )  # fmt: skip
+        trainer = _trainer(settings)
         if not (path.exists() and _read(path)["finished"]):
             module = Classifier(model, splits, settings, rates, seed, bank, path, on_epoch)
             trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
@@ -74,6 +69,21 @@ def fit(
     test, logits = examine(model, splits.test, settings)
     epoch, score = run["best"]["epoch"], run["best"]["score"]
     return Outcome(run["history"][epoch]["validation"], test, epoch, run["history"], score, logits, run["costs"])
+
+
+def _trainer(settings: Training) -> L.Trainer:
+    stop = EarlyStopping("score", mode="max", patience=settings.patience or 1, check_on_train_epoch_end=False)
+    try:
+        return L.Trainer(
+            max_epochs=settings.epochs, accelerator=settings.accelerator, devices=settings.devices,
+            precision=settings.precision, accumulate_grad_batches=settings.accumulate,
+            callbacks=[stop] if settings.patience else [], logger=False,
+            gradient_clip_val=settings.clip or None, deterministic=True, enable_checkpointing=False,
+            enable_model_summary=False, num_sanity_val_steps=0, enable_progress_bar=sys.stderr.isatty(),
+        )  # fmt: skip
+    except MisconfigurationException as error:
+        asked = f"accelerator: {settings.accelerator}, devices: {settings.devices}"
+        raise FitError(f"This machine cannot train with `{asked}` ({error}): use `accelerator: auto`.") from error
 
 
 def one_process() -> None:

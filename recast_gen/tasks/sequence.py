@@ -17,7 +17,7 @@ from ..recipe.training import Train
 from ..switching import load_task
 from ..weights import digest
 from . import data
-from .methods import KEPT, KINDS, METHODS
+from .methods import KEPT, KINDS, METHODS, prepare
 from .module import examine, once, one_process
 from .results import Results
 from .runs import Learner, Run
@@ -43,6 +43,7 @@ def adapt(
     so many other orders of the tasks it learns all of them again, with their best seed, and compares the files.
     """
     results, learners, best, base, say = Results(), {}, {}, bank.base(), once(say)
+    prepare(KEPT, bank, base, 2, settings, seed)  # an adapter that does not fit is refused before anything is trained
     for task in tasks:
         splits = data.load(task.data, bank.backbone["data_config"], seed, settings.augment)
         learners[task.name] = Learner(task.name, splits, bank, base, settings, recipe)
@@ -110,12 +111,21 @@ def _orders(names: list[str], count: int, seed: int) -> Iterator[list[str]]:
 def _place(
     unfinished: Path | None, bank: TemplateBank, tasks: list[Task], settings: Train, seed: int
 ) -> Iterator[Path]:
-    """A folder for runs: one of its own for every bank, recipe and code, so that nothing stale is taken for done."""
+    """A folder for runs: one of its own for every bank, recipe, code and state of the images' files, so that nothing
+    stale is taken for done."""
     if unfinished is None:
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(temporary)
         return
     code = [path.read_bytes() for path in sorted(Path(__file__).parents[1].rglob("*.py"))]
     asked = [settings.model_dump(), [task.model_dump() for task in tasks], seed]
+    asked += [_state(task.data.path) for task in tasks if task.data.path]
     yield unfinished / digest(bank.hash, asked, *(digest(text.decode()) for text in code))[:16]
     shutil.rmtree(unfinished)
+
+
+def _state(source: str) -> list:
+    """Name, size and time of change (ns) of every file of a source of images."""
+    path = Path(source)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [[file.as_posix(), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]

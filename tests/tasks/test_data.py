@@ -133,6 +133,10 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
         ({"source": "npz", "path": npz(tmp_path / "c.npz", classes=["cat"])}, "names 1 classes but has label 1"),
         ({"source": "npz", "path": npz(tmp_path / "f.npz", y_train=np.zeros(40))}, "expected whole numbers"),
         ({"source": "npz", "path": npz(tmp_path / "n.npz", y_train=np.zeros(39, int))}, "one label an image"),
+        ({"source": "npz", "path": npz(tmp_path / "w.npz", y_train=np.arange(40) * 10**9)}, "to 39000000000; expected"),
+        ({"source": "npz", "path": npz(tmp_path / "0.npz", shape=(0, 0))}, "images of 0 x 0 pixels"),
+        ({"source": "npz", "path": npz(tmp_path / "v.npz", x_valid=np.zeros(3))}, "nothing like x_valid"),
+        ({"source": "npz", "path": npz(tmp_path / "t.npz", x_test=np.zeros(3))}, "nothing like x_test"),
         ({"source": "digits", "classes": [3]}, "two classes or more"),
         ({"source": "digits", "classes": [3, 12]}, "classes 0 to 9; found 12"),
         ({"source": "torchvision", "name": "Flower102"}, "Did you mean 'Flowers102'"),
@@ -141,8 +145,22 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
     for how, says in cases:
         with pytest.raises(DataError, match=says):
             data.load(Data(**{key: str(value) if key == "path" else value for key, value in how.items()}), GREY, 0)
-    with pytest.raises(DataError, match="images of 4 channels"):
-        data.load(Data(source="digits"), GREY | {"input_size": [4, 8, 8]}, 0)
+    configs = [
+        ({"input_size": [4, 8, 8]}, "images of 4 channels"),
+        ({"mean": [0.5] * 3}, "1 channels, but mean .* 3 values: give one a channel, such as `mean: \\[0.5\\]`"),
+        ({"std": None}, "1 channels, but std"),
+    ]
+    for config, says in configs:
+        with pytest.raises(DataError, match=says):
+            data.load(Data(source="digits"), GREY | config, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_pixels_that_do_not_fit_in_8_bits_are_refused_and_never_clipped(dtype, tmp_path):
+    folder_of_images(tmp_path)
+    Image.fromarray(np.full((9, 9), 300, dtype)).save(tmp_path / "cat" / "deep.tif")
+    with pytest.raises(DataError, match="1 of 21 images cannot be read: cat/deep.tif .*more than 8 bits"):
+        data.load(Data(source="folder", path=str(tmp_path)), COLOUR, 0)
 
 
 def test_broken_images_are_all_named_and_counted_or_left_out_and_counted(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from recast_gen.errors import DataError, FitError
 from recast_gen.recipe.training import Training
@@ -26,11 +26,11 @@ def network(outputs: int = 3) -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, outputs))
 
 
-def train(model=None, splits=None, folder=None, bank=None, **settings):
+def train(model=None, splits=None, folder=None, bank=None, on_epoch=None, **settings):
     model = model or network()
     settings = Training(**{"epochs": 6, "batch_size": 10, "lr": 0.02} | settings)
     rates = [{"params": [p for p in model.parameters() if p.requires_grad], "lr": settings.lr}]
-    return fit(model, splits or blobs(), settings, rates, seed=3, bank=bank, folder=folder)
+    return fit(model, splits or blobs(), settings, rates, seed=3, bank=bank, folder=folder, on_epoch=on_epoch)
 
 
 class Killed(BaseException):
@@ -59,6 +59,34 @@ def test_a_run_that_is_interrupted_anywhere_ends_as_if_it_had_not_been(schedule,
     monkeypatch.setattr(Classifier, "training_step", None)  # a finished run is not repeated
     again = train(folder=tmp_path, **settings)
     assert torch.equal(again.logits, whole.logits) and again.costs == resumed.costs
+
+
+def test_a_resumed_run_gets_from_its_workers_what_it_would_have_got(tmp_path):
+    class Noisy(Dataset):
+        """The images with noise of their own each time they are read."""
+
+        def __init__(self, images):
+            self.images = images
+
+        def __len__(self):
+            return len(self.images)
+
+        def __getitem__(self, index):
+            image, label = self.images[index]
+            return image + torch.randn_like(image), label
+
+    splits = blobs()
+    splits.train = Noisy(splits.train)
+    whole = train(splits=splits, workers=1, epochs=3)
+
+    def end(accuracy, epoch):
+        if epoch == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(splits=splits, workers=1, epochs=3, folder=tmp_path, on_epoch=end)
+    resumed = train(splits=splits, workers=1, epochs=3, folder=tmp_path)
+    assert resumed.history == whole.history and torch.equal(resumed.logits, whole.logits)
 
 
 def test_early_stopping_ends_after_so_many_epochs_without_a_better_one():
@@ -113,6 +141,12 @@ def test_a_training_that_diverges_at_once_is_refused():
     model[0].weight.data.fill_(float("nan"))
     with pytest.raises(FitError, match="diverged"):
         train(model)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_refused_with_a_remedy():
+    with pytest.raises(FitError, match="`accelerator: gpu, devices: 1`.*use `accelerator: auto`"):
+        train(accelerator="gpu")
 
 
 def test_reduced_precision_is_a_flag():

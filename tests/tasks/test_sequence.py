@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from ruamel.yaml import YAML
+from sklearn.datasets import load_digits
 from torch import nn
 
+from recast_gen.errors import AttachError
 from recast_gen.pipelines.stage import execute
 from recast_gen.recipe.images import Data, Task
 from recast_gen.recipe.training import Train
@@ -88,6 +91,35 @@ def test_the_probe_takes_the_best_of_its_rates_on_validation(bank, tmp_path):
     slow, fast, best = probe("slow", 1e-5), probe("fast", 0.3), probe("both", 1e-5, 0.3)
     assert slow["validation"] != fast["validation"] and set(KINDS) < best.keys()
     assert best | {"bytes": 0} == max(slow, fast, key=lambda row: row["validation"]) | {"bytes": 0}
+
+
+def test_what_was_trained_on_other_images_is_not_taken_for_done(bank, tmp_path):
+    found = load_digits()
+    chosen = found.target < 3
+    images, labels = (found.images[chosen] * 15).astype(np.uint8), found.target[chosen]
+    task = Task(name="t", data=Data(source="npz", path=str(tmp_path / "t.npz")))
+
+    def learn(labels, unfinished, say=print) -> float:
+        np.savez(tmp_path / "t.npz", x=images, y=labels)
+        (out := tmp_path / f"out{unfinished.name}").mkdir(exist_ok=True)
+        found = adapt(bank, [task], Train(**FAST), 0, out, "pico", say, unfinished)
+        return found.summary()["tasks"]["t"]["coefficients"]["test"]
+
+    def stop(line):
+        if "coefficients" in line:
+            raise KeyboardInterrupt
+
+    fresh = learn((labels + 1) % 3, tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        learn(labels, tmp_path / "b", stop)
+    assert learn((labels + 1) % 3, tmp_path / "b") == fresh
+
+
+def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_trained(bank, tmp_path):
+    lines = []
+    with pytest.raises(AttachError, match="'clr' finds nothing to act on"):
+        adapt(bank, TASKS, Train(**FAST, adapter="clr"), 0, tmp_path, "pico", lines.append)
+    assert not lines
 
 
 def outputs(folder: Path) -> dict[str, bytes]:

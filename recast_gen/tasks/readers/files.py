@@ -83,4 +83,6 @@ def _raw(root: Path, files: list[tuple[Path, int]]) -> Raw:
 
 def _image(paths: list[Path], row: int) -> Image.Image:
     with Image.open(paths[row]) as image:
+        if image.mode[0] in "IF":  # PIL would clip them
+            raise DataError(f"its pixels have more than 8 bits, mode {image.mode}: convert it")
         return image.convert("RGB")
