@@ -107,7 +107,7 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
         "rank": rank, "relative_error": _fraction(lost, total),
         "numbers": sum(array.size for array in tensors.values()),
         "bank_error": max(group.certificate["relative_error"] for group in bank.groups.values()),
-        "classes": task.about["classes"], "bank": bank.hash, "layers": errors,
+        "classes": task.about.get("classes") or [], "bank": bank.hash, "layers": errors,
     }  # fmt: skip
     with atomic(folder) as fresh:
         fresh.mkdir()
@@ -118,7 +118,7 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
             f"The task `{name}` as LoRA of rank {rank}: {written['relative_error']:.3g} of what the task adds to the\n"
             "weights is lost (relative Frobenius norm; by layer in `recast.json`). The bank rebuilds its base to\n"
             f"{written['bank_error']:.2g}. Its head is whole (`modules_to_save`): make the base with\n"
-            f"`num_classes={len(task.about['classes'])}`.\n"
+            f"`num_classes={len(task.about.get('classes') or [])}`.\n"
         )
         (fresh / "README.md").write_text(
             card.front(about, "peft", ["lora"]) + f"# {name}\n\n{text}\n{card.origin(bank, about)}"
@@ -140,14 +140,16 @@ def to_folder(
         raise ExportError(f"Two of {listing(path.name for path in tasks)} have one name: rename them.")
     about = published(bank.backbone) | ({"licence": licence} if licence else {})
     rows = [
-        f"| `{path.name}` | {listing(task.about['classes'], 10)} | {card.metrics(task.about.get('metrics', {}))} | "
-        f"{sum(c.size for c in task.coefficients.values()):,} | {path.stat().st_size:,} |"
+        f"| `{path.name}` | {listing(task.about.get('classes') or [], 10)} "
+        f"| {card.metrics(task.about.get('metrics', {}))} "
+        f"| {sum(c.size for c in task.coefficients.values()):,} | {path.stat().st_size:,} |"
         for path, task in zip(tasks, read.values())
     ]
     table = "\n".join(["| task | classes | metrics | coefficients | bytes |", "|---|---|---|---|---|", *rows])
+    here = '"."' if bank.backbone.get("timm_model") else '".", model, "bank.zarr"'
     use = (
         '```python\nimport recast_gen as rg\n\nweights = rg.generate("bank.zarr", "TASK.safetensors")  # numpy\n'
-        'lib = rg.TaskLibrary(".")  # or a live model\nlogits = lib(images, tasks="TASK")\n```\n'
+        f'lib = rg.TaskLibrary({here})\nlogits = lib(images, tasks="TASK")\n```\n'
     )
     with atomic(folder) as fresh:
         fresh.mkdir()

@@ -79,7 +79,8 @@ class TaskLibrary:
             for tensor, (module, leaf, _) in self._places.items():
                 set_coefficients(module, leaf, torch.from_numpy(task.coefficients[tensor]))
             head = self._cache[name][2]
-            switching.put_head(self.model, self._head | head, len(task.about["classes"]) if head else self._classes)
+            classes = switching.outputs(task, head) if head else self._classes
+            switching.put_head(self.model, self._head | head, classes)
             switching.put_adapter(self.model, parts, task)
             self.current = name
             return task

@@ -10,6 +10,7 @@ from functools import wraps
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK, GREY, BLUE, ORANGE = "#1f2933", "#9aa5b1", "#2563a8", "#d9822b"
 STYLE = {
@@ -94,6 +95,7 @@ def cosine(fits: dict[str, list[dict]]) -> Figure:
             values = [float(row["cosine"]) for row in rows if row["family"] == family]
             axis.plot(range(len(values)), values, marker=marker, ms=4, lw=1, color=colour, label=name)
         axis.set(title=family, xlabel="layer", ylabel="cosine", ylim=(min(0, *axis.get_ylim()), 1.05))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].legend()
     return figure
 
@@ -108,8 +110,10 @@ def spectra(certificates: dict[tuple[str, int], dict]) -> Figure:
     for axis, (family, groups) in zip(axes, by_family.items()):
         for index, measured in enumerate(groups):
             values = np.array(measured["singular_values"])
-            axis.plot(range(1, len(values) + 1), values / values[0], marker="o", ms=4, lw=1, label=f"group {index}")
-        axis.axvline(groups[0]["templates"] + 0.04, color=GREY, ls="--", lw=1)
+            values /= values[0] or 1.0
+            axis.plot(range(1, len(values) + 1), values, marker="o", ms=4, lw=1, label=f"group {index}")
+        kept = min(groups[0]["templates"], max(len(group["singular_values"]) for group in groups))  # some were added
+        axis.axvline(kept + 0.04, color=GREY, ls="--", lw=1)
         axis.set(title=family, xlabel="singular value", ylabel="of the largest", ylim=(0, 1.08))
         axis.set_xticks(range(1, max(len(g["singular_values"]) for g in groups) + 1))
     axes[0].legend(fontsize=7)
@@ -129,7 +133,8 @@ def accuracies(runs: list[dict]) -> Figure:
             axis.scatter([index + offset] * len(values), values, s=12, color=INK, zorder=3)
             axis.annotate(f"{np.mean(values):.1f}", (index + offset, 3), ha="center", fontsize=8, color="white")
     axis.set(ylabel="test accuracy, %", ylim=(0, 100))
-    axis.set_xticks(range(len(tasks)), tasks)
+    long = len(tasks) * max(map(len, tasks)) > 90  # letters that a line holds
+    axis.set_xticks(range(len(tasks)), tasks, **({"rotation": 20, "ha": "right"} if long else {}))
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
     return figure
 
@@ -150,7 +155,7 @@ def histograms(weights: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """Generated weights over the original ones; weights: family -> (original, generated) values."""
     figure, axes = grid(len(weights), 2.0)
     for axis, (family, (original, generated)) in zip(axes, weights.items()):
-        edge = float(np.quantile(np.abs(original), 0.999))
+        edge = max(float(np.quantile(np.abs(values), 0.999)) for values in (original, generated)) or 1.0
         bins = np.linspace(-edge, edge, 61)
         axis.hist(original, bins, color=GREY, alpha=0.6, label="original")
         axis.hist(generated, bins, histtype="step", color=BLUE, lw=1.2, label="generated")

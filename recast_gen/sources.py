@@ -59,6 +59,8 @@ def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
         return {}
     keys = ("input_size", "interpolation", "mean", "std", "crop_pct")
     about = {"data_config": {key: config[key] for key in keys if config.get(key) is not None}}
+    if size := getattr(getattr(model, "patch_embed", None), "img_size", None):  # as it was made, whatever its name says
+        about["data_config"]["input_size"] = (about["data_config"]["input_size"][0], *size)
     if isinstance(config.get("classifier"), str):  # distilled models have two heads, which no task file holds
         about["head"] = config["classifier"]
     kwargs = {"num_classes": model.num_classes} if hasattr(model, "num_classes") else {}
@@ -69,12 +71,20 @@ def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
     return about
 
 
+def head_of(name: str) -> str | None:
+    """The module that timm calls the head of a network, by the network's name."""
+    import timm
+
+    found = getattr(timm.get_pretrained_cfg(name), "classifier", None)
+    return found if isinstance(found, str) else None  # distilled models have two
+
+
 def published(backbone: dict) -> dict[str, str]:
     """What timm knows of the origin of a backbone's weights: ``base_model`` (its id on the hub) and ``licence``.
 
-    Empty for weights that were trained here, for networks that are not timm's, and of a field that timm leaves open.
+    Empty for weights that did not come from timm's hub by their name, as far as is known: of a live model nothing is.
     """
-    if not backbone.get("timm_model") or "classes" in backbone:
+    if not backbone.get("hub"):
         return {}
     import timm
 
@@ -175,7 +185,7 @@ def model_of(source: str) -> "tuple[nn.Module, dict]":
         weights = checkpoints.read(source)
         return rebuild(weights), weights.backbone
     model = create(source, {}, pretrained=True)
-    return model, describe(model)
+    return model, describe(model) | {"hub": True}
 
 
 def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":

@@ -15,8 +15,10 @@ from test_switching import adapt
 from torch import nn
 
 import recast_gen as rg
+from recast_gen import sources
 from recast_gen.errors import ExportError, TaskError
 from recast_gen.sources import read
+from recast_gen.weights import Weights
 
 
 def test_onnx_gives_the_same_logits_for_batches_of_any_size(architecture, tmp_path):
@@ -88,11 +90,11 @@ def test_what_peft_cannot_hold_is_refused_by_name(vit, tmp_path):
 
 @pytest.fixture
 def store(tmp_path):
-    """A bank on disk that knows its timm model, and two tasks of it."""
+    """A bank on disk that knows its timm model, as one from the hub does, and two tasks of it."""
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **PICO_VIT).eval()
     weights = read(model, timm_kwargs=PICO_VIT)
-    weights.backbone["data_config"] = {"input_size": [3, 16, 16]}
+    weights.backbone |= {"data_config": {"input_size": [3, 16, 16]}, "hub": True}
     bank = rg.mimic(weights)
     bank.save(tmp_path / "bank.zarr")
     rg.attach(model, bank)
@@ -119,14 +121,30 @@ def test_a_published_folder_states_its_origin_and_opens_as_a_library(store, tmp_
     assert 'license: "mit"' in (folder / "README.md").read_text() and not (folder / "two.safetensors").exists()
 
 
-def test_the_licence_of_a_network_of_ones_own_is_not_guessed(own, tmp_path):
+@pytest.mark.parametrize("net", ["own", "vit"])
+def test_the_licence_of_ones_own_weights_is_not_guessed(net, tmp_path, request):
+    own = request.getfixturevalue(net)
     bank = own.bank(own())
-    rg.save_task(tmp_path / "task.safetensors", rg.attach(own(), bank), bank, head="classifier")
+    rg.save_task(tmp_path / "task.safetensors", rg.attach(own(), bank), bank, head=own.head)
     card = (rg.to_folder(bank, [tmp_path / "task.safetensors"], tmp_path / "published") / "README.md").read_text()
     assert "not known; ask who published it" in card and 'license: "unknown"' in card and "base_model" not in card
     with pytest.raises(TaskError, match="belongs to bank"):
         rg.to_folder(own.bank(own(), groups=2), [tmp_path / "task.safetensors"], tmp_path / "published")
     assert (tmp_path / "published" / "README.md").read_text() == card
+
+
+def test_a_sample_of_a_bank_is_exported_like_a_task_without_a_head(store, tmp_path):
+    bank, _ = store
+    sampled = rg.mimic_vae(Weights(rg.generate(bank), bank.backbone), templates=2, epochs=1)
+    sampled.save(tmp_path / "vae.zarr")
+    assert recast("sample", "vae.zarr", "--n", 1, "--out", "samples", cwd=tmp_path).returncode == 0
+    sample = "samples/sample_000.safetensors"
+    for words in (["onnx", "vae.zarr", sample], ["peft", "vae.zarr", sample], ["folder", "vae.zarr", sample]):
+        done = recast("export", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    model = rg.attach(sources.rebuild(sampled.base()), sampled)
+    rg.load_task(tmp_path / sample, model, sampled)
+    assert model.num_classes == model.head.out_features == 3
 
 
 def test_recast_export_writes_all_three(store, tmp_path):

@@ -112,6 +112,8 @@ def test_what_timm_knows_of_a_model_comes_with_it(vit, own):
     assert about["timm_model"] == "test_vit" and about["head"] == "head"
     assert about["timm_kwargs"]["num_classes"] == 3 and len(about["data_config"]["mean"]) == 3
     assert sources.read(own()).backbone == {}
+    small = timm.create_model("test_vit", img_size=(32, 64))
+    assert sources.read(small).backbone["data_config"]["input_size"] == (3, 32, 64)
 
 
 class Evil:

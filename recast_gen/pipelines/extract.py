@@ -2,7 +2,7 @@
 
 from .. import store
 from ..recipe.reading import Recipe
-from ..sources import create, read
+from ..sources import create, head_of, read
 from ..tasks import data, module
 from .stage import Folder, main
 
@@ -15,7 +15,10 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     source = create(asked.name, asked.kwargs, asked.pretrained, asked.checkpoint) if asked.name else asked.checkpoint
     about = read(source).backbone
     about |= {"timm_model": asked.name, "timm_kwargs": asked.kwargs} if asked.name else {}
-    about |= {"head": asked.head} if asked.head else {}
+    head = asked.head or about.get("head") or (about.get("timm_model") and head_of(about["timm_model"]))
+    about |= {"head": head} if head else {}
+    if asked.name and asked.pretrained and not (asked.checkpoint or asked.pretrain or ":" in asked.name):
+        about["hub"] = True  # so that a card may say whose weights these are
     about["data_config"] = about.get("data_config", {}) | asked.data_config.model_dump(exclude_none=True)
     if asked.pretrain:
         splits = data.load(asked.pretrain.data, about["data_config"], recipe.seed)

@@ -26,8 +26,8 @@ def run(recipe: Recipe, folder: Folder) -> dict:
                 continue
             sizes[task.name] = out.stat().st_size
             for (name, made), (_, base) in zip(generation.stream(bank, file), generation.stream(bank)):
-                if name in bank.made:
-                    change = np.linalg.norm(made.astype(np.float64) - base) / np.linalg.norm(base)
+                if name in bank.made and (size := np.linalg.norm(base.astype(np.float64))):  # zeros have no share
+                    change = np.linalg.norm(made.astype(np.float64) - base) / size
                     rows.append({"task": task.name, "layer": name, "relative_change": float(change)})
     folder.write_csv("changes.csv", rows)
     change = sum(row["relative_change"] for row in rows) / len(rows) if rows else None

@@ -49,7 +49,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         *_study(recipe, folder, tuned["reason"]),
         Section(
             "Where the numbers are",
-            "Log axis: a task adds its coefficients and head to what all tasks share.",
+            "Log axis: a task adds what it trains and its head to what all tasks share.",
             report.parameters(_counts(bank, trained)),
         ),
     ]
@@ -61,8 +61,9 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         about = "Their histogram over that of the original layers, per family."
         sections.append(Section(f"Weights generated for {first}", about, report.histograms(values)))
     summary = (
-        f"{recipe.model.name}, {extracted['parameters']:,} parameters, {extracted['shareable_share']:.0%} of them in "
-        f"layers that can share templates. {len(trained['tasks'])} tasks, average accuracy "
+        f"{recipe.model.name or recipe.model.checkpoint}, {extracted['parameters']:,} parameters, "
+        f"{extracted['shareable_share']:.0%} of them in layers that can share templates. "
+        f"{len(trained['tasks'])} tasks, average accuracy "
         f"{trained['average_accuracy']:.1%}, forgetting {trained['forgetting']:.1%}."
     )
     text = report.page(f"recast_gen: {folder.recipe_path.stem}", summary, sections)
@@ -136,6 +137,7 @@ def _counts(bank: TemplateBank, trained: dict) -> dict[str, int]:
     counts = {
         "templates": sum(group.templates.size for group in bank.groups.values()),
         "coefficients of a task": largest["coefficients"],
+        "norms of a task": largest["norms"],
         "adapter of a task": largest["adapter"],
         "largest head of a task": largest["head"],
         "rest of the backbone": sum(tensor.size for tensor in bank.rest.values()),

@@ -53,7 +53,7 @@ def fit(
     Raises DataError where model and images do not go together, and FitError where training diverges or the machine
     lacks what it is to train on.
     """
-    _check(model, splits)
+    check(model, splits)
     with quiet(), tempfile.TemporaryDirectory() as temporary:
         path = Path(folder or temporary) / "last.ckpt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def _share(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return int((logits.argmax(-1) == labels).sum()) / len(labels)
 
 
-def _check(model: nn.Module, splits: Splits) -> None:
+def check(model: nn.Module, splits: Splits) -> None:
     """Raises DataError unless the model takes the images and has one output a class."""
     image = splits.train[0][0][None]
     try:

@@ -14,7 +14,7 @@ from ..weights import Weights
 from .data import Splits
 from .features import before_head
 from .methods import count, prepare, rates
-from .module import fit
+from .module import check, fit
 
 
 @dataclass
@@ -70,6 +70,7 @@ class Learner:
         if self.settings.augment != "none":
             return None, 0.0
         if not self._seen:
+            check(model, self.splits)
             start = time.perf_counter()
             splits = before_head(model, model.get_submodule(head), self.splits, self.settings.batch_size)
             self._seen += [splits, time.perf_counter() - start]

@@ -1,5 +1,7 @@
 """Training of one classifier: schedules, accumulation, early stopping, resuming, and what it refuses."""
 
+import signal
+
 import pytest
 import torch
 from torch import nn
@@ -87,6 +89,16 @@ def test_a_resumed_run_gets_from_its_workers_what_it_would_have_got(tmp_path):
         train(splits=splits, workers=1, epochs=3, folder=tmp_path, on_epoch=end)
     resumed = train(splits=splits, workers=1, epochs=3, folder=tmp_path)
     assert resumed.history == whole.history and torch.equal(resumed.logits, whole.logits)
+
+
+def test_ctrl_c_in_training_is_ctrl_c():
+    def interrupt(accuracy, epoch):
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):  # Lightning makes it an exit with status 1
+        train(on_epoch=interrupt)
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_early_stopping_ends_after_so_many_epochs_without_a_better_one():
