@@ -4,19 +4,19 @@
     python benchmarks/adaptation.py table | targets | picture
 
 Every method has its own study of the learning rate of what it trains besides the head, judged on validation alone (one
-seed, 3 epochs).  The head's rate is one for all of them (in longer studies of norm tuning and BitFit, 0.02 to 0.2
-differ by less than a standard error); the linear probe has its own.  Then every seed trains; the best epoch on
-validation is kept and its test accuracy reported.  Epochs, batches, schedule, precision and images are the same for
-all.  A finished run is one row in ``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a
-restart skips it.
+seed, a third of a run).  The head's rate is one for all methods of a backbone and task, the best for norm tuning, which
+is a peer; the linear probe has its own.  Then every seed trains; the best epoch on validation is kept and its test
+accuracy reported.  Steps, batches, schedule and images are the same for all.  A finished run is one row in
+``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a restart skips it.
 
-Seconds are of this process's CPU time, one thread; mb is the peak of its memory over what it held before.  Every run is
-a process of its own.
+Seconds are of this process's CPU time, one thread, and compare where `cpu` and `precision` are the same; mb is the peak
+of its memory over what it held before.  Every run is a process of its own.
 """
 
 import argparse
 import contextlib
 import csv
+import math
 import multiprocessing
 import os
 import resource
@@ -38,11 +38,13 @@ ROOT = Path(__file__).parents[1]
 RESULTS, STUDIES = (ROOT / "benchmarks/results" / name for name in ("adaptation.csv", "adaptation_rates.csv"))
 KEPT = ROOT / "weights_store" / "adaptation"  # task files, which `incremental.py` reads
 SEEDS = (0, 1, 2)
-EPOCHS, STUDY_EPOCHS, BATCH = 10, 3, 32
-HEAD = 0.06  # learning rate of heads beside something else; the probe's is searched from here
+STEPS, STUDY_STEPS, BATCH = 410, 123, 32  # 10 and 3 epochs of sign digits
+HEAD = 0.06  # where the search for the head's learning rate starts
+FIRST = "norm tuning"  # whose study finds the head's rate for all methods but the probe
 KEY = ("backbone", "task", "method", "seed")
 STUDY_KEY = ("backbone", "task", "method", "rate", "head_rate")
-COLUMNS = (*KEY, "epochs", "rate", "head_rate", *KINDS, "validation", "test", "bytes", "seconds", "mb")
+MADE_BY = {"cpu": torch.backends.cpu.get_cpu_capability(), "precision": "float32"}
+COLUMNS = (*KEY, "epochs", "rate", "head_rate", *KINDS, "validation", "test", "bytes", "seconds", "mb", *MADE_BY)
 STUDY_COLUMNS = (*STUDY_KEY, "seed", "epochs", "score", "seconds")
 
 
@@ -142,22 +144,27 @@ def study(backbone: Backbone, task: str, method: Method) -> tuple[float, float]:
         found = read(STUDIES, STUDY_KEY).get(tuple(text(key[name]) for name in STUDY_KEY))
         if found:
             return float(found["score"])
-        row = apart(backbone, task, method, SEEDS[0], STUDY_EPOCHS, rate, head, None)
-        append(STUDIES, STUDY_COLUMNS, row | key | {"seed": SEEDS[0], "epochs": STUDY_EPOCHS})
+        about = {"seed": SEEDS[0], "epochs": epochs(backbone, task, STUDY_STEPS)}
+        row = apart(backbone, task, method, *about.values(), rate, head, None)
+        append(STUDIES, STUDY_COLUMNS, row | key | about)
         return row["score"]
 
     if method.rate is None:
         return 0.0, climb(lambda head: score(0.0, head), HEAD)
-    return climb(lambda rate: score(rate, HEAD), method.rate), HEAD
+    if method.name != FIRST:
+        head = study(backbone, task, METHODS[FIRST])[1]
+        return climb(lambda rate: score(rate, head), method.rate), head
+    rate = climb(lambda rate: score(rate, HEAD), method.rate)
+    return rate, climb(lambda head: score(rate, head), HEAD)
 
 
-def run(
-    backbones: list[str], tasks: list[str], methods: list[str], seeds: list[int], minutes: float, rates_of: str | None
-) -> None:
-    """Every run that is not in the results yet, in order, until the minutes are over.
+def epochs(backbone: Backbone, task: str, steps: int) -> int:
+    """Passes over a task's images that come closest to so many steps."""
+    return round(steps / math.ceil(len(backbone.splits(task).train) / BATCH))
 
-    rates_of: the task whose study all tasks take their rates from; each has its own for None.
-    """
+
+def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[int], minutes: float) -> None:
+    """Every run that is not in the results yet, in order, until the minutes are over."""
     stop = time.monotonic() + 60 * minutes
     for backbone in map(BACKBONES.get, backbones):
         for task in tasks:
@@ -170,10 +177,11 @@ def run(
                     if time.monotonic() > stop:
                         return
                     (backbone.features if method.features else backbone.splits)(task)  # in memory before any run
-                    rate, head = (0.0, 0.0) if method.solve else study(backbone, rates_of or task, method)
+                    rate, head = (0.0, 0.0) if method.solve else study(backbone, task, method)
                     file = KEPT / backbone.name / method.name.replace(" ", "_") / f"{task}-{seed}.safetensors"
-                    row = apart(backbone, task, method, seed, EPOCHS, rate, head, file)
-                    row |= dict(zip(KEY, key)) | {"epochs": EPOCHS, "rate": rate, "head_rate": head}
+                    about = {"epochs": epochs(backbone, task, STEPS), "rate": rate, "head_rate": head}
+                    row = apart(backbone, task, method, seed, *about.values(), file)
+                    row |= dict(zip(KEY, key)) | about | MADE_BY
                     append(RESULTS, COLUMNS, row)
                     print(f"{' '.join(key)}: {row['test']:.1%}", flush=True)
 
@@ -186,19 +194,14 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--methods", nargs="+", default=["*"])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--rates-of", choices=TASKS, help="take the rates of this task's studies for all tasks")
     given = parser.parse_args()
     if given.act == "run":
         import peft  # noqa: F401  (here, so that no run pays for it)
 
         torch.set_num_threads(1)
-        run(given.backbones, given.tasks, given.methods, given.seeds, given.minutes, given.rates_of)
+        run(given.backbones, given.tasks, given.methods, given.seeds, given.minutes)
     else:
-        studied = {key[:3] for key in read(STUDIES, STUDY_KEY)}
-        rows = [
-            row | {"studied": tuple(row[name] for name in KEY[:3]) in studied} for row in read(RESULTS, KEY).values()
-        ]
-        getattr(adaptation_view, given.act)(rows)
+        getattr(adaptation_view, given.act)(read(RESULTS, KEY).values())
 
 
 if __name__ == "__main__":

@@ -59,28 +59,25 @@ def points(rows: Iterable[dict]) -> dict[tuple[str, str], list[Point]]:
 
 
 def table(rows: Iterable[dict]) -> None:
-    """A Markdown table of every backbone and task; a rate with an asterisk is from another task's study."""
+    """A Markdown table of every backbone and task."""
     for (backbone, task), methods in points(rows).items():
         print(f"\n{backbone}, {task}\n")
-        print("| method | " + " | ".join(KINDS) + " | test % | runs | rate | head's | bytes | CPU s | MB |")
-        print("|---" * (len(KINDS) + 8) + "|")
+        print("| method | " + " | ".join(KINDS) + " | test % | runs | rate | head's | bytes | CPU s | MB | on |")
+        print("|---" * (len(KINDS) + 9) + "|")
         for point in methods:
             first = point.rows[0]
             counts = " | ".join(first[kind] for kind in KINDS)
             costs = f"{first['bytes']} | {point.median('seconds'):.0f} | {point.median('mb'):.0f}"
+            costs += f" | {first['cpu']}, {first['precision']}"
             print(
                 f"| {point.method} | {counts} | {point.test:.1f} ± {point.spread:.1f} | {len(point.rows)} "
-                f"| {_rate(first, 'rate')} | {_rate(first, 'head_rate')} | {costs} |"
+                f"| {first['rate']} | {first['head_rate']} | {costs} |"
             )
 
 
-def _rate(row: dict, name: str) -> str:
-    return "-" if not float(row[name]) else row[name] + ("" if row["studied"] else "*")
-
-
 def best(methods: list[Point], numbers: float) -> Point | None:
-    """The most accurate of the methods with at most so many numbers."""
-    return max((p for p in methods if p.numbers <= numbers), key=lambda p: p.test, default=None)
+    """The most accurate on validation of the methods with at most so many numbers."""
+    return max((p for p in methods if p.numbers <= numbers), key=lambda p: p.mean("validation"), default=None)
 
 
 def checks(methods: list[Point]) -> Iterator[tuple[str, float | None, str]]:

@@ -6,7 +6,7 @@ The tasks of `adaptation.py` come in three orders; after each, the test images o
 RECAST's task files (of `adaptation.py`; of several seeds, one an order) know classes within their task; the task itself
 comes from their own heads (largest softmax, logit, or energy over all heads), or from a head over all classes on the
 frozen backbone's features.  Those heads alone are the baselines (`incremental_heads.py`).  Writes
-results/incremental.csv, a row a step, and prints final and average accuracy (%), mean and standard deviation over
+results/incremental.csv, a row a step, where other backbones keep theirs, and prints final and average accuracy (%), mean and standard deviation over
 orders.
 """
 
@@ -94,7 +94,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["RECAST norms 1"], choices=METHODS)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    with open(RESULTS, newline="") as file:
+        old = [row for row in csv.DictReader(file) if row["backbone"] not in given.backbones]
+    rows = [row | {"seed": int(row["seed"]), "accuracy": float(row["accuracy"])} for row in old]
     for backbone in map(BACKBONES.get, given.backbones):
         for seed in SEEDS:
             order = random.Random(seed).sample(TASKS, len(TASKS))
