@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import recast_gen as rg
-from recast_gen.adapters.part import Part
 from recast_gen.files import save_tensors
 from recast_gen.reparam import attached
 from recast_gen.tasks.analytic import class_means, nearest_mean
@@ -21,6 +20,7 @@ from recast_gen.tasks.data import Splits
 from recast_gen.tensors import to_numpy
 
 COEFFICIENTS = 0.03  # where the search for their learning rate starts
+BESIDE = {"coefficients": 0.3}  # their rate over that of norms or an adapter that trains beside them
 KINDS = ("coefficients", "norms", "adapter", "head")
 
 
@@ -189,8 +189,7 @@ def recast(
                 kinds["norms" if vector else "coefficients"].append(own_numbers)
         trained = kinds | {"head": _head(backbone, model)}
         save = partial(rg.save_task, model=model, bank=bank, head=backbone.head)
-        slower = {} if norms == "none" else {"coefficients": 0.3}  # as they want alone, beside what norms do
-        return Prepared(model, trained, save, bank, faster=slower)
+        return Prepared(model, trained, save, bank, faster={} if norms == "none" else BESIDE)
 
     return prepare
 
@@ -206,9 +205,8 @@ def integration(adapter: str, coefficients: bool) -> Callable:
         trained = {"adapter": list(added.values()), "head": _head(backbone, model)}
         if coefficients:
             trained["coefficients"] = rg.coefficients(model)
-        rate = next(part for part in model.modules() if isinstance(part, Part)).rate
         save = partial(rg.save_task, model=model, bank=bank, head=backbone.head)
-        return Prepared(model, trained, save, bank, faster={"coefficients": COEFFICIENTS / rate})
+        return Prepared(model, trained, save, bank, faster=BESIDE)
 
     return prepare
 

@@ -6,8 +6,8 @@ The tasks of `adaptation.py` come in three orders; after each, the test images o
 RECAST's task files (of `adaptation.py`; of several seeds, one an order) know classes within their task; the task itself
 comes from their own heads (largest softmax, logit, or energy over all heads), or from a head over all classes on the
 frozen backbone's features.  Those heads alone are the baselines (`incremental_heads.py`).  Writes
-results/incremental.csv, a row a step, where other backbones keep theirs, and prints final and average accuracy (%), mean and standard deviation over
-orders.
+results/incremental.csv, a row a step, where other backbones keep theirs, and prints final and average accuracy (%),
+mean and standard deviation over orders.
 """
 
 import argparse

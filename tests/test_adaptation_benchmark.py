@@ -86,6 +86,7 @@ def test_the_search_for_a_rate_climbs_to_the_best_of_its_grid_and_asks_once_for_
 def row(method, numbers, test, seed=0, backbone="cifar10_vit"):
     counts = {"coefficients": numbers, "norms": 0, "adapter": 0, "head": 10}
     rest = {"rate": 0.1, "head_rate": 0.1, "validation": test, "bytes": 9, "seconds": 1, "mb": 1, "epochs": 1}
+    rest |= {"cpu": "AVX2", "precision": "float32"}
     return {"backbone": backbone, "task": "t", "method": method, "seed": seed, "test": test} | counts | rest
 
 
