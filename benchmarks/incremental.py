@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from adaptation import KEPT, SEEDS
+from adaptation import KEPT, SEEDS, read
 from adaptation_methods import METHODS, seeded
 from backbones import BACKBONES, TASKS, Backbone
 from incremental_heads import HEADS, joined
@@ -26,6 +26,7 @@ from incremental_heads import HEADS, joined
 import recast_gen as rg
 
 RESULTS = Path(__file__).parent / "results" / "incremental.csv"
+KEY = ("backbone", "order", "seed", "step", "method")
 SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "softmax": lambda logits: logits.softmax(1).amax(1), "logit": lambda logits: logits.amax(1),
     "energy": lambda logits: logits.logsumexp(1),
@@ -94,8 +95,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["RECAST norms 1"], choices=METHODS)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    with open(RESULTS, newline="") as file:
-        old = [row for row in csv.DictReader(file) if row["backbone"] not in given.backbones]
+    old = [row for row in read(RESULTS, KEY).values() if row["backbone"] not in given.backbones]
     rows = [row | {"seed": int(row["seed"]), "accuracy": float(row["accuracy"])} for row in old]
     for backbone in map(BACKBONES.get, given.backbones):
         for seed in SEEDS:

@@ -150,8 +150,8 @@ def onnx(
     loaded = load_bank(bank)
     read = taskfile.read(task, loaded)
     kwargs = loaded.backbone.get("timm_kwargs", {})
-    if classes := read.about.get("classes"):  # without a head of its own, it has the backbone's
-        kwargs = kwargs | {"num_classes": len(classes)}
+    if read.outputs:  # without a head of its own, it has the backbone's
+        kwargs = kwargs | {"num_classes": read.outputs}
     model = sources.rebuild(Weights(generate(loaded, read), loaded.backbone | {"timm_kwargs": kwargs}))
     error = to_onnx(model, out, loaded.backbone["data_config"]["input_size"])
     print(f"{out}: logits within {error:.2g} of torch's")

@@ -107,18 +107,19 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
         "rank": rank, "relative_error": _fraction(lost, total),
         "numbers": sum(array.size for array in tensors.values()),
         "bank_error": max(group.certificate["relative_error"] for group in bank.groups.values()),
-        "classes": task.about.get("classes") or [], "bank": bank.hash, "layers": errors,
+        "classes": task.classes, "bank": bank.hash, "layers": errors,
     }  # fmt: skip
     with atomic(folder) as fresh:
         fresh.mkdir()
         save_tensors(fresh / "adapter_model.safetensors", tensors, {"format": "pt"})
         (fresh / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         (fresh / "recast.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+        outputs = task.outputs or bank.backbone.get("timm_kwargs", {}).get("num_classes", "as it is")
         text = (
             f"The task `{name}` as LoRA of rank {rank}: {written['relative_error']:.3g} of what the task adds to the\n"
             "weights is lost (relative Frobenius norm; by layer in `recast.json`). The bank rebuilds its base to\n"
             f"{written['bank_error']:.2g}. Its head is whole (`modules_to_save`): make the base with\n"
-            f"`num_classes={len(task.about.get('classes') or [])}`.\n"
+            f"`num_classes={outputs}`.\n"
         )
         (fresh / "README.md").write_text(
             card.front(about, "peft", ["lora"]) + f"# {name}\n\n{text}\n{card.origin(bank, about)}"
@@ -140,7 +141,7 @@ def to_folder(
         raise ExportError(f"Two of {listing(path.name for path in tasks)} have one name: rename them.")
     about = published(bank.backbone) | ({"licence": licence} if licence else {})
     rows = [
-        f"| `{path.name}` | {listing(task.about.get('classes') or [], 10)} "
+        f"| `{path.name}` | {listing(task.classes, 10)} "
         f"| {card.metrics(task.about.get('metrics', {}))} "
         f"| {sum(c.size for c in task.coefficients.values()):,} | {path.stat().st_size:,} |"
         for path, task in zip(tasks, read.values())

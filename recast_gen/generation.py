@@ -90,8 +90,8 @@ def write(
     bank, task = _open(bank, task)
     about, shapes = dict(bank.backbone.get("timm_kwargs", {})), bank.shapes
     if task is not None:
-        if classes := task.about.get("classes"):  # without a head of its own, it has the backbone's
-            about["num_classes"] = len(classes)
+        if task.classes:  # without a head of its own, it has the backbone's
+            about["num_classes"] = len(task.classes)
         shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.head_for(bank, task).items()}
     stream_tensors(out, shapes, stream(bank, task), _metadata(bank.backbone, about))
     return shapes

@@ -27,15 +27,13 @@ def rates(model: nn.Module, relative: float | None = None) -> list[dict]:
     relative = RELATIVE if relative is None else relative
     if not (isinstance(relative, int | float) and relative > 0):
         raise AttachError(f"relative={relative!r}: expected a share above 0.")
-    coefficients(model)
     found, norms = [], {}
-    for module, leaf, source in attached(model).values():
+    for numbers, (_, _, source) in zip(coefficients(model), attached(model).values()):
         templates, weight = source.templates.values, source.original
         if id(templates) not in norms:
             norms[id(templates)] = float(torch.linalg.vector_norm(templates.double()))
         norm = norms[id(templates)] or 1.0  # templates of zeros go nowhere
         typical = norm / len(templates) ** 0.5  # of a layer, for one of zeros
         size = VECTOR * weight.numel() ** 0.5 if weight.ndim == 1 else float(weight.norm()) or typical
-        parameters, rate = [module.parametrizations[leaf].original], relative * size / norm
-        found.append({"params": parameters, "lr": rate, "weight_decay": 0.0})
+        found.append({"params": [numbers], "lr": relative * size / norm, "weight_decay": 0.0})
     return found

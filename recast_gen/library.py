@@ -79,8 +79,7 @@ class TaskLibrary:
             for tensor, (module, leaf, _) in self._places.items():
                 set_coefficients(module, leaf, torch.from_numpy(task.coefficients[tensor]))
             head = self._cache[name][2]
-            classes = switching.outputs(task, head) if head else self._classes
-            switching.put_head(self.model, self._head | head, classes)
+            switching.put_head(self.model, self._head | head, task.outputs or self._classes)
             switching.put_adapter(self.model, parts, task)
             self.current = name
             return task

@@ -85,14 +85,10 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
     for name, (module, leaf, _) in attached(model).items():
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
     if head:
-        put_head(model, {name: to_torch(array) for name, array in head.items()}, outputs(task, head))
+        classes = task.outputs or len(next(iter(head.values())))
+        put_head(model, {name: to_torch(array) for name, array in head.items()}, classes)
     put_adapter(model, parts, task)
     return task
-
-
-def outputs(task: taskfile.Task, head: dict) -> int:
-    """How many classes a task's head tells apart."""
-    return len(task.about.get("classes") or next(iter(head.values())))
 
 
 def _own_head(model: nn.Module, bank: TemplateBank, path: str | Path) -> dict[str, np.ndarray]:

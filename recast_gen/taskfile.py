@@ -29,6 +29,16 @@ class Task:
     about: dict = field(default_factory=dict)
     adapter: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
+    @property
+    def classes(self) -> list[str]:
+        """Their names; none of a task without a head, and of one that was sampled."""
+        return self.about.get("classes") or []
+
+    @property
+    def outputs(self) -> int:
+        """How many classes its head tells apart; 0 without one."""
+        return len(self.classes or next(iter(self.head.values()), ()))
+
 
 def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float32") -> int:
     """Writes a task file, atomically; returns its size in bytes.

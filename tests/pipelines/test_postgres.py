@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import re
 import shutil
 import socket
 import subprocess
@@ -62,8 +61,7 @@ def test_two_workers_of_a_database_share_the_trials_and_the_stage_finds_them(url
     assert sum(text.count("trial ") for text in said) - 2 == 12  # each ends with "no trial is missing"
     command = ["recast", "run", "tune", str(recipe), "--storage", url]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and "trial " not in done.stdout, done.stdout
-    assert 10 <= int(re.search(r"of (\d+) tried", done.stdout)[1]) <= 12  # workers may ask for one setting at once
+    assert done.returncode == 0 and "trial " not in done.stdout and "of 12 tried" in done.stdout
     assert not (tmp_path / "weights_store/digits/tune/study.journal").exists()
     (row,) = storage.summaries(storage.connect(url, tmp_path))
     states = [t.state.name for t in optuna.load_study(study_name=row["study"], storage=url).trials]
