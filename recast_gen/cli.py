@@ -105,7 +105,7 @@ def tune_worker(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage
 
 @app.command()
 def studies(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage = None) -> None:
-    """Lists the studies of a recipe's storage: an edited recipe starts a new one, old ones stay as they are."""
+    """Lists the studies of a recipe's storage: an edit of what a trial measures starts a new one, old ones stay."""
     from .pipelines.tune import studies
     from .tables import show
 

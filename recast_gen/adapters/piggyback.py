@@ -16,8 +16,8 @@ class Piggyback(Part):
 
     Trained are real scores like the weight; the mask is 1 where they exceed `threshold`, and gradients pass it straight
     through.  A task file holds the mask alone, a bit a weight; loaded, scores are its start or 0.
-    Mallya et al., ECCV 2018, https://arxiv.org/abs/1801.06519, whose start, threshold and rate these are.  Ten times
-    that rate masks a fifth of a ResNet-56 in 90 steps; with its batch norm frozen, as here, it then is at chance.
+    Mallya et al., ECCV 2018, https://arxiv.org/abs/1801.06519, whose start, threshold and rate these are.  At ten
+    times that rate a deep network can lose so many weights that, with its batch norm frozen as here, it is at chance.
     """
 
     on_weight, rate, needs = True, 1e-4, "linear layers or convolutions"
