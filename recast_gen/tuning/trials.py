@@ -1,5 +1,6 @@
 """Runs trials of a study, alone or beside other processes, until it has as many as it should."""
 
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from .space import Setting
 from .storage import connect, held, quiet, reachable, reclaim
 
 PATIENCE = 2  # proposals of what was tried already, until an untried neighbour of the front is drawn
+DRAWING = 5  # seconds until another process that has begun a trial and still draws its setting is taken for dead
 
 
 class _Again(Exception):
@@ -33,7 +35,7 @@ class Runner:
         self.plan, self.url, self.say = plan, url, say
         self.journal = None if url else journal
         self.shown = url or str(journal)
-        self.repeated = 0
+        self.repeated, self.lost = 0, set()
         with self.held(alone=True) as alone:
             self.storage = connect(url, journal, mended=alone)
             with reachable(self.shown), quiet():
@@ -133,13 +135,31 @@ class Runner:
 
         return on_epoch
 
+    def _others(self, number: int) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """Trials that count besides one, and those before it, once other processes know what theirs are about."""
+        end = time.monotonic() + DRAWING
+        while True:
+            others = [other for other in self.trials() if used(other) and other.number != number]
+            before = [other for other in others if other.state != TrialState.RUNNING or other.number < number]
+            drawing = {other.number for other in before if other.state == TrialState.RUNNING and not self._drawn(other)}
+            if drawing <= self.lost:
+                return others, before
+            if time.monotonic() > end:
+                self.lost |= drawing
+            time.sleep(0.02)
+
+    def _drawn(self, trial: FrozenTrial) -> bool:
+        try:
+            return bool(self.setting(trial))
+        except ValueError:  # a parameter has no value yet
+            return False
+
     def _refuse_again(self, trial: optuna.Trial, setting: Setting) -> None:
-        others = [other for other in self.trials() if used(other) and other.number != trial.number]
-        before = [other for other in others if other.state != TrialState.RUNNING or other.number < trial.number]
+        others, before = self._others(trial.number)
         if len(before) >= self.plan.limit:
             raise _Again
         params = trial.params
-        if not any(other.params == params for other in before):
+        if not any(other.system_attrs.get("fixed_params", {}) | other.params == params for other in before):
             self.repeated = 0
             return
         self.repeated += 1

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -51,6 +52,23 @@ def test_raising_trials_runs_only_the_missing_ones_and_none_twice(tmp_path, samp
         found = run(tmp_path / "j", said.append, trials=count, sampler=sampler, per_family=True)
         assert len(said) == len(found.trials) == count
     assert len({tuple(row.values())[:7] for row in found.trials}) == 18
+
+
+def test_a_setting_that_another_process_still_draws_is_not_run_twice(tmp_path):
+    runner = Runner(Plan(weights(), recipe(trials=3), "layers 0"), None, tmp_path / "j", silent)
+    space, found = runner.plan.space, runner.found
+    params = space.params(space.first()[0])
+    theirs = optuna.load_study(
+        study_name=found.study_name, storage=runner.storage,
+        sampler=optuna.samplers.PartialFixedSampler(params, optuna.samplers.RandomSampler()),
+    )  # fmt: skip
+    slow = theirs.ask()
+    found.enqueue_trial(params)
+    drawn = threading.Timer(0.5, lambda: space.suggest(slow))
+    drawn.start()
+    runner.work(0)
+    drawn.join()
+    assert slow.params == params and params not in [trial.params for trial in runner.trials(STATES.COMPLETE)]
 
 
 def test_ctrl_c_while_a_trial_is_being_stored_loses_that_trial_alone(tmp_path, monkeypatch):
