@@ -167,12 +167,10 @@ def ia3(layers: list[str], backbone: Backbone):
     return IA3Config(target_modules=chosen, feedforward_modules=[name for name in chosen if name.endswith("fc2")])
 
 
-def recast(
-    resolution: int | str, own: bool = False, norms: str = "none", blocks: int = 1, scales: bool = True
-) -> Callable:
+def recast(resolution: int | str, own: bool = False, norms: str = "none", blocks: int = 1) -> Callable:
     """Coefficients at a resolution; own: a layer's only template is the layer, else all layers of its shape.
 
-    norms: their scales and shifts are in the bank too; blocks: the resolution of these; scales: whether they train.
+    norms: what of them is in the bank too; blocks: the resolution of shared ones.
     """
 
     def prepare(backbone: Backbone, classes: int) -> Prepared:
@@ -182,11 +180,8 @@ def recast(
         rg.freeze(model, backbone.head)
         kinds = {"coefficients": [], "norms": []}
         for module, leaf, _ in attached(model).values():
-            own_numbers, vector = module.parametrizations[leaf].original, getattr(module, leaf).ndim == 1
-            if vector and leaf == "weight" and not scales:
-                own_numbers.requires_grad_(False)
-            else:
-                kinds["norms" if vector else "coefficients"].append(own_numbers)
+            kind = "norms" if getattr(module, leaf).ndim == 1 else "coefficients"
+            kinds[kind].append(module.parametrizations[leaf].original)
         trained = kinds | {"head": _head(backbone, model)}
         save = partial(rg.save_task, model=model, bank=bank, head=backbone.head)
         return Prepared(model, trained, save, bank, faster={} if norms == "none" else BESIDE)
@@ -250,8 +245,9 @@ METHODS = {
         *dial("RECAST", (4, 16)),
         *dial("RECAST norms", (4,), norms="affine"),
         *dial("RECAST own", (1, 16), own=True),
-        *dial("RECAST shifts", (4,), norms="affine", scales=False),
-        *dial("RECAST own shifts", (16,), own=True, norms="affine", scales=False),
+        *dial("RECAST shifts", (4,), norms="shifts"),
+        *dial("RECAST scales", (1, 4), norms="scales"),
+        *dial("RECAST own shifts", (16,), own=True, norms="shifts"),
         Method("VeRA", peft(vera), 0.03, only="vit"),
         Method("(IA)3", peft(ia3), 0.03),
         Method("full fine-tuning", full, 0.002),

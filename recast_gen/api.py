@@ -45,8 +45,8 @@ def mimic(
     whiten: calibration images ``n c h w`` as the model wants them, or batches of these, or what `moments` made of them:
     the error is then that of the layers' outputs on them.
     split_qkv: as in `families`.
-    norms: ``affine`` or ``shared``, the bank generates normalisation layers too, alone for no `families` (an empty
-    list); see `recast_gen.norms.with_norms`.
+    norms: ``affine``, ``scales``, ``shifts`` or ``shared``, the bank generates normalisation layers too, alone for no
+    `families` (an empty list); see `recast_gen.norms.with_norms`.
     settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``, and
     ``layout="auto", budget=0.5`` to compress.
     """

@@ -11,14 +11,15 @@ from .mimicry.factorization import Factorization
 from .mimicry.measures import certificate
 from .weights import dtype_of
 
-KINDS = ("none", "shared", "affine")
+LEAVES = {"scales": ("weight",), "shifts": ("bias",)}  # of a normalisation layer; both for the other kinds
+KINDS = ("none", "shared", "affine", *LEAVES)
 
 
 def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
     """A bank that also generates the scale and shift of every normalisation layer outside the head; still exact.
 
     norms: ``affine``, every number on its own: the template is a vector of ones and the base has a block a channel, so
-    a task tunes the vectors themselves.  ``shared``, a few numbers a vector: the templates are the group's vectors and
+    a task tunes the vectors themselves; ``scales`` and ``shifts``, these alone.  ``shared``, a few numbers a vector: the templates are the group's vectors and
     ones, which also move a vector of zeros; cut into as many groups as the bank's families, where there are as many
     layers.  ``none``, the bank as it is.  A normalisation layer is a module whose ``weight`` has one axis; running
     statistics stay as they are.
@@ -31,12 +32,13 @@ def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
     head = bank.backbone.get("head")
     names = [
         name for name, tensor in bank.rest.items()
-        if (path := name.rpartition(".")[0]) and name.rpartition(".")[2] in ("weight", "bias") and path != head
+        if (path := name.rpartition(".")[0]) and name.rpartition(".")[2] in LEAVES.get(norms, ("weight", "bias")) and path != head
         and f"{path}.weight" in bank.rest and len(bank.rest[f"{path}.weight"].shape) == 1
         and not (head and name.startswith(f"{head}."))
     ]  # fmt: skip
     if not names:
-        raise FitError("This bank's backbone has no normalisation layers left to tune: use norms='none'.")
+        what = norms if norms in LEAVES else "normalisation layers"
+        raise FitError(f"This bank's backbone has no {what} left to tune: use norms='none'.")
     found = grouping.families({name: (bank.rest[name].shape, bank.rest[name].dtype.name) for name in names})
     groups = dict(bank.groups)
     cut = bank.fit.get("groups")

@@ -16,9 +16,10 @@ from recast_gen.errors import FitError, TaskError
 NORMS = {"vit": torch.nn.LayerNorm, "cnn": torch.nn.BatchNorm2d}
 
 
-def norms(model) -> list[torch.nn.Parameter]:
-    kinds = tuple(NORMS.values())
-    return [p for module in model.modules() if isinstance(module, kinds) for p in module.parameters(recurse=False)]
+def norms(model, kind: str = "affine") -> list[torch.nn.Parameter]:
+    leaves = {"scales": ["weight"], "shifts": ["bias"]}.get(kind, ["weight", "bias"])
+    modules = [module for module in model.modules() if isinstance(module, tuple(NORMS.values()))]
+    return [getattr(module, leaf) for module in modules for leaf in leaves]
 
 
 @pytest.mark.parametrize("kind", ["shared", "affine"])
@@ -47,17 +48,17 @@ def test_a_bank_with_norms_rebuilds_them_bit_for_bit_and_leaves_the_forward_unch
         assert (source(module.parametrizations[leaf].original + 1) != before).all(), name
 
 
-@given(st.sampled_from([VIT, CNN]), st.integers(0, 2**16))
-@settings(max_examples=4)
-def test_affine_reaches_every_scale_and_shift_and_descends_as_direct_norm_tuning_does(net, seed):
+@given(st.sampled_from([VIT, CNN]), st.sampled_from(["affine", "scales", "shifts"]), st.integers(0, 2**16))
+@settings(max_examples=6)
+def test_scales_and_shifts_descend_as_in_direct_norm_tuning(net, kind, seed):
     direct, banked = net().requires_grad_(False), net()
-    rg.attach(banked, net.bank(banked, norms="affine"))
+    rg.attach(banked, net.bank(banked, norms=kind))
     rg.freeze(banked, "", coefficients=False)
     tuned = [
         module.parametrizations[leaf].original.requires_grad_()
         for module, leaf, source in reparam.attached(banked).values() if source.templates.values.ndim == 2
     ]  # fmt: skip
-    plain = [p.requires_grad_() for p in norms(direct)]
+    plain = [p.requires_grad_() for p in norms(direct, kind)]
     assert sum(p.numel() for p in tuned) == sum(p.numel() for p in plain)
     optimizers = [torch.optim.SGD(parameters, lr=0.05) for parameters in (plain, tuned)]
     images = net.batch(seed)
