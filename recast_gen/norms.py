@@ -19,20 +19,20 @@ def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
     """A bank that also generates the scale and shift of every normalisation layer outside the head; still exact.
 
     norms: ``affine``, every number on its own: the template is a vector of ones and the base has a block a channel, so
-    a task tunes the vectors themselves; ``scales`` and ``shifts``, these alone.  ``shared``, a few numbers a vector: the templates are the group's vectors and
-    ones, which also move a vector of zeros; cut into as many groups as the bank's families, where there are as many
-    layers.  ``none``, the bank as it is.  A normalisation layer is a module whose ``weight`` has one axis; running
-    statistics stay as they are.
+    a task tunes the vectors themselves; ``scales`` or ``shifts``, these alone.  ``shared``, a few numbers a vector: the
+    templates are the group's vectors and ones, which also move a vector of zeros; cut into as many groups as the bank's
+    families, where there are as many layers.  ``none``, the bank as it is.  A normalisation layer is a module whose
+    ``weight`` has one axis; running statistics stay as they are.
     Raises FitError for another kind, and for a bank without such layers or with them already.
     """
     if norms not in KINDS:
         raise FitError(f"No norms {norms!r}.{nearest(norms, KINDS)} There are: {', '.join(KINDS)}.")
     if norms == "none":
         return bank
-    head = bank.backbone.get("head")
+    head, leaves = bank.backbone.get("head"), LEAVES.get(norms, ("weight", "bias"))
     names = [
         name for name, tensor in bank.rest.items()
-        if (path := name.rpartition(".")[0]) and name.rpartition(".")[2] in LEAVES.get(norms, ("weight", "bias")) and path != head
+        if (path := name.rpartition(".")[0]) and name.rpartition(".")[2] in leaves and path != head
         and f"{path}.weight" in bank.rest and len(bank.rest[f"{path}.weight"].shape) == 1
         and not (head and name.startswith(f"{head}."))
     ]  # fmt: skip

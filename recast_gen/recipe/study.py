@@ -58,7 +58,7 @@ class Tune(Section):
     probe: Data | None = None  # images for disagreement; the first task's validation images when not given
     probe_images: Count = 256
     accuracy_epochs: Count = 3  # of the short training of the first task
-    norms: Literal["none", "shared", "affine", "scales", "shifts"] = "none"  # that the chosen bank generates; see norms.py
+    norms: Literal["none", "shared", "affine", "scales", "shifts"] = "none"  # the chosen bank generates them
     extend: Extend | None = None  # and has further templates
 
     @property
