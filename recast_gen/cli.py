@@ -1,11 +1,12 @@
 """The `recast` command."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .errors import plainly
+from .errors import listing, plainly
 
 app = typer.Typer(
     name="recast", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -24,7 +25,9 @@ def main() -> None:
 
 @app.command()
 def inspect(
-    source: Annotated[str, typer.Argument(help="A timm model's name, a checkpoint, an extract.zarr, or a bank.")],
+    source: Annotated[
+        str, typer.Argument(help="A timm model's name, a checkpoint, an extract.zarr, a bank, or a task.")
+    ],
     groups: Annotated[
         int | None, typer.Option(min=1, help="Groups a family, as far as it has layers; half as many.")
     ] = None,
@@ -35,14 +38,18 @@ def inspect(
     split_qkv: Annotated[bool, typer.Option(help="A fused qkv as three families.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Also families that have nothing to share.")] = False,
 ) -> None:
-    """Prints a network's families, what a bank would store and a task would cost; or how good a bank is."""
+    """Prints a network's families, what a bank would store and a task would cost; how good a bank is; or a task."""
     from .grouping import split
     from .sources import shapes
     from .store import kind_of
     from .tables import show
     from .weights import SplitQkv, Weights
 
-    if kind_of(source) == "bank":
+    kind = kind_of(source)
+    if kind == "task":
+        _print_task(source)
+        return
+    if kind == "bank":
         from .bank import open_bank
         from .mimicry.printed import print_certificate
 
@@ -68,6 +75,24 @@ def inspect(
     head = ["family", "layers", "shape", "parameters", "stored in a bank", "coefficients a task"]
     everything = sum(family.parameters for family in found.values())
     show([head, *rows, ["shareable", "", "", *totals], ["whole network", "", "", everything, "", ""]])
+
+
+def _print_task(path: str) -> None:
+    from .card import metrics
+    from .tables import show
+    from .taskfile import verified
+
+    meta, tensors = verified(path)
+    about, size = json.loads(meta["about"]), Path(path).stat().st_size
+    print(f"{path}: task of bank {meta['bank']}, resolution {meta['resolution']}")
+    print(f"classes: {listing(about.get('classes') or ['none, it has no head'], 10)}")
+    if about.get("metrics"):
+        print(metrics(about["metrics"]))
+    if "adapter" in about:
+        print(f"adapter: {about['adapter']['name']}, {metrics(about['adapter']['options'])}")
+    rows = [[name, "x".join(map(str, array.shape)), array.dtype.name, array.nbytes] for name, array in tensors.items()]
+    rows.append(["names and checks", "", "", size - sum(row[-1] for row in rows)])
+    show([["tensor", "shape", "dtype", "bytes"], *rows, ["file", "", "", size]])
 
 
 @app.command()

@@ -196,13 +196,14 @@ def _open_packed(path: Path) -> tuple[dict[str, Stored], dict, dict]:
 
 
 def kind_of(path: str | Path) -> str | None:
-    """``bank`` or ``layers`` for a store, packed or not; None for anything else, which is not read."""
+    """``bank`` or ``layers`` for a store, packed or not, ``task``; None for anything else, which is not read."""
     path = Path(path)
     with suppress(Exception):
         if path.is_dir():
             return json.loads((path / "zarr.json").read_text())["attributes"]["kind"]
         with safe_open(path, framework="numpy") as file:
-            return json.loads(file.metadata()["recast"])["kind"]
+            meta = file.metadata()
+            return "task" if {"bank", "about"} <= set(meta) else json.loads(meta["recast"])["kind"]
     return None
 
 

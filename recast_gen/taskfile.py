@@ -92,8 +92,8 @@ def _checksum(meta: dict, tensors: dict[str, np.ndarray]) -> str:
     return digest(meta, *(part for name in sorted(tensors) for part in (name, tensors[name])))
 
 
-def read(path: str | Path, bank: TemplateBank) -> Task:
-    """Reads and verifies a task file.  Raises TaskError when it is damaged, of another version or of another bank."""
+def verified(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Metadata and tensors of a task file of any bank.  Raises TaskError when it is damaged or of another version."""
     try:
         with safe_open(path, framework="numpy") as file:
             meta = file.metadata() or {}
@@ -106,6 +106,12 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
         raise TaskError(f"{path} has task format {meta.get('format')}; expected {FORMAT}.")
     if meta.pop("sha256", None) != _checksum(meta, tensors):
         raise TaskError(f"{path} is damaged: its content does not match its checksum. Copy or train it again.")
+    return meta, tensors
+
+
+def read(path: str | Path, bank: TemplateBank) -> Task:
+    """Reads and verifies a task file.  Raises TaskError when it is damaged, of another version or of another bank."""
+    meta, tensors = verified(path)
     try:
         found, sets, counts = meta["bank"], int(meta["sets"]), list(map(int, meta["resolution"].split()))
         flat, about, adapter = tensors.pop("coefficients"), json.loads(meta["about"]), {}

@@ -80,6 +80,27 @@ def test_inspect_prints_how_good_a_bank_is(vit, tmp_path, kind):
     assert above.startswith("6 of 6 groups are above the least error") and untouched.endswith("codes (uint8)")
 
 
+def test_inspect_prints_what_a_task_holds_without_its_bank(vit, tmp_path):
+    model, bank = vit(), vit.bank(vit(), groups=2)
+    rg.attach(model, bank)
+    rg.add_adapter(model, "melo", head="head", rank=2)
+    path = tmp_path / "task.safetensors"
+    size = rg.save_task(path, model, bank, "head", metrics={"test": 0.5})
+    done = recast("inspect", path)
+    assert done.returncode == 0, done.stderr
+    first, classes, metrics, adapter, head, *rows, whole = done.stdout.splitlines()
+    assert bank.hash in first and classes.startswith("classes: 0, 1") and metrics == "test 0.5"
+    assert adapter.startswith("adapter: melo, rank 2") and head.split() == ["tensor", "shape", "dtype", "bytes"]
+    sizes = [int(row.split()[-1].replace(",", "")) for row in rows]
+    assert sum(sizes) == int(whole.split()[-1].replace(",", "")) == size
+    count = sum(p.numel() for p in rg.coefficients(model))
+    assert ["coefficients", str(count), "float32", str(4 * count)] in [row.split() for row in rows]
+    whole = bytearray(path.read_bytes())
+    whole[-1] ^= 1
+    path.write_bytes(whole)
+    assert "is damaged" in recast("inspect", path).stderr
+
+
 def test_an_exact_bank_has_no_gap(vit, tmp_path):
     vit.bank(vit()).save(tmp_path / "bank.zarr")
     lines = recast("inspect", tmp_path / "bank.zarr").stdout.splitlines()
