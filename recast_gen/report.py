@@ -125,7 +125,8 @@ def accuracies(runs: list[dict]) -> Figure:
     """Test accuracy of every task: bars are means over seeds, dots the seeds."""
     tasks = list(dict.fromkeys(row["task"] for row in runs))
     figure, (axis,) = grid(1, 2.9)
-    for offset, method, colour in ((-0.2, "linear_probe", GREY), (0.2, "coefficients", BLUE)):
+    methods = dict.fromkeys(row["method"] for row in runs)
+    for offset, method, colour in zip((-0.2, 0.2), methods, (GREY, BLUE)):
         for index, task in enumerate(tasks):
             values = [100 * float(row["test"]) for row in runs if (row["task"], row["method"]) == (task, method)]
             label = method.replace("_", " ") if index == 0 else None

@@ -133,7 +133,8 @@ def _matrix(matrix: list[dict]) -> str:
 
 
 def _counts(bank: TemplateBank, trained: dict) -> dict[str, int]:
-    largest = max((task["coefficients"] for task in trained["tasks"].values()), key=lambda task: task["head"])
+    adapted = [list(methods.values())[-1] for methods in trained["tasks"].values()]  # the first is the probe
+    largest = max(adapted, key=lambda found: found["head"])
     counts = {
         "templates": sum(group.templates.size for group in bank.groups.values()),
         "coefficients of a task": largest["coefficients"],

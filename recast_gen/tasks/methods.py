@@ -11,10 +11,15 @@ from ..reparam import attach, attached, freeze
 from ..sources import rebuild
 from ..weights import Weights
 
-METHODS = ("linear_probe", "coefficients")
-KEPT = "coefficients"  # whose best run becomes the task file
+PROBE = "linear_probe"
 KINDS = ("coefficients", "norms", "adapter", "head")  # of trained parameters, as they are counted apart
 Trained = dict[str, list[nn.Parameter]]  # kind -> parameters
+
+
+def adapted(settings: Train) -> str:
+    """The method whose best run becomes the task file, by what it trains: such as ``melo_and_coefficients``."""
+    adapter = [settings.adapter] if settings.adapter != "none" else []
+    return "_and_".join(adapter + ["coefficients"] * settings.coefficients)
 
 
 def prepare(
@@ -27,7 +32,7 @@ def prepare(
     """
     torch.manual_seed(seed)
     model = attach(rebuild(base, num_classes=classes), bank, bank.fit.get("resolution", settings.resolution))
-    adapts, name = method == "coefficients", bank.backbone["head"]
+    adapts, name = method != PROBE, bank.backbone["head"]
     head = freeze(model, name, coefficients=adapts and settings.coefficients)
     trained = {"head": list(head.parameters())}
     for module, leaf, source in attached(model).values() if adapts and settings.coefficients else ():

@@ -13,7 +13,7 @@ from ..switching import save_task
 from ..weights import Weights
 from .data import Splits
 from .features import before_head
-from .methods import count, prepare, rates
+from .methods import PROBE, count, prepare, rates
 from .module import check, fit
 
 
@@ -43,7 +43,7 @@ class Learner:
 
     def run(self, method: str, seed: int, folder: Path) -> Run:
         """Trains, tests and writes a task file in `folder`; with several rates, the best of them on validation."""
-        rates = self.settings.probe_lrs if method == "linear_probe" else None
+        rates = self.settings.probe_lrs if method == PROBE else None
         found = [self._run(method, seed, folder, lr) for lr in rates or [self.settings.head_rate]]
         return max(found, key=lambda run: run[0])[1]
 

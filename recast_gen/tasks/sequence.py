@@ -17,7 +17,7 @@ from ..recipe.training import Train
 from ..switching import load_task
 from ..weights import digest
 from . import data
-from .methods import KEPT, KINDS, METHODS, prepare
+from .methods import KINDS, PROBE, adapted, prepare
 from .module import examine, once, one_process
 from .results import Results
 from .runs import Learner, Run
@@ -43,7 +43,8 @@ def adapt(
     so many other orders of the tasks it learns all of them again, with their best seed, and compares the files.
     """
     results, learners, best, base, say = Results(), {}, {}, bank.base(), once(say)
-    prepare(KEPT, bank, base, 2, settings, seed)  # an adapter that does not fit is refused before anything is trained
+    kept = adapted(settings)
+    prepare(kept, bank, base, 2, settings, seed)  # an adapter that does not fit is refused before anything is trained
     for task in tasks:
         splits = data.load(task.data, bank.backbone["data_config"], seed, settings.augment)
         learners[task.name] = Learner(task.name, splits, bank, base, settings, recipe)
@@ -52,17 +53,17 @@ def adapt(
     with _place(unfinished, bank, tasks, settings, seed) as place:
         for learner in learners.values():
             for run_seed in settings.seeds:
-                for method in METHODS:
+                for method in (PROBE, kept):
                     run = learner.run(method, run_seed, place / learner.name)
                     _record(results, run, say)
-                    if method == KEPT and run.row["validation"] > _validation(best.get(learner.name)):
+                    if method == kept and run.row["validation"] > _validation(best.get(learner.name)):
                         best[learner.name] = run
             shutil.copyfile(best[learner.name].path, out / f"{learner.name}.safetensors")
             results.matrix += _matrix(0, best, {name: learners[name] for name in best}, run)
         for order, names in enumerate(_orders(list(best), settings.orders, seed), start=1):
             again: dict[str, Run] = {}
             for name in names:
-                again[name] = learners[name].run(KEPT, best[name].row["seed"], place / f"order {order}" / name)
+                again[name] = learners[name].run(kept, best[name].row["seed"], place / f"order {order}" / name)
                 known = {name: learners[name] for name in again}
                 results.matrix += _matrix(order, again, known, again[name])
             same = all(cmp(run.path, best[name].path, shallow=False) for name, run in again.items())

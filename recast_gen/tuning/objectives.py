@@ -111,11 +111,11 @@ class Measure:
         return data.load(self.recipe.tasks[0].data, self.fits.weights.backbone["data_config"], self.recipe.seed)
 
     def _accuracy(self, bank: TemplateBank, resolution: int | str | None, on_epoch: Callable | None) -> float:
-        from ..tasks.methods import prepare, rates
+        from ..tasks.methods import adapted, prepare, rates
         from ..tasks.module import fit
 
         asked, seed = self.recipe.train, self.recipe.seed
         changed = {"epochs": self.recipe.tune.accuracy_epochs, "resolution": resolution or asked.resolution}
         settings = asked.model_copy(update=changed | {"devices": 1})  # a study's workers are its processes
-        model, trained = prepare("coefficients", bank, bank.base(), len(self._task.classes), settings, seed)
+        model, trained = prepare(adapted(settings), bank, bank.base(), len(self._task.classes), settings, seed)
         return fit(model, self._task, settings, rates(model, trained, settings), seed, bank.hash, on_epoch).validation

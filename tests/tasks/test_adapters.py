@@ -28,7 +28,8 @@ def run(bank, tmp_path, **train):
 )
 def test_an_adapter_of_a_recipe_is_trained_and_stored(bank, tmp_path, name, options, numbers, coefficients):
     results, task = run(bank, tmp_path, adapter=name, adapter_options=options, coefficients=coefficients)
-    probe, trained = (next(row for row in results.runs if row["method"] == m) for m in ("linear_probe", "coefficients"))
+    method = f"{name}_and_coefficients" if coefficients else name
+    probe, trained = (next(row for row in results.runs if row["method"] == m) for m in ("linear_probe", method))
     assert (probe["adapter"], probe["coefficients"]) == (0, 0)
     assert trained["adapter"] == numbers
     base = {layer: coefficient for group in bank.groups.values() for layer, coefficient in group}
@@ -38,7 +39,7 @@ def test_an_adapter_of_a_recipe_is_trained_and_stored(bank, tmp_path, name, opti
     assert all(row["same_logits"] for row in results.matrix)  # nothing is forgotten
     first = {row["of"]: row["test"] for row in results.matrix if row["of"] == row["after"]}
     assert all(row["test"] == first[row["of"]] for row in results.matrix)
-    assert [row["test"] for row in results.runs if row["method"] == "coefficients"] == list(first.values())
+    assert [row["test"] for row in results.runs if row["method"] == method] == list(first.values())
 
 
 def test_an_adapter_without_a_place_in_the_backbone_is_refused(bank, tmp_path):
