@@ -243,7 +243,7 @@ METHODS = {
         *dial("RECAST norms", (1,), norms="affine"),
         *dial("RECAST shared norms", (1,), norms="shared"),
         *dial("RECAST", (4, 16)),
-        *dial("RECAST norms", (4,), norms="affine"),
+        *dial("RECAST norms", (4, 16), norms="affine"),
         *dial("RECAST own", (1, 16), own=True),
         *dial("RECAST shifts", (4,), norms="shifts"),
         *dial("RECAST scales", (1, 4), norms="scales"),
