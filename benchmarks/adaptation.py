@@ -1,7 +1,7 @@
 """RECAST and its peers on really trained networks and real images: accuracy against trained numbers, and what it costs.
 
     python benchmarks/adaptation.py [run] [--minutes 50] [--backbones ...] [--tasks ...] [--methods GLOB ...]
-    python benchmarks/adaptation.py table | targets | picture
+    python benchmarks/adaptation.py table | summary | targets | picture
 
 Every method has its own study of the learning rate of what it trains besides the head, judged on validation alone (one
 seed, a third of a run).  The head's rate is one for all methods of a backbone and task, the best for norm tuning, which
@@ -188,7 +188,7 @@ def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", nargs="?", default="run", choices=["run", "table", "targets", "picture"])
+    parser.add_argument("act", nargs="?", default="run", choices=["run", "table", "summary", "targets", "picture"])
     parser.add_argument("--minutes", type=float, default=50)
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)

@@ -247,7 +247,6 @@ METHODS = {
         *dial("RECAST own", (1, 16), own=True),
         *dial("RECAST shifts", (4,), norms="shifts"),
         *dial("RECAST scales", (1, 4), norms="scales"),
-        *dial("RECAST own shifts", (16,), own=True, norms="shifts"),
         Method("VeRA", peft(vera), 0.03, only="vit"),
         Method("(IA)3", peft(ia3), 0.03),
         Method("full fine-tuning", full, 0.002),

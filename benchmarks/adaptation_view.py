@@ -8,6 +8,7 @@ from pathlib import Path
 from adaptation_methods import KINDS, METHODS
 
 RESULTS = Path(__file__).parent / "results"
+SUMMARY = ("linear probe", "RECAST 1", "RECAST 16", "RECAST norms 1", "RECAST norms 4", "norm tuning", "LoRA r=1")
 LEAST, MOST = 24, 10_000  # numbers besides the head: the budgets that the targets speak of
 
 
@@ -47,7 +48,7 @@ class Point:
 
 
 def points(rows: Iterable[dict]) -> dict[tuple[str, str], list[Point]]:
-    """(backbone, task) -> its methods, few numbers first."""
+    """(backbone, task), in order of their names -> its methods, few numbers first."""
     found: dict[tuple, Point] = {}
     for row in rows:
         key = (row["backbone"], row["task"], row["method"])
@@ -55,7 +56,7 @@ def points(rows: Iterable[dict]) -> dict[tuple[str, str], list[Point]]:
     places: dict[tuple[str, str], list[Point]] = {}
     for point in sorted(found.values(), key=lambda point: (point.numbers, point.method)):
         places.setdefault((point.backbone, point.task), []).append(point)
-    return places
+    return dict(sorted(places.items()))
 
 
 def table(rows: Iterable[dict]) -> None:
@@ -73,6 +74,14 @@ def table(rows: Iterable[dict]) -> None:
                 f"| {point.method} | {counts} | {point.test:.1f} ± {point.spread:.1f} | {len(point.rows)} "
                 f"| {first['rate']} | {first['head_rate']} | {costs} |"
             )
+
+
+def summary(rows: Iterable[dict]) -> None:
+    """The README's table: test accuracy (%) and in brackets the numbers besides the head."""
+    print("| network, task | " + " | ".join(SUMMARY) + " |\n" + "|---" * (len(SUMMARY) + 1) + "|")
+    for (backbone, task), methods in points(rows).items():
+        cells = {p.method: f"{p.test:.1f}" + (f" ({p.numbers})" if p.numbers else "") for p in methods}
+        print(f"| {backbone}, {task} | " + " | ".join(cells.get(name, "") for name in SUMMARY) + " |")
 
 
 def best(methods: list[Point], numbers: float) -> Point | None:

@@ -1,6 +1,5 @@
 """The `recast` command."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -80,16 +79,18 @@ def inspect(
 def _print_task(path: str) -> None:
     from .card import metrics
     from .tables import show
-    from .taskfile import verified
+    from .taskfile import ADAPTER, verified
 
-    meta, tensors = verified(path)
-    about, size = json.loads(meta["about"]), Path(path).stat().st_size
-    print(f"{path}: task of bank {meta['bank']}, resolution {meta['resolution']}")
-    print(f"classes: {listing(about.get('classes') or ['none, it has no head'], 10)}")
+    meta, about, tensors = verified(path)
+    size, adapter = Path(path).stat().st_size, about.get("adapter")
+    head = [name for name in tensors if name != "coefficients" and not name.startswith(ADAPTER)]
+    named = about.get("classes") or ["not named" if head else "none, it has no head"]
+    print(f"{path}: task of bank {meta['bank']}, resolution {listing(sorted(set(meta['resolution'])))}")
+    print(f"classes: {listing(named, 10)}")
     if about.get("metrics"):
         print(metrics(about["metrics"]))
-    if "adapter" in about:
-        print(f"adapter: {about['adapter']['name']}, {metrics(about['adapter']['options'])}")
+    if adapter:
+        print(f"adapter: {adapter['name']} ({metrics(adapter['options']) or 'no options'})")
     rows = [[name, "x".join(map(str, array.shape)), array.dtype.name, array.nbytes] for name, array in tensors.items()]
     rows.append(["names and checks", "", "", size - sum(row[-1] for row in rows)])
     show([["tensor", "shape", "dtype", "bytes"], *rows, ["file", "", "", size]])

@@ -23,12 +23,14 @@ def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
     templates are the group's vectors and ones, which also move a vector of zeros; cut into as many groups as the bank's
     families, where there are as many layers.  ``none``, the bank as it is.  A normalisation layer is a module whose
     ``weight`` has one axis; running statistics stay as they are.
-    Raises FitError for another kind, and for a bank without such layers or with them already.
+    Raises FitError for another kind, and for a bank without such layers or that generates some already.
     """
     if norms not in KINDS:
         raise FitError(f"No norms {norms!r}.{nearest(norms, KINDS)} There are: {', '.join(KINDS)}.")
     if norms == "none":
         return bank
+    if "norms" in bank.fit:
+        raise FitError(f"This bank has norms already ({bank.fit['norms']}): add all at once, to a bank without.")
     head, leaves = bank.backbone.get("head"), LEAVES.get(norms, ("weight", "bias"))
     names = [
         name for name, tensor in bank.rest.items()
@@ -37,8 +39,7 @@ def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
         and not (head and name.startswith(f"{head}."))
     ]  # fmt: skip
     if not names:
-        what = norms if norms in LEAVES else "normalisation layers"
-        raise FitError(f"This bank's backbone has no {what} left to tune: use norms='none'.")
+        raise FitError("This bank's backbone has no normalisation layers left to tune: use norms='none'.")
     found = grouping.families({name: (bank.rest[name].shape, bank.rest[name].dtype.name) for name in names})
     groups = dict(bank.groups)
     cut = bank.fit.get("groups")

@@ -196,7 +196,7 @@ def _open_packed(path: Path) -> tuple[dict[str, Stored], dict, dict]:
 
 
 def kind_of(path: str | Path) -> str | None:
-    """``bank`` or ``layers`` for a store, packed or not, ``task``; None for anything else, which is not read."""
+    """``bank`` or ``layers`` for a store, packed or not, ``task`` for a task file, else None."""
     path = Path(path)
     with suppress(Exception):
         if path.is_dir():

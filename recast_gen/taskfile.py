@@ -92,8 +92,11 @@ def _checksum(meta: dict, tensors: dict[str, np.ndarray]) -> str:
     return digest(meta, *(part for name in sorted(tensors) for part in (name, tensors[name])))
 
 
-def verified(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Metadata and tensors of a task file of any bank.  Raises TaskError when it is damaged or of another version."""
+def verified(path: str | Path) -> tuple[dict, dict, dict[str, np.ndarray]]:
+    """Metadata, about and tensors of a task file of any bank.
+
+    Raises TaskError when it is damaged, incomplete or of another version.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
             meta = file.metadata() or {}
@@ -106,24 +109,25 @@ def verified(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         raise TaskError(f"{path} has task format {meta.get('format')}; expected {FORMAT}.")
     if meta.pop("sha256", None) != _checksum(meta, tensors):
         raise TaskError(f"{path} is damaged: its content does not match its checksum. Copy or train it again.")
-    return meta, tensors
+    try:
+        about, _, _ = dict(json.loads(meta["about"])), meta["bank"], tensors["coefficients"]
+        if "adapter" in about or any(name.startswith(ADAPTER) for name in tensors):
+            dict(name=about["adapter"]["name"], **about["adapter"]["options"])
+        counts = {"sets": int(meta["sets"]), "resolution": list(map(int, meta["resolution"].split()))}
+    except (KeyError, ValueError, TypeError) as error:
+        raise TaskError(f"{path} is no complete task file ({error}): write it with rg.save_task.") from error
+    return meta | counts, about, tensors
 
 
 def read(path: str | Path, bank: TemplateBank) -> Task:
     """Reads and verifies a task file.  Raises TaskError when it is damaged, of another version or of another bank."""
-    meta, tensors = verified(path)
-    try:
-        found, sets, counts = meta["bank"], int(meta["sets"]), list(map(int, meta["resolution"].split()))
-        flat, about, adapter = tensors.pop("coefficients"), json.loads(meta["about"]), {}
-        for name in [name for name in tensors if name.startswith(ADAPTER)]:
-            place, _, leaf = name.removeprefix(ADAPTER).rpartition(".")
-            adapter.setdefault(place, {})[leaf] = tensors.pop(name)
-        if adapter or "adapter" in about:
-            dict(name=about["adapter"]["name"], **about["adapter"]["options"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise TaskError(f"{path} is no complete task file ({error}): write it with rg.save_task.") from error
-    if found != bank.hash:
-        raise TaskError(f"{path} belongs to bank {found}, but this is bank {bank.hash}: load the bank it names.")
+    meta, about, tensors = verified(path)
+    flat, sets, counts, adapter = tensors.pop("coefficients"), meta["sets"], meta["resolution"], {}
+    for name in [name for name in tensors if name.startswith(ADAPTER)]:
+        place, _, leaf = name.removeprefix(ADAPTER).rpartition(".")
+        adapter.setdefault(place, {})[leaf] = tensors.pop(name)
+    if meta["bank"] != bank.hash:
+        raise TaskError(f"{path} belongs to bank {meta['bank']}, but this is bank {bank.hash}: load the bank it names.")
     families = bank.families
     counts = dict(zip(families, counts * len(families) if len(counts) == 1 else counts))
     wrong = [name for name, family in families.items() if counts.get(name, 0) < 1 or family.shape[0] % counts[name]]

@@ -33,7 +33,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
             _tasks(trained, costs),
         ),
         Section(
-            "Coefficients against the linear probe",
+            "What was trained, against the linear probe",
             "Both trained for the same epochs with the same seeds; dots are seeds.",
             report.accuracies(runs),
         ),

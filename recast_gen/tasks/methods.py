@@ -32,7 +32,7 @@ def prepare(
     """
     torch.manual_seed(seed)
     model = attach(rebuild(base, num_classes=classes), bank, bank.fit.get("resolution", settings.resolution))
-    adapts, name = method != PROBE, bank.backbone["head"]
+    adapts, name = method == adapted(settings), bank.backbone["head"]
     head = freeze(model, name, coefficients=adapts and settings.coefficients)
     trained = {"head": list(head.parameters())}
     for module, leaf, source in attached(model).values() if adapts and settings.coefficients else ():

@@ -16,7 +16,7 @@ from .space import Setting
 from .storage import connect, held, quiet, reachable, reclaim
 
 PATIENCE = 2  # proposals of what was tried already, until an untried neighbour of the front is drawn
-DRAWING = 5  # seconds until another process that has begun a trial and still draws its setting is taken for dead
+DRAWING = 60  # seconds until another process that has begun a trial and still draws its setting is taken for dead
 
 
 class _Again(Exception):
@@ -158,8 +158,9 @@ class Runner:
         others, before = self._others(trial.number)
         if len(before) >= self.plan.limit:
             raise _Again
-        params = trial.params
-        if not any(other.system_attrs.get("fixed_params", {}) | other.params == params for other in before):
+        queued = [other for other in self.trials(TrialState.WAITING) if other.number < trial.number]
+        settings = (other.system_attrs.get("fixed_params", {}) | other.params for other in before + queued)
+        if trial.params not in settings:
             self.repeated = 0
             return
         self.repeated += 1

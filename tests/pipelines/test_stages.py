@@ -290,6 +290,8 @@ def test_a_recipe_with_an_adapter_runs_whole_and_says_what_no_plain_weights_hold
     made = sorted(path.stem for path in weights.iterdir())
     said = "high: The task's adapter 'adaptformer' adds layers" in capsys.readouterr().out
     assert (made, said) == ((["high", "negative"], False) if adapter == "melo" else ([], True))
+    page = (weights.parents[1] / "report" / "report.html").read_text()
+    assert f"<td>{adapter}</td>" in page and "adapter of a task" in page and "coefficients of a task" not in page
 
 
 def test_a_recipe_can_ask_for_tokens_and_the_vaes_warnings_are_in_the_metrics(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import pytest
 
 from recast_gen.errors import FitError
 from recast_gen.tuning import storage
+from recast_gen.tuning import trials as trials_of_a_study
 from recast_gen.tuning.plan import Plan
 from recast_gen.tuning.study import study, work
 from recast_gen.tuning.trials import Runner
@@ -54,21 +55,56 @@ def test_raising_trials_runs_only_the_missing_ones_and_none_twice(tmp_path, samp
     assert len({tuple(row.values())[:7] for row in found.trials}) == 18
 
 
-def test_a_setting_that_another_process_still_draws_is_not_run_twice(tmp_path):
+@pytest.fixture
+def beside(tmp_path):
+    """A runner of three trials, the parameters of a setting, and the study as a process has it that will draw these."""
     runner = Runner(Plan(weights(), recipe(trials=3), "layers 0"), None, tmp_path / "j", silent)
-    space, found = runner.plan.space, runner.found
-    params = space.params(space.first()[0])
-    theirs = optuna.load_study(
-        study_name=found.study_name, storage=runner.storage,
-        sampler=optuna.samplers.PartialFixedSampler(params, optuna.samplers.RandomSampler()),
-    )  # fmt: skip
+    params = runner.plan.space.params(runner.plan.space.first()[0])
+    sampler = optuna.samplers.PartialFixedSampler(params, optuna.samplers.RandomSampler())
+    return runner, params, optuna.load_study(study_name=runner.plan.name, storage=runner.storage, sampler=sampler)
+
+
+def complete(runner: Runner) -> list[dict]:
+    return [trial.params for trial in runner.trials(STATES.COMPLETE)]
+
+
+def test_a_setting_that_another_process_still_draws_is_not_run_twice(beside):
+    runner, params, theirs = beside
     slow = theirs.ask()
-    found.enqueue_trial(params)
-    drawn = threading.Timer(0.5, lambda: space.suggest(slow))
+    runner.found.enqueue_trial(params)
+    drawn = threading.Timer(0.5, lambda: runner.plan.space.suggest(slow))
     drawn.start()
     runner.work(0)
     drawn.join()
-    assert slow.params == params and params not in [trial.params for trial in runner.trials(STATES.COMPLETE)]
+    assert slow.params == params and params not in complete(runner)
+
+
+def test_a_setting_that_another_process_took_from_the_queue_is_not_run_twice(beside):
+    runner, params, theirs = beside
+    theirs.enqueue_trial(params)
+    theirs.ask()
+    runner.found.enqueue_trial(params)
+    runner.work(0)
+    assert params not in complete(runner) and len(complete(runner)) == 2
+
+
+def test_a_setting_that_was_queued_before_is_left_to_whoever_takes_it(beside):
+    runner, params, theirs = beside
+    theirs.enqueue_trial(params)
+    drawn = optuna.Trial(theirs, runner.storage.create_new_trial(theirs._study_id))  # as if the queue had been empty
+    with pytest.raises(trials_of_a_study._Again):
+        runner._objective(drawn)
+    runner.work(0)
+    assert params in complete(runner)
+
+
+def test_a_process_that_died_while_it_drew_is_waited_for_once(beside, monkeypatch):
+    monkeypatch.setattr(trials_of_a_study, "DRAWING", 0.5)
+    runner, _, theirs = beside
+    theirs.ask()
+    start = time.monotonic()
+    runner.work(0)
+    assert len(complete(runner)) == 2 and 0.5 < time.monotonic() - start < 20
 
 
 def test_ctrl_c_while_a_trial_is_being_stored_loses_that_trial_alone(tmp_path, monkeypatch):
