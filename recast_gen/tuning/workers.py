@@ -3,16 +3,18 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 
-PATIENCE = 30  # seconds that a process has to end after Ctrl+C
+PATIENCE, TIMES = 5, 6  # seconds that a process has to end after Ctrl+C, and how often it is told
 
 
 def run_many(command: list[str], count: int) -> list[int]:
     """Runs `command` in as many processes, waits, and returns their exit statuses.
 
     The last word of the command is followed by our process id, so that they can end when we are gone (`orphaned`).
-    Ctrl+C is passed on, once, and raised again when they have ended.
+    Ctrl+C is passed on, again where it was lost (as it may be while a library is imported), and raised when they have
+    ended.
     """
     started = []
     try:
@@ -20,10 +22,12 @@ def run_many(command: list[str], count: int) -> list[int]:
             started.append(subprocess.Popen([*command, str(os.getpid())], start_new_session=True))
         return [process.wait() for process in started]
     except KeyboardInterrupt:
-        for process in started:
-            process.send_signal(signal.SIGINT)
-        for process in started:
-            process.wait(PATIENCE)
+        for _ in range(TIMES):
+            for process in started:
+                process.send_signal(signal.SIGINT)
+            end = time.monotonic() + PATIENCE
+            while any(process.poll() is None for process in started) and time.monotonic() < end:
+                time.sleep(0.05)
         raise
     finally:
         for process in started:

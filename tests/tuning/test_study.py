@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import optuna
 import pytest
 
 from recast_gen.errors import FitError
-from recast_gen.tuning import storage
+from recast_gen.tuning import storage, workers
 from recast_gen.tuning import trials as trials_of_a_study
 from recast_gen.tuning.plan import Plan
 from recast_gen.tuning.study import study, work
@@ -216,6 +217,16 @@ def test_workers_killed_at_random_moments_lose_at_most_what_they_ran(tmp_path):
     assert not any(trial.state == STATES.RUNNING for trial in everything)
     first = Plan(weights(), asked, "layers 0").space
     assert {tuple(first.params(setting).items()) for setting in first.first()} <= set(done)
+
+
+def test_a_worker_that_lost_a_ctrl_c_is_told_again(monkeypatch):
+    monkeypatch.setattr(workers, "PATIENCE", 1)
+    lose = "signal.signal(2, lambda *_: signal.signal(2, signal.default_int_handler))"
+    command = [sys.executable, "-c", f"import os, signal, time; {lose}; os.kill(os.getppid(), 2); time.sleep(60)"]
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        workers.run_many(command, 1)
+    assert time.monotonic() - start < 30
 
 
 def test_what_a_killed_writer_left_half_written_is_cut_while_others_work(tmp_path):
