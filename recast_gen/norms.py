@@ -11,8 +11,9 @@ from .mimicry.factorization import Factorization
 from .mimicry.measures import certificate
 from .weights import dtype_of
 
-LEAVES = {"scales": ("weight",), "shifts": ("bias",)}  # of a normalisation layer; both for the other kinds
-KINDS = ("none", "shared", "affine", *LEAVES)
+BOTH = ("weight", "bias")  # a normalisation layer's scales and shifts
+LEAVES = {"shared": BOTH, "affine": BOTH, "scales": BOTH[:1], "shifts": BOTH[1:]}
+KINDS = ("none", *LEAVES)
 
 
 def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
@@ -31,7 +32,7 @@ def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
         return bank
     if "norms" in bank.fit:
         raise FitError(f"This bank has norms already ({bank.fit['norms']}): add all at once, to a bank without.")
-    head, leaves = bank.backbone.get("head"), LEAVES.get(norms, ("weight", "bias"))
+    head, leaves = bank.backbone.get("head"), LEAVES[norms]
     names = [
         name for name, tensor in bank.rest.items()
         if (path := name.rpartition(".")[0]) and name.rpartition(".")[2] in leaves and path != head

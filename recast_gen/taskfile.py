@@ -93,7 +93,7 @@ def _checksum(meta: dict, tensors: dict[str, np.ndarray]) -> str:
 
 
 def verified(path: str | Path) -> tuple[dict, dict, dict[str, np.ndarray]]:
-    """Metadata, about and tensors of a task file of any bank.
+    """A task file of any bank: its ``bank``'s hash, ``sets`` and ``resolution``; its about; its tensors.
 
     Raises TaskError when it is damaged, incomplete or of another version.
     """
@@ -110,13 +110,15 @@ def verified(path: str | Path) -> tuple[dict, dict, dict[str, np.ndarray]]:
     if meta.pop("sha256", None) != _checksum(meta, tensors):
         raise TaskError(f"{path} is damaged: its content does not match its checksum. Copy or train it again.")
     try:
-        about, _, _ = dict(json.loads(meta["about"])), meta["bank"], tensors["coefficients"]
+        about, counts = dict(json.loads(meta["about"])), list(map(int, meta["resolution"].split()))
+        found = {"bank": meta["bank"], "sets": int(meta["sets"]), "resolution": counts}
+        if "coefficients" not in tensors:
+            raise KeyError("coefficients")
         if "adapter" in about or any(name.startswith(ADAPTER) for name in tensors):
             dict(name=about["adapter"]["name"], **about["adapter"]["options"])
-        counts = {"sets": int(meta["sets"]), "resolution": list(map(int, meta["resolution"].split()))}
     except (KeyError, ValueError, TypeError) as error:
         raise TaskError(f"{path} is no complete task file ({error}): write it with rg.save_task.") from error
-    return meta | counts, about, tensors
+    return found, about, tensors
 
 
 def read(path: str | Path, bank: TemplateBank) -> Task:

@@ -28,6 +28,11 @@ def used(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) or "error" in trial.user_attrs
 
 
+def asked(trial: FrozenTrial) -> dict:
+    """The parameters of a trial, as far as it has drawn them or was queued with them."""
+    return trial.system_attrs.get("fixed_params", {}) | trial.params
+
+
 class Runner:
     """A study that is open in this process; url: its storage, journal: the file where there is none."""
 
@@ -66,7 +71,7 @@ class Runner:
 
     def setting(self, trial: FrozenTrial) -> Setting:
         """What a trial was about."""
-        return self.plan.space.suggest(FixedTrial(trial.system_attrs.get("fixed_params", {}) | trial.params))
+        return self.plan.space.suggest(FixedTrial(asked(trial)))
 
     def missing(self) -> int:
         """How many trials the study still needs."""
@@ -82,7 +87,7 @@ class Runner:
                 for count in range(len(queue), limit):
                     queue[space.untried(set(queue), self.plan.recipe.seed + count)] = None
             kept = [trial for trial in self.trials() if used(trial) or trial.state == TrialState.WAITING]
-            there = [trial.system_attrs.get("fixed_params") or trial.params for trial in kept]
+            there = [asked(trial) for trial in kept]
             for setting in list(queue)[:limit]:
                 params = space.params(setting)
                 if params not in there:
@@ -135,32 +140,34 @@ class Runner:
 
         return on_epoch
 
-    def _others(self, number: int) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-        """Trials that count besides one, and those before it, once other processes know what theirs are about."""
+    def _others(self, number: int) -> list[FrozenTrial]:
+        """All trials but one, once the processes that run those before it know what they are about."""
         end = time.monotonic() + DRAWING
         while True:
-            others = [other for other in self.trials() if used(other) and other.number != number]
-            before = [other for other in others if other.state != TrialState.RUNNING or other.number < number]
-            drawing = {other.number for other in before if other.state == TrialState.RUNNING and not self._drawn(other)}
+            others = [other for other in self.trials() if other.number != number]
+            running = [other for other in others if other.state == TrialState.RUNNING and other.number < number]
+            drawing = {other.number for other in running if not self._drawn(other)}
             if drawing <= self.lost:
-                return others, before
+                return others
             if time.monotonic() > end:
                 self.lost |= drawing
             time.sleep(0.02)
 
     def _drawn(self, trial: FrozenTrial) -> bool:
         try:
-            return bool(self.setting(trial))
+            self.setting(trial)
         except ValueError:  # a parameter has no value yet
             return False
+        return True
 
     def _refuse_again(self, trial: optuna.Trial, setting: Setting) -> None:
-        others, before = self._others(trial.number)
+        everything = self._others(trial.number)
+        others = [other for other in everything if used(other)]
+        before = [other for other in others if other.state != TrialState.RUNNING or other.number < trial.number]
         if len(before) >= self.plan.limit:
             raise _Again
-        queued = [other for other in self.trials(TrialState.WAITING) if other.number < trial.number]
-        settings = (other.system_attrs.get("fixed_params", {}) | other.params for other in before + queued)
-        if trial.params not in settings:
+        queued = [other for other in everything if other.state == TrialState.WAITING and other.number < trial.number]
+        if trial.params not in map(asked, before + queued):
             self.repeated = 0
             return
         self.repeated += 1
