@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
 
 from ..bank import TemplateBank
 from ..errors import FitError
@@ -19,7 +18,7 @@ from .plan import Plan
 from .space import Setting
 from .storage import quiet, reachable
 from .trials import Runner
-from .workers import orphaned, run_many
+from .workers import run_many, stopped
 
 
 @dataclass
@@ -55,7 +54,8 @@ def study(
     layers_hash: of the stored layers, part of the study's name.  journal: Optuna's journal file, used when the recipe
     gives no storage URL.  own: the two fits of the recipe, as rows like a trial's; their settings are tried first.
     worker: the command of a further process on this study, run ``tune.workers`` times instead of trials here.
-    Ctrl+C ends the search and not the study: what there is is chosen from, and `missing` says what is not.
+    Ctrl+C ends the search and not the study: what there is is chosen from, and `missing` says what is not; it is
+    raised where there is nothing.
     Raises FitError when no trial meets the constraints, when the storage cannot be used, and for another's study.
     """
     plan = Plan(weights, recipe, layers_hash)
@@ -65,6 +65,8 @@ def study(
         _search(runner, same, recipe, worker)
     except KeyboardInterrupt:
         say(f"interrupted: {runner.missing()} trials are left for the next run")
+        if not runner.complete():
+            raise
     with reachable(runner.shown):
         return _conclude(runner, own)
 
@@ -77,12 +79,12 @@ def work(
 
     parent: the process that started this one, without which it ends.
     """
+    told = stopped(parent)
     plan = Plan(weights, recipe, layers_hash)
     runner = Runner(plan, recipe.tune.storage, journal, say)
     if parent is None:
         runner.prepare([])
-    gone = orphaned(parent)
-    runner.work(None, go_on=lambda: not gone())
+    runner.work(None, go_on=lambda: not told())
     return plan.name
 
 
@@ -100,7 +102,7 @@ def _search(runner: Runner, own: list[Setting], recipe: Recipe, worker: list[str
 
 def _conclude(runner: Runner, own: list[dict]) -> Study:
     plan, tune = runner.plan, runner.plan.tune
-    complete = [trial for trial in runner.trials(TrialState.COMPLETE) if "row" in trial.user_attrs]
+    complete = runner.complete()
     settings = {setting: trial for trial in complete for setting in [runner.setting(trial)]}
     rows = {setting: setting.row() | trial.user_attrs["row"] for setting, trial in settings.items()}
     if not rows:

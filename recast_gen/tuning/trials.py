@@ -16,7 +16,7 @@ from .space import Setting
 from .storage import connect, held, quiet, reachable, reclaim
 
 PATIENCE = 2  # proposals of what was tried already, until an untried neighbour of the front is drawn
-DRAWING = 60  # seconds until another process that has begun a trial and still draws its setting is taken for dead
+DRAWING = 20  # seconds until another process that has begun a trial and still draws its setting is taken for dead
 
 
 class _Again(Exception):
@@ -68,6 +68,10 @@ class Runner:
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.found.get_trials(deepcopy=False, states=states or None)
+
+    def complete(self) -> list[FrozenTrial]:
+        """Those with a result."""
+        return [trial for trial in self.trials(TrialState.COMPLETE) if "row" in trial.user_attrs]
 
     def setting(self, trial: FrozenTrial) -> Setting:
         """What a trial was about."""

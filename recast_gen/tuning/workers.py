@@ -4,30 +4,40 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-PATIENCE, TIMES = 5, 6  # seconds that a process has to end after Ctrl+C, and how often it is told
+PATIENCE = 30  # seconds that a process has to end after Ctrl+C
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Holds Ctrl+C back for a moment; a process that starts in it holds it back until it says otherwise (`stopped`)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_many(command: list[str], count: int) -> list[int]:
     """Runs `command` in as many processes, waits, and returns their exit statuses.
 
-    The last word of the command is followed by our process id, so that they can end when we are gone (`orphaned`).
-    Ctrl+C is passed on, again where it was lost (as it may be while a library is imported), and raised when they have
-    ended.
+    The last word of the command is followed by our process id, so that they can end when we are gone (`stopped`).
+    Ctrl+C is passed on, and raised when they have ended.
     """
     started = []
     try:
         for _ in range(count):  # in sessions of their own: a terminal's Ctrl+C reaches them through us alone
-            started.append(subprocess.Popen([*command, str(os.getpid())], start_new_session=True))
+            with _ctrl_c_later():
+                started.append(subprocess.Popen([*command, str(os.getpid())], start_new_session=True))
         return [process.wait() for process in started]
     except KeyboardInterrupt:
-        for _ in range(TIMES):
-            for process in started:
-                process.send_signal(signal.SIGINT)
-            end = time.monotonic() + PATIENCE
-            while any(process.poll() is None for process in started) and time.monotonic() < end:
-                time.sleep(0.05)
+        for process in started:
+            process.send_signal(signal.SIGINT)
+        end = time.monotonic() + PATIENCE
+        while any(process.poll() is None for process in started) and time.monotonic() < end:
+            time.sleep(0.05)
         raise
     finally:
         for process in started:
@@ -36,6 +46,21 @@ def run_many(command: list[str], count: int) -> list[int]:
                 process.wait()
 
 
-def orphaned(parent: int | None) -> Callable[[], bool]:
-    """A function that says whether the process that started us is gone; never, for None."""
-    return lambda: parent is not None and os.getppid() != parent
+def stopped(parent: int | None) -> Callable[[], bool]:
+    """For a process of `run_many`: a function that says whether it should end; never, for None.
+
+    It should when the process that started it is gone, or passed a Ctrl+C on.  That is heard from here on, not while
+    the process is made ready; raised once, as another would disturb its end; and kept, as a library may lose it.
+    """
+    if parent is None:
+        return lambda: False
+    heard = []
+
+    def hear(*_) -> None:
+        if not heard:
+            heard.append(True)
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, hear)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    return lambda: bool(heard) or os.getppid() != parent

@@ -78,6 +78,16 @@ def test_ctrl_c_ends_cleanly_with_the_best_so_far_written_and_the_rest_follows(h
     assert again.returncode == 0 and said.count("trial ") == 5 and len(rows()) == before + 5, wrong
 
 
+def test_ctrl_c_before_any_result_says_so_and_writes_none(here):
+    pico("digits", here, tune=MANY | {"trials": 200})
+    running = start("--workers", "2")
+    wait_for(lambda: JOURNAL.exists() and '"op_code":4' in JOURNAL.read_text())  # a trial is queued, none has begun
+    running.send_signal(signal.SIGINT)
+    said, wrong = running.communicate(timeout=200)
+    assert running.returncode == 130 and "Traceback" not in wrong, wrong
+    assert "trials are left for the next run" in said and not (JOURNAL.parent / "metrics.json").exists()
+
+
 def test_workers_end_when_the_stage_is_killed_and_the_next_run_takes_up_their_trials(here):
     pico("digits", here, tune=MANY | {"trials": 200})
     running = start("--workers", "2")

@@ -219,14 +219,27 @@ def test_workers_killed_at_random_moments_lose_at_most_what_they_ran(tmp_path):
     assert {tuple(first.params(setting).items()) for setting in first.first()} <= set(done)
 
 
-def test_a_worker_that_lost_a_ctrl_c_is_told_again(monkeypatch):
-    monkeypatch.setattr(workers, "PATIENCE", 1)
-    lose = "signal.signal(2, lambda *_: signal.signal(2, signal.default_int_handler))"
-    command = [sys.executable, "-c", f"import os, signal, time; {lose}; os.kill(os.getppid(), 2); time.sleep(60)"]
+@pytest.mark.parametrize(
+    ("script", "left"),
+    [
+        ("interrupt()\ntime.sleep(1)\nwrite('ready')\ntold = stopped(parent)\ntime.sleep(60)", "ready"),
+        ("told = stopped(parent)\ntry: interrupt()\nexcept KeyboardInterrupt: write(told())", "True"),
+        ("write('deaf')\ninterrupt()\ntime.sleep(60)", "deaf"),
+    ],
+)
+def test_a_worker_hears_ctrl_c_once_it_is_ready_and_keeps_it_and_a_deaf_one_is_killed(
+    tmp_path, monkeypatch, script, left
+):
+    monkeypatch.setattr(workers, "PATIENCE", 5)
+    known = """import os, sys, time; from pathlib import Path; from recast_gen.tuning.workers import stopped
+parent = int(sys.argv[2])
+def write(what): Path(sys.argv[1]).write_text(str(what))
+def interrupt(): os.kill(parent, 2); time.sleep(0.5)
+"""
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        workers.run_many(command, 1)
-    assert time.monotonic() - start < 30
+        workers.run_many([sys.executable, "-c", known + script, str(tmp_path / "said")], 1)
+    assert time.monotonic() - start < 30 and (tmp_path / "said").read_text() == left
 
 
 def test_what_a_killed_writer_left_half_written_is_cut_while_others_work(tmp_path):
