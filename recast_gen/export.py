@@ -10,7 +10,7 @@ import numpy as np
 
 from . import card, taskfile
 from .bank import TemplateBank, load_bank
-from .errors import ExportError, listing
+from .errors import ExportError, check_count, listing
 from .parts import joined, whole
 from .sources import published
 from .store import atomic, save_tensors
@@ -78,8 +78,7 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
         raise ExportError(
             f"PEFT's LoRA has no form for {listing(wrong, 4)}: only for weights of linear layers and Conv2d."
         )
-    if rank < 1:
-        raise ExportError(f"rank={rank} cannot be: give 1 or more.")
+    check_count("rank", rank, ExportError)
     if head and any(module.endswith(head) and module != head for module in modules):
         raise ExportError(f"PEFT would take other modules for the head, as their names also end in {head!r}.")
     tensors, errors, lost, total = {}, {}, 0.0, 0.0
@@ -128,14 +127,17 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
 
 
 def to_folder(
-    bank: TemplateBank | str | Path, tasks: Iterable[str | Path], folder: str | Path, licence: str | None = None
-) -> Path:
+    bank: TemplateBank | str | Path, tasks: Iterable[str | Path] | str | Path, folder: str | Path,
+    licence: str | None = None,
+) -> Path:  # fmt: skip
     """Writes a folder to publish, atomically: the bank, its task files and a model card; `TaskLibrary` opens it.
 
     licence: of the base; what timm states for its name when not given.  Raises TaskError for a task of another bank
     and ExportError for two tasks of one name.
     """
-    bank, tasks = _bank(bank), [Path(task) for task in tasks]
+    bank, tasks = _bank(bank), [Path(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
+    if odd := [path.name for path in tasks if path.suffix != ".safetensors"]:
+        raise ExportError(f"{listing(odd)} would not be found in the folder: name task files NAME.safetensors.")
     read = {path.stem: taskfile.read(path, bank) for path in tasks}
     if len(read) != len(tasks):
         raise ExportError(f"Two of {listing(path.name for path in tasks)} have one name: rename them.")

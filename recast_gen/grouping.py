@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from .errors import FamilyError, listing, nearest
 from .parts import whole
 
+CACHED = "attention_biases"  # timm's modules look up in it once and keep what they found, in eval mode
 FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -32,8 +33,8 @@ class Family:
 
     @property
     def shareable(self) -> bool:
-        """Whether a bank makes sense: several layers of a floating-point matrix or kernel."""
-        return self.layers > 1 and len(self.shape) > 1 and self.floating
+        """Whether a bank makes sense: several layers of a floating-point matrix or kernel, which a forward reads."""
+        return self.layers > 1 and len(self.shape) > 1 and self.floating and not self.names[0].endswith(CACHED)
 
     @property
     def floating(self) -> bool:

@@ -16,12 +16,15 @@ from .reparam import attach, attached, hosts, set_coefficients, suspend
 from .templates import mix
 from .tensors import to_torch
 
+BANKS = ("bank.zarr", "bank.safetensors")  # of a folder of tasks, as a directory or packed
+
 
 class TaskLibrary:
     """The task files ``NAME.safetensors`` of a folder, on one model in eval mode.
 
     model: has `bank` attached or its weights; the bank's own timm model when not given.  bank: a bank or its path;
-    ``bank.zarr`` in the folder when not given.  The model starts, and is after `base`, as it was without the bank.
+    ``bank.zarr`` or the packed ``bank.safetensors`` in the folder when not given.  The model starts, and is after
+    `base`, as it was without the bank.
 
     Every call holds `lock`, so threads may share a library; hold ``with lib.lock:`` yourself around a switch and
     forwards of your own.  A task is read and verified once, and again when its file changes; switching costs the size
@@ -35,7 +38,8 @@ class TaskLibrary:
         self.folder, self.lock, self.current = Path(folder), RLock(), None
         if not self.folder.is_dir():
             raise TaskError(f"{folder} does not exist; expected a folder of task files.")
-        self.bank = bank if isinstance(bank, TemplateBank) else load_bank(bank or self.folder / "bank.zarr")
+        own = next((path for path in map(self.folder.joinpath, BANKS) if path.exists()), self.folder / BANKS[0])
+        self.bank = bank if isinstance(bank, TemplateBank) else load_bank(bank or own)
         self.model = (sources.rebuild(self.bank.base()) if model is None else model).eval()
         if not attached(self.model):
             attach(self.model, self.bank)
@@ -44,11 +48,12 @@ class TaskLibrary:
         self._host = next(iter(hosts(self.model).values()))
         self._classes = getattr(self.model, "num_classes", 0)
         self._parts, self._resume = adapter.take_off(self.model), suspend(self.model)
+        self._by_image: set[tuple] = set()
 
     @property
     def names(self) -> list[str]:
         """The tasks in the folder, sorted."""
-        return sorted(path.stem for path in self.folder.glob("*.safetensors"))
+        return sorted(path.stem for path in self.folder.glob("*.safetensors") if path.name not in BANKS)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -117,7 +122,7 @@ class TaskLibrary:
             weights = self._weights([self.task(name) for name in numbers], [self._cache[name][2] for name in numbers])
             self._detach()
             try:
-                return mixed.forward(self.model, weights, images, [numbers[name] for name in tasks])
+                return mixed.forward(self.model, weights, images, [numbers[name] for name in tasks], self._by_image)
             finally:
                 if self.current is not None:
                     self._attach()

@@ -1,6 +1,7 @@
 """One forward in which every image has weights of its own task."""
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from torch import nn
@@ -18,17 +19,17 @@ class PerTask(torch.Tensor):
     """A weight that differs among the tasks of a batch, each made when its turn comes and then let go.
 
     like: the weight it stands for (shape, dtype, device).  make: number of the task -> its weight.
-    counts: images of each task; the batch is sorted by task.
+    counts: images of each task; the batch is sorted by task.  rows: takes the length of every input that it meets.
     A function of `BY_IMAGE` runs on each task's images; results with fewer channels than others (a head of fewer
     classes) are filled with -inf.  Raises TaskError for any other function of a weight.
     """
 
     @staticmethod
-    def __new__(cls, like: torch.Tensor, make: Callable[[int], torch.Tensor], counts: list[int]):
+    def __new__(cls, like: torch.Tensor, make: Callable[[int], torch.Tensor], counts: list[int], rows: list[int]):
         return torch.Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)
 
-    def __init__(self, like: torch.Tensor, make: Callable[[int], torch.Tensor], counts: list[int]):
-        self.like, self.make, self.counts = like, make, counts
+    def __init__(self, like: torch.Tensor, make: Callable[[int], torch.Tensor], counts: list[int], rows: list[int]):
+        self.like, self.make, self.counts, self.rows = like, make, counts, rows
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -36,9 +37,11 @@ class PerTask(torch.Tensor):
             return super().__torch_function__(func, types, args, kwargs)
         args, kwargs = list(args), dict(kwargs or {})
         images = kwargs.pop("input") if "input" in kwargs else args.pop(0)
-        counts = next(value.counts for value in [*args, *kwargs.values(), images] if isinstance(value, PerTask))
+        own = next(value for value in [*args, *kwargs.values(), images] if isinstance(value, PerTask))
+        counts = own.counts
         if func not in BY_IMAGE or isinstance(images, PerTask) or len(images) % sum(counts):
-            cls.__torch_dispatch__(func, types)
+            _refuse(func.__name__)
+        own.rows.append(len(images))
         rows = len(images) // sum(counts)  # windows of one image are neighbours
         made = [
             func(
@@ -51,10 +54,14 @@ class PerTask(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        raise TaskError(
-            f"This model computes {getattr(func, '__name__', func)} of a layer's weight, or not image by image, which "
-            "a mixed batch cannot follow: give each task a batch of its own, lib.use(NAME) and lib(images)."
-        )
+        _refuse(getattr(func, "__name__", str(func)))
+
+
+def _refuse(what: str) -> NoReturn:
+    raise TaskError(
+        f"This model computes {what} of a layer's weight, or not image by image, which a mixed batch cannot follow: "
+        "give each task a batch of its own, lib.use(NAME) and lib(images)."
+    )
 
 
 def _of(value, task: int):
@@ -66,14 +73,18 @@ def _padded(part: torch.Tensor, sizes: list[int]) -> torch.Tensor:
     return F.pad(part, missing, value=-torch.inf) if any(missing) else part
 
 
+Weights = dict[str, Callable[[int], torch.Tensor]]
+
+
 def forward(
-    model: nn.Module, weights: dict[str, Callable[[int], torch.Tensor]], images: torch.Tensor, tasks: list[int]
+    model: nn.Module, weights: Weights, images: torch.Tensor, tasks: list[int], known: set[tuple]
 ) -> torch.Tensor:
     """Logits ``n classes`` of images ``n ...``, image k under the weights of task ``tasks[k]``.
 
     model: a plain one, images along the first axis of every layer.  weights: tensor name -> (task -> its weight).
     A loop over the tasks runs in the layers that `weights` names, and nowhere else; one weight at a time is in memory.
-    Raises TaskError for a model that computes something else with such a weight than `BY_IMAGE`.
+    known: what has run image by image already; anything else runs once more, with one image, to see that it does.
+    Raises TaskError for a model that computes something else with such a weight than `BY_IMAGE`, or of a table.
     """
     other = [name for name, module in model.named_modules() if getattr(module, "batch_first", True) is False]
     if other:
@@ -81,7 +92,20 @@ def forward(
     tasks = torch.tensor(tasks)
     order = tasks.argsort(stable=True)
     counts = tasks.bincount().tolist()
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    stand_ins = {name: PerTask(tensors[name], make, counts) for name, make in weights.items()}
-    logits = functional_call(model, stand_ins, (images[order.to(images.device)],))
+    logits, rows = _run(model, weights, images[order.to(images.device)], counts)
+    if (key := (images.shape[1:], *weights)) not in known and len(images) > 1:
+        if rows != [len(images) * row for row in _run(model, weights, images[:1], [1])[1]]:
+            _refuse("a layer")
+        known.add(key)
     return logits[order.argsort().to(logits.device)]
+
+
+def _run(model: nn.Module, weights: Weights, images: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, list[int]]:
+    """Logits of images that are sorted by task, and the lengths of what went into the layers."""
+    rows, places = [], {}
+    for path, module in model.named_modules():  # each once, whatever other names it has
+        places |= dict(module.named_parameters(path, recurse=False)) | dict(module.named_buffers(path, recurse=False))
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    made = {id(tensors[name]): PerTask(tensors[name], make, counts, rows) for name, make in weights.items()}
+    stand_ins = {name: made[id(tensor)] for name, tensor in places.items() if id(tensor) in made}
+    return functional_call(model, stand_ins, (images,), tie_weights=False), rows

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .bank import TemplateBank
-from .errors import AttachError, nearest
+from .errors import AttachError, listing, nearest
+from .grouping import CACHED
 from .parametrizations import FromBank, Joined, Templates, tensor_name
 from .parts import PARTS, place, rows, whole
 from .resolution import Resolution, blocks
@@ -48,6 +49,8 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
     fitted to, is tied to another, when a bank is attached already, or when templates are no whole layers: those
     compress a network, with about as many coefficients as weights.
     """
+    if not isinstance(bank, TemplateBank):
+        raise AttachError(f"{bank!r} is no bank of templates: give what rg.mimic or rg.load_bank(PATH) returned.")
     if attached(model):
         raise AttachError("This model has a bank attached already: detach or bake it first.")
     for group in bank.groups.values():
@@ -58,6 +61,11 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
                 "and attach it."
             )
     places = {name: _place(model, whole(name)) for name in bank.layers}
+    if cached := [name for name in bank.layers if name.endswith(CACHED)]:
+        raise AttachError(
+            f"The model keeps what it looked up in {listing(cached, 4)} in eval mode, and would not notice a change: "
+            "fit the bank without that family."
+        )
     owners: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         first = owners.setdefault(id(parameter), name)

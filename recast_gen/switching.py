@@ -1,5 +1,6 @@
 """A live model's task <-> a task file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,12 @@ def save_task(
             f"{listing(drifted, 4)} differ from the bank's, and a task file holds coefficients, adapter and head "
             f"{head!r} alone: train no other weights, and keep normalisation layers in eval mode."
         )
-    outputs = next((len(tensor) for name, tensor in own.items() if name.endswith("weight")), 0)
+    outputs = _outputs(own, state)
     names = [str(index) for index in range(outputs)] if classes is None else list(map(str, classes))
     if len(names) != outputs:
         raise TaskError(f"{len(names)} classes were named for a head of {outputs} outputs.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TaskError(f"Classes {listing(twice, 4)} are named twice: give each output its own name.")
     about = {"classes": names, "head": head, "metrics": metrics or {}} | ({"recipe": recipe} if recipe else {})
     if model_name := bank.backbone.get("timm_model"):
         about["backbone"] = model_name
@@ -53,6 +56,11 @@ def save_task(
         about["adapter"] = adapter.kind(parts)
     stored = {place: part.stored() for place, part in parts.items()}
     return taskfile.write(path, taskfile.Task(numbers, own, about, stored), bank, dtype)
+
+
+def _outputs(head: Mapping, state: Mapping) -> int:
+    """How many classes a head tells apart: the rows of its last matrix, in the model's order; 0 without one."""
+    return next((len(head[name]) for name in reversed(state) if name in head and head[name].ndim > 1), 0)
 
 
 def _drifted(state: dict[str, torch.Tensor], bank: TemplateBank, head) -> list[str]:
@@ -85,7 +93,7 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
     for name, (module, leaf, _) in attached(model).items():
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
     if head:
-        classes = task.outputs or len(next(iter(head.values())))
+        classes = task.outputs or _outputs(head, model.state_dict())
         put_head(model, {name: to_torch(array) for name, array in head.items()}, classes)
     put_adapter(model, parts, task)
     return task

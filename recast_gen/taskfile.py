@@ -63,7 +63,7 @@ def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float3
     others |= task.head
     tensors |= {name: _cast(name, array, dtype if dtype == "float16" else None) for name, array in others.items()}
     try:
-        about = json.dumps(task.about, sort_keys=True, separators=(",", ":"))
+        about = json.dumps(task.about, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TaskError(f"The task's metrics or options are no JSON ({error}): give numbers and words.") from error
     meta = {

@@ -59,6 +59,8 @@ def test_a_bank_is_packed_unpacked_and_generated_from_either_way(tmp_path):
     assert rg.load_bank(tmp_path / "again.zarr").hash == found
     for bank in ("bank.zarr", "bank.safetensors"):
         assert recast("generate", bank, "--out", f"{bank}.made", cwd=tmp_path).returncode == 0
+    lost = recast("generate", "bank.zarr", "--out", "bank.zarr", cwd=tmp_path)
+    assert lost.returncode == 1 and "would be lost" in lost.stderr
     assert (tmp_path / "bank.zarr.made").read_bytes() == (tmp_path / "bank.safetensors.made").read_bytes()
 
 

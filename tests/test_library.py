@@ -120,9 +120,53 @@ class Doubled(nn.Module):
         return images
 
 
+class Table(nn.Module):
+    """Adds what layers make of a table, and not of the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        self.register_buffer("table", torch.randn(2, 2, 4))
+
+    def forward(self, images):
+        return images + self.layers[1](self.layers[0](self.table)).sum(0)
+
+
+class Twice(nn.Module):
+    """Uses its layers twice, by two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        self.again = nn.ModuleList([*self.layers])
+
+    def forward(self, images):
+        return nn.Sequential(*self.layers, *self.again)(images)
+
+
+def test_layers_that_a_model_has_by_two_names_are_mixed_and_stay(tmp_path):
+    torch.manual_seed(0)
+    model, images, expected = Twice(), torch.randn(3, 4), []
+    bank = rg.mimic(model)
+    rg.attach(model, bank)
+    for name in "ab":
+        for parameter in rg.coefficients(model):
+            parameter.data *= 1.5
+        rg.save_task(tmp_path / f"{name}.safetensors", model, bank, head="")
+        expected.append(model(images))
+    lib = rg.TaskLibrary(tmp_path, rg.detach(model), bank)
+    before = state(model)
+    mixed = lib(images, tasks=["a", "b", "a"])
+    torch.testing.assert_close(mixed, torch.stack([expected[0][0], expected[1][1], expected[0][2]]))
+    after = state(model)
+    assert all(type(p) is nn.Parameter for p in model.parameters())
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_a_model_that_cannot_be_mixed_is_refused_and_still_switches(tmp_path):
     for build, says in (
         (Doubled, "mul"),
+        (Table, "not image by image"),
         (lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 4), 2, enable_nested_tensor=False), "batch_f"),
     ):
         torch.manual_seed(0)

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -284,6 +285,13 @@ def test_a_module_in_two_places_stays_one_through_attach_task_and_generation(tmp
     plain = Tied()
     plain.load_state_dict({name: torch.from_numpy(array) for name, array in made.items()}, strict=True)
     torch.testing.assert_close(plain(batch), model(batch))
+
+
+def test_biases_that_timm_caches_are_left_alone_and_refused():
+    model = timm.create_model("levit_128s", img_size=32, num_classes=3).eval()
+    assert "attention_biases" not in "".join(rg.mimic(model).layers)
+    with pytest.raises(AttachError, match="would not notice a change"):
+        rg.attach(model, rg.mimic(model, families=["*.attention_biases*"]))
 
 
 def test_a_parameter_in_two_modules_is_refused_and_the_model_unchanged():

@@ -1,6 +1,7 @@
 """A task travels through its file, and switching is in place."""
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -169,6 +170,15 @@ def test_heads_and_classes_that_do_not_fit_are_refused(own, vit, tmp_path):
     with pytest.raises(TaskError, match="2 classes were named for a head of 3 outputs"):
         rg.save_task(tmp_path / "task.safetensors", model, bank, head="classifier", classes=["a", "b"])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_classes_of_a_head_with_a_norm_before_its_last_layer_are_that_layers(tmp_path):
+    model = timm.create_model("convnext_atto", num_classes=3, depths=(2, 2, 1, 1), dims=(4, 4, 8, 8)).eval()
+    bank = rg.mimic(model)
+    rg.save_task(tmp_path / "task.safetensors", rg.attach(model, bank), bank)  # the head is norm and fc
+    assert rg.load_task(tmp_path / "task.safetensors", model, bank).classes == ["0", "1", "2"]
+    with pytest.raises(TaskError, match="a are named twice"):
+        rg.save_task(tmp_path / "task.safetensors", model, bank, classes=["a", "b", "a"])
 
 
 def test_a_task_whose_head_the_model_lacks_is_refused_and_the_model_unchanged(own, tmp_path):

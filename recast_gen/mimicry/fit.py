@@ -119,7 +119,8 @@ def _prepared(fit: Callable, options: dict) -> Fit:
     known = [name for name in signature(fit).parameters if name not in ("stack", "templates", "groups")]
     for name in options:
         if name not in known:
-            raise FitError(f"{fit.__name__} has no option {name!r}.{nearest(name, known)} It has: {listing(known)}.")
+            close = nearest(name, [*known, *signature(mimic).parameters])
+            raise FitError(f"{fit.__name__} has no option {name!r}.{close} It has: {listing(known)}.")
     for name in ("steps", "epochs"):
         if name in options:
             check_count(name, options[name], FitError)

@@ -10,10 +10,13 @@ from .factorization import Coordinates, Factorization, combine, coordinates
 ACTIVE = 0.01  # nats of KL above which a latent carries something (Burda et al. 2016 use 0.01 on its variance)
 
 
-def check(templates: int, rank: int, noise: float | None, noise_floor: float) -> None:
+def check(templates: int, stack: np.ndarray, rank: int, noise: float | None, noise_floor: float) -> None:
     """Raises FitError for more templates than the layers have rank, and for noise that is not above 0."""
     if templates > rank:
-        raise FitError(f"{templates} templates for layers of rank {rank}: give {rank} or fewer.")
+        raise FitError(
+            f"{templates} templates for {len(stack)} layers of shape {tuple(stack.shape[1:])} and rank {rank}: give "
+            f"{rank} or fewer, or leave that family out."
+        )
     for word, value in (("noise", noise), ("noise_floor", noise_floor)):
         if value is not None and not value > 0:
             raise FitError(f"{word} is {value}; expected more than 0, or for `noise` null to learn it.")
@@ -63,7 +66,7 @@ def ppca(
     if len(stack) == 1:
         return lone(stack)
     space = coordinates(stack)
-    check(templates, space.rank, noise, noise_floor)
+    check(templates, stack, space.rank, noise, noise_floor)
     values = moments(space.layers)
     explained, chosen = variances(values, templates, noise, noise_floor)
     kept = explained[:templates]

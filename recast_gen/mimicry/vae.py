@@ -49,7 +49,7 @@ def vaes(
     for index, (stack, templates) in enumerate(groups):
         spaces.append(coordinates(stack) if len(stack) > 1 else None)
         if spaces[-1]:
-            check(templates, spaces[-1].rank, noise, noise_floor)
+            check(templates, stack, spaces[-1].rank, noise, noise_floor)
             shared.setdefault((*spaces[-1].layers.shape, templates), []).append(index)
     learned = {}
     if shared:

@@ -127,6 +127,8 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
         ({"source": "folder", "path": tmp_path / "few"}, "too small to split off 15% for test"),
         ({"source": "csv", "path": tmp_path / "none.csv"}, "none.csv does not exist"),
         ({"source": "csv", "path": table(tmp_path / "a.csv", [("x", 1)], ("file", "label"))}, "columns file, label"),
+        ({"source": "csv", "path": tmp_path}, "is a folder; expected a CSV"),
+        ({"source": "csv", "path": table(tmp_path / "d.csv", photos[:1] * 2)}, "line 3: .* is in line 2 too"),
         ({"source": "csv", "path": table(tmp_path / "b.csv", photos)}, "(?s)3 mistakes.*line 3.*none.png.*line 4.*'x'"),
         ({"source": "npz", "path": tmp_path / "none.npz"}, "none.npz does not exist"),
         ({"source": "npz", "path": npz(tmp_path / "5.npz", shape=(8, 8, 5))}, "images of 5 channels"),

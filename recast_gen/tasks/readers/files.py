@@ -18,7 +18,8 @@ def folder(data: Data) -> Found:
     """``root/class/image``, or ``root/train/class/image`` and the same in val and test."""
     root = Path(data.path)
     if not root.is_dir():
-        raise DataError(f"{root} does not exist; expected a folder with one subfolder of images a class.")
+        found = "is a file" if root.is_file() else "does not exist"
+        raise DataError(f"{root} {found}; expected a folder with one subfolder of images a class.")
     names = _subfolders(root)
     if not names or not set(names) <= PART_NAMES.keys():
         return {"train": _classes(root, names)}, names
@@ -44,7 +45,8 @@ def table(data: Data) -> Found:
     """A CSV with the columns ``path,label`` and perhaps ``split``; paths are relative to it."""
     path = Path(data.path)
     if not path.is_file():
-        raise DataError(f"{path} does not exist; expected a CSV with the columns path, label and perhaps split.")
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {found}; expected a CSV with the columns path, label and perhaps split.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -53,7 +55,7 @@ def table(data: Data) -> Found:
     columns = list(rows[0]) if rows else []
     if not {"path", "label"} <= set(columns):
         raise DataError(f"{path} has the columns {listing(columns)}; expected path, label and perhaps split, and rows.")
-    splits, problems = "split" in columns, []
+    splits, problems, seen = "split" in columns, [], {}
     for line, row in enumerate(rows, start=2):
         row["path"], row["label"] = (row["path"] or "").strip(), (row["label"] or "").strip()
         part = (row.get("split") or "").strip().lower()
@@ -64,6 +66,8 @@ def table(data: Data) -> Found:
             problems.append(f"line {line}: split {part!r} is none of {', '.join(PART_NAMES)}")
         if not (path.parent / row["path"]).is_file():
             problems.append(f"line {line}: no file {row['path']!r}")
+        elif (first := seen.setdefault((path.parent / row["path"]).resolve(), line)) != line:
+            problems.append(f"line {line}: {row['path']!r} is in line {first} too")
     if problems:
         raise DataError(f"{path}: {len(problems)} mistakes: {listing(problems, 8)}. Paths are relative to the CSV.")
     names = {row["label"] for row in rows}
