@@ -59,8 +59,10 @@ def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
         return {}
     keys = ("input_size", "interpolation", "mean", "std", "crop_pct")
     about = {"data_config": {key: config[key] for key in keys if config.get(key) is not None}}
-    if size := getattr(getattr(model, "patch_embed", None), "img_size", None):  # as it was made, whatever its name says
-        about["data_config"]["input_size"] = (about["data_config"]["input_size"][0], *size)
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or (timm_kwargs or {}).get("img_size")
+    if size:  # as it was made, whatever its name says
+        sides = (size, size) if isinstance(size, int) else size
+        about["data_config"]["input_size"] = (about["data_config"]["input_size"][0], *sides)
     if isinstance(config.get("classifier"), str):  # distilled models have two heads, which no task file holds
         about["head"] = config["classifier"]
     kwargs = {"num_classes": model.num_classes} if hasattr(model, "num_classes") else {}
@@ -200,7 +202,14 @@ def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
             raise SourceError("These weights do not say which module is the head: give `model.head` in the recipe.")
     model = create(about["timm_model"], kwargs)
     if num_classes is not None:
-        fresh = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(f"{about['head']}.")}
+        state = model.state_dict()
+        fresh = {name: tensor for name, tensor in state.items() if name.startswith(f"{about['head']}.")}
+        other = [name for name in state.keys() & known.keys() - fresh.keys() if state[name].shape != known[name].shape]
+        if other:
+            raise SourceError(
+                f"{listing(sorted(other), 4)} change with the number of classes, besides the head {about['head']!r}: a "
+                "network of several heads, as distilled ones are, cannot learn tasks by a recipe. Take one of one head."
+            )
         known = {name: tensor for name, tensor in known.items() if name not in fresh} | {
             name: to_numpy(name, tensor) for name, tensor in fresh.items()
         }

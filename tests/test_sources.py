@@ -114,6 +114,8 @@ def test_what_timm_knows_of_a_model_comes_with_it(vit, own):
     assert sources.read(own()).backbone == {}
     small = timm.create_model("test_vit", img_size=(32, 64))
     assert sources.read(small).backbone["data_config"]["input_size"] == (3, 32, 64)
+    levit = timm.create_model("levit_128s", img_size=64)
+    assert sources.read(levit, {"img_size": 64}).backbone["data_config"]["input_size"] == (3, 64, 64)
 
 
 class Evil:
@@ -172,6 +174,10 @@ def test_a_described_network_is_rebuilt_with_a_head_of_any_size():
     assert sources.rebuild(sources.read(model), num_classes=7)(images).shape == (2, 7)
     with pytest.raises(SourceError, match="which model"):
         sources.rebuild(Weights({}))
+    two_heads = sources.read(timm.create_model("levit_128s", num_classes=3))
+    two_heads.backbone["head"] = "head"
+    with pytest.raises(SourceError, match="several heads"):
+        sources.rebuild(two_heads, num_classes=7)
 
 
 def test_an_unknown_model_or_wrong_arguments_name_the_model():
