@@ -14,7 +14,7 @@ def check(templates: int, stack: np.ndarray, rank: int, noise: float | None, noi
     """Raises FitError for more templates than the layers have rank, and for noise that is not above 0."""
     if templates > rank:
         raise FitError(
-            f"{templates} templates for {len(stack)} layers of shape {tuple(stack.shape[1:])} and rank {rank}: give "
+            f"{templates} templates for layers of rank {rank} ({len(stack)} of shape {tuple(stack.shape[1:])}): give "
             f"{rank} or fewer, or leave that family out."
         )
     for word, value in (("noise", noise), ("noise_floor", noise_floor)):
