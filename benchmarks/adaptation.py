@@ -4,8 +4,8 @@
     python benchmarks/adaptation.py table | summary | targets | picture
 
 Every method has its own study of the learning rate of what it trains besides the head, judged on validation alone (one
-seed, a third of a run).  The head's rate is one for all methods of a backbone and task, the best for norm tuning, which
-is a peer; the linear probe has its own.  Then every seed trains; the best epoch on validation is kept and its test
+seed, a third of a run).  The head's rate is the better for it of two: the best for norm tuning and the best for the
+linear probe.  Then every seed trains; the best epoch on validation is kept and its test
 accuracy reported.  Steps, batches, schedule and images are the same for all.  A finished run is one row in
 ``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a restart skips it.
 
@@ -22,6 +22,7 @@ import os
 import resource
 import time
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import adaptation_view
@@ -40,7 +41,7 @@ KEPT = ROOT / "weights_store" / "adaptation"  # task files, which `incremental.p
 SEEDS = (0, 1, 2)
 STEPS, STUDY_STEPS, BATCH = 410, 123, 32  # 10 and 3 epochs of sign digits
 HEAD = 0.06  # where the search for the head's learning rate starts
-FIRST = "norm tuning"  # whose study finds the head's rate for all methods but the probe
+PROBE, FIRST = "linear probe", "norm tuning"  # whose best rates for the head every method tries
 KEY = ("backbone", "task", "method", "seed")
 STUDY_KEY = ("backbone", "task", "method", "rate", "head_rate")
 MADE_BY = {"cpu": torch.backends.cpu.get_cpu_capability(), "precision": "float32"}
@@ -136,26 +137,32 @@ def climb(score, start: float, step: float = 3.2, most: int = 4) -> float:
     return best
 
 
+def judged(backbone: Backbone, task: str, method: Method, rate: float, head: float) -> float:
+    """How good two learning rates are on validation; kept, and read where they were tried before."""
+    key = {"backbone": backbone.name, "task": task, "method": method.name, "rate": rate, "head_rate": head}
+    found = read(STUDIES, STUDY_KEY).get(tuple(text(key[name]) for name in STUDY_KEY))
+    if found:
+        return float(found["score"])
+    about = {"seed": SEEDS[0], "epochs": epochs(backbone, task, STUDY_STEPS)}
+    row = apart(backbone, task, method, *about.values(), rate, head, None)
+    append(STUDIES, STUDY_COLUMNS, row | key | about)
+    return row["score"]
+
+
+def heads(backbone: Backbone, task: str) -> tuple[float, float]:
+    """The learning rates that every method tries for its head: the best for FIRST and the best for PROBE."""
+    first, probe = (partial(judged, backbone, task, METHODS[name]) for name in (FIRST, PROBE))
+    rate = climb(lambda rate: first(rate, HEAD), METHODS[FIRST].rate)
+    return climb(lambda head: first(rate, head), HEAD), climb(lambda head: probe(0.0, head), HEAD)
+
+
 def study(backbone: Backbone, task: str, method: Method) -> tuple[float, float]:
     """Learning rates of what a method trains and of its head, best on validation."""
-
-    def score(rate: float, head: float) -> float:
-        key = {"backbone": backbone.name, "task": task, "method": method.name, "rate": rate, "head_rate": head}
-        found = read(STUDIES, STUDY_KEY).get(tuple(text(key[name]) for name in STUDY_KEY))
-        if found:
-            return float(found["score"])
-        about = {"seed": SEEDS[0], "epochs": epochs(backbone, task, STUDY_STEPS)}
-        row = apart(backbone, task, method, *about.values(), rate, head, None)
-        append(STUDIES, STUDY_COLUMNS, row | key | about)
-        return row["score"]
-
-    if method.rate is None:
-        return 0.0, climb(lambda head: score(0.0, head), HEAD)
-    if method.name != FIRST:
-        head = study(backbone, task, METHODS[FIRST])[1]
-        return climb(lambda rate: score(rate, head), method.rate), head
-    rate = climb(lambda rate: score(rate, HEAD), method.rate)
-    return rate, climb(lambda head: score(rate, head), HEAD)
+    score, (usual, other) = partial(judged, backbone, task, method), heads(backbone, task)
+    if method.name == PROBE:
+        return 0.0, other
+    rate = climb(lambda rate: score(rate, HEAD if method.name == FIRST else usual), method.rate)
+    return rate, max(usual, other, key=lambda head: score(rate, head))
 
 
 def epochs(backbone: Backbone, task: str, steps: int) -> int:

@@ -1,5 +1,6 @@
 """Pico models that every test may use: seeded, offline, made in milliseconds."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import recast_gen as rg
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=20)
 settings.load_profile("tests")
 torch.set_num_threads(1)  # pico models are faster without threads
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl+C, and so its children
 
 PICO_VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2}
 
