@@ -151,16 +151,17 @@ def judged(backbone: Backbone, task: str, method: Method, rate: float, head: flo
 
 def heads(backbone: Backbone, task: str) -> tuple[float, float]:
     """The learning rates that every method tries for its head: the best for FIRST and the best for PROBE."""
-    first, probe = (partial(judged, backbone, task, METHODS[name]) for name in (FIRST, PROBE))
-    rate = climb(lambda rate: first(rate, HEAD), METHODS[FIRST].rate)
-    return climb(lambda head: first(rate, head), HEAD), climb(lambda head: probe(0.0, head), HEAD)
+    score = partial(judged, backbone, task, METHODS[FIRST])
+    rate = climb(lambda rate: score(rate, HEAD), METHODS[FIRST].rate)
+    return climb(lambda head: score(rate, head), HEAD), study(backbone, task, METHODS[PROBE])[1]
 
 
 def study(backbone: Backbone, task: str, method: Method) -> tuple[float, float]:
     """Learning rates of what a method trains and of its head, best on validation."""
-    score, (usual, other) = partial(judged, backbone, task, method), heads(backbone, task)
+    score = partial(judged, backbone, task, method)
     if method.name == PROBE:
-        return 0.0, other
+        return 0.0, climb(lambda head: score(0.0, head), HEAD)
+    usual, other = heads(backbone, task)
     rate = climb(lambda rate: score(rate, HEAD if method.name == FIRST else usual), method.rate)
     return rate, max(usual, other, key=lambda head: score(rate, head))
 
