@@ -81,7 +81,10 @@ def test_ctrl_c_ends_cleanly_with_the_best_so_far_written_and_the_rest_follows(h
 def test_ctrl_c_before_any_result_says_so_and_writes_none(here):
     pico("digits", here, tune=MANY | {"trials": 200})
     running = start("--workers", "2")
-    wait_for(lambda: JOURNAL.exists() and '"op_code":4' in JOURNAL.read_text())  # a trial is queued, none has begun
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+    if not children.exists():
+        pytest.skip("SKIPPED: this system does not list a process's children, so when they begin is not known")
+    wait_for(lambda: len(children.read_text().split()) == 2)  # which are still importing
     running.send_signal(signal.SIGINT)
     said, wrong = running.communicate(timeout=200)
     assert running.returncode == 130 and "Traceback" not in wrong, wrong
