@@ -5,9 +5,9 @@
 
 Every method has its own study of the learning rate of what it trains besides the head, judged on validation alone (one
 seed, a third of a run).  The head's rate is the better for it of two: the best for norm tuning and the best for the
-linear probe.  Then every seed trains; the best epoch on validation is kept and its test
-accuracy reported.  Steps, batches, schedule and images are the same for all.  A finished run is one row in
-``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a restart skips it.
+linear probe.  Then every seed trains; the best epoch on validation is kept and its test accuracy reported.  Steps,
+batches, schedule and images are the same for all.  A finished run is one row in ``results/adaptation.csv`` (a study's
+in ``results/adaptation_rates.csv``), and a restart skips it.
 
 Seconds are of this process's CPU time, one thread, and compare where `cpu` and `precision` are the same; mb is the peak
 of its memory over what it held before.  Every run is a process of its own.

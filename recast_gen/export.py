@@ -133,7 +133,7 @@ def to_folder(
     """Writes a folder to publish, atomically: the bank, its task files and a model card; `TaskLibrary` opens it.
 
     licence: of the base; what timm states for its name when not given.  Raises TaskError for a task of another bank
-    and ExportError for two tasks of one name.
+    and ExportError for two tasks of one name, or one that is no ``NAME.safetensors``.
     """
     bank, tasks = _bank(bank), [Path(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
     if odd := [path.name for path in tasks if path.suffix != ".safetensors"]:

@@ -82,13 +82,14 @@ def write(
 
     Returns (shape, dtype name) by name.  Its metadata names the architecture where the bank knows it (``timm_model``,
     ``timm_kwargs``), ``num_classes`` of the task and the depth of generated layers included.
+    Raises as `generate`, and TaskError where `out` is the bank or the task.
     """
+    if any(isinstance(path, str | Path) and Path(path).resolve() == Path(out).resolve() for path in (bank, task)):
+        raise TaskError(f"{out} is read, and would be lost: write the weights to another file.")
     if tokens := _tokens(bank, task, options):
         made, about = tokens.generate(**options), tokens.about(options.get("depth"))
         save_tensors(out, made, _metadata(about, about.get("timm_kwargs", {})))
         return {name: (array.shape, array.dtype.name) for name, array in made.items()}
-    if any(isinstance(path, str | Path) and Path(path).resolve() == Path(out).resolve() for path in (bank, task)):
-        raise TaskError(f"{out} is read, and would be lost: write the weights to another file.")
     bank, task = _open(bank, task)
     about, shapes = dict(bank.backbone.get("timm_kwargs", {})), bank.shapes
     if task is not None:

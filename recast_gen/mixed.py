@@ -13,23 +13,24 @@ from .errors import TaskError, listing
 BY_IMAGE = {F.linear, F.conv1d, F.conv2d, F.conv3d, F.batch_norm, F.layer_norm, F.group_norm}  # input first, n ...
 ABOUT = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "requires_grad")}
 ABOUT |= {torch.Tensor.size, torch.Tensor.dim}
+Makers = dict[str, Callable[[int], torch.Tensor]]  # tensor name -> (number of the task -> its weight)
 
 
 class PerTask(torch.Tensor):
     """A weight that differs among the tasks of a batch, each made when its turn comes and then let go.
 
     like: the weight it stands for (shape, dtype, device).  make: number of the task -> its weight.
-    counts: images of each task; the batch is sorted by task.  rows: takes the length of every input that it meets.
+    counts: images of each task; the batch is sorted by task.  lengths: takes those of all inputs.
     A function of `BY_IMAGE` runs on each task's images; results with fewer channels than others (a head of fewer
     classes) are filled with -inf.  Raises TaskError for any other function of a weight.
     """
 
     @staticmethod
-    def __new__(cls, like: torch.Tensor, make: Callable[[int], torch.Tensor], counts: list[int], rows: list[int]):
+    def __new__(cls, like: torch.Tensor, make: Callable[[int], torch.Tensor], counts: list[int], lengths: list[int]):
         return torch.Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)
 
-    def __init__(self, like: torch.Tensor, make: Callable[[int], torch.Tensor], counts: list[int], rows: list[int]):
-        self.like, self.make, self.counts, self.rows = like, make, counts, rows
+    def __init__(self, like: torch.Tensor, make: Callable[[int], torch.Tensor], counts: list[int], lengths: list[int]):
+        self.like, self.make, self.counts, self.lengths = like, make, counts, lengths
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -41,7 +42,7 @@ class PerTask(torch.Tensor):
         counts = own.counts
         if func not in BY_IMAGE or isinstance(images, PerTask) or len(images) % sum(counts):
             _refuse(func.__name__)
-        own.rows.append(len(images))
+        own.lengths.append(len(images))
         rows = len(images) // sum(counts)  # windows of one image are neighbours
         made = [
             func(
@@ -57,10 +58,10 @@ class PerTask(torch.Tensor):
         _refuse(getattr(func, "__name__", str(func)))
 
 
-def _refuse(what: str) -> NoReturn:
+def _refuse(what: str, how: str = "of a layer's weight, or not image by image") -> NoReturn:
     raise TaskError(
-        f"This model computes {what} of a layer's weight, or not image by image, which a mixed batch cannot follow: "
-        "give each task a batch of its own, lib.use(NAME) and lib(images)."
+        f"This model computes {what} {how}, which a mixed batch cannot follow: give each task a batch of its own, "
+        "lib.use(NAME) and lib(images)."
     )
 
 
@@ -73,15 +74,12 @@ def _padded(part: torch.Tensor, sizes: list[int]) -> torch.Tensor:
     return F.pad(part, missing, value=-torch.inf) if any(missing) else part
 
 
-Weights = dict[str, Callable[[int], torch.Tensor]]
-
-
 def forward(
-    model: nn.Module, weights: Weights, images: torch.Tensor, tasks: list[int], known: set[tuple]
+    model: nn.Module, weights: Makers, images: torch.Tensor, tasks: list[int], known: set[tuple]
 ) -> torch.Tensor:
     """Logits ``n classes`` of images ``n ...``, image k under the weights of task ``tasks[k]``.
 
-    model: a plain one, images along the first axis of every layer.  weights: tensor name -> (task -> its weight).
+    model: a plain one, images along the first axis of every layer.
     A loop over the tasks runs in the layers that `weights` names, and nowhere else; one weight at a time is in memory.
     known: what has run image by image already; anything else runs once more, with one image, to see that it does.
     Raises TaskError for a model that computes something else with such a weight than `BY_IMAGE`, or of a table.
@@ -92,20 +90,19 @@ def forward(
     tasks = torch.tensor(tasks)
     order = tasks.argsort(stable=True)
     counts = tasks.bincount().tolist()
-    logits, rows = _run(model, weights, images[order.to(images.device)], counts)
+    logits, lengths = _run(model, weights, images[order.to(images.device)], counts)
     if (key := (images.shape[1:], *weights)) not in known and len(images) > 1:
-        if rows != [len(images) * row for row in _run(model, weights, images[:1], [1])[1]]:
-            _refuse("a layer")
+        if lengths != [len(images) * alone for alone in _run(model, weights, images[:1], [1])[1]]:
+            _refuse("a layer", "not image by image")
         known.add(key)
     return logits[order.argsort().to(logits.device)]
 
 
-def _run(model: nn.Module, weights: Weights, images: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, list[int]]:
+def _run(model: nn.Module, weights: Makers, images: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, list[int]]:
     """Logits of images that are sorted by task, and the lengths of what went into the layers."""
-    rows, places = [], {}
-    for path, module in model.named_modules():  # each once, whatever other names it has
-        places |= dict(module.named_parameters(path, recurse=False)) | dict(module.named_buffers(path, recurse=False))
+    lengths, paths = [], {path for path, _ in model.named_modules()}  # each module once, whatever other names it has
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-    made = {id(tensors[name]): PerTask(tensors[name], make, counts, rows) for name, make in weights.items()}
-    stand_ins = {name: made[id(tensor)] for name, tensor in places.items() if id(tensor) in made}
-    return functional_call(model, stand_ins, (images,), tie_weights=False), rows
+    made = {id(tensors[name]): PerTask(tensors[name], make, counts, lengths) for name, make in weights.items()}
+    places = {name: id(tensor) for name, tensor in tensors.items() if name.rpartition(".")[0] in paths}
+    stand_ins = {name: made[key] for name, key in places.items() if key in made}
+    return functional_call(model, stand_ins, (images,), tie_weights=False), lengths

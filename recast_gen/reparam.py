@@ -46,8 +46,8 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
     The forward is unchanged where the fit is exact.  resolution: output blocks with coefficients of their own, for all
     layers or by glob: a count, ``head`` or ``channel`` (see `resolution.blocks`, which also raises).
     Raises AttachError, changing nothing, when a layer is missing, has another shape or other weights than the bank was
-    fitted to, is tied to another, when a bank is attached already, or when templates are no whole layers: those
-    compress a network, with about as many coefficients as weights.
+    fitted to, is tied to another or cached by its module, when a bank is attached already, or when templates are no
+    whole layers: those compress a network, with about as many coefficients as weights.
     """
     if not isinstance(bank, TemplateBank):
         raise AttachError(f"{bank!r} is no bank of templates: give what rg.mimic or rg.load_bank(PATH) returned.")

@@ -59,14 +59,13 @@ def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
         return {}
     keys = ("input_size", "interpolation", "mean", "std", "crop_pct")
     about = {"data_config": {key: config[key] for key in keys if config.get(key) is not None}}
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or (timm_kwargs or {}).get("img_size")
+    kwargs = ({"num_classes": model.num_classes} if hasattr(model, "num_classes") else {}) | (timm_kwargs or {})
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or kwargs.get("img_size")
     if size:  # as it was made, whatever its name says
         sides = (size, size) if isinstance(size, int) else size
         about["data_config"]["input_size"] = (about["data_config"]["input_size"][0], *sides)
     if isinstance(config.get("classifier"), str):  # distilled models have two heads, which no task file holds
         about["head"] = config["classifier"]
-    kwargs = {"num_classes": model.num_classes} if hasattr(model, "num_classes") else {}
-    kwargs |= timm_kwargs or {}
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if {name: shape for name, (shape, _) in shapes(config["architecture"], kwargs).items()} == own:
         about |= {"timm_model": config["architecture"], "timm_kwargs": kwargs}

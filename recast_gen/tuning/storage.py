@@ -153,10 +153,14 @@ def reachable(storage: str, others: tuple[type[Exception], ...] = ()) -> Iterato
         ) from error
 
 
+def asked(trial: FrozenTrial) -> dict:
+    """The parameters of a trial, as far as it has drawn them or was queued with them."""
+    return trial.system_attrs.get("fixed_params", {}) | trial.params
+
+
 def requeue(found: optuna.Study, trial: FrozenTrial) -> None:
     """Puts what a trial was about at the end of the queue."""
-    known = trial.system_attrs.get("fixed_params", {}) | trial.params
-    if known:
+    if known := asked(trial):
         found.enqueue_trial(known)
 
 

@@ -13,7 +13,7 @@ from .objectives import excess
 from .plan import Plan
 from .samplers import sampler
 from .space import Setting
-from .storage import connect, held, quiet, reachable, reclaim
+from .storage import asked, connect, held, quiet, reachable, reclaim
 
 PATIENCE = 2  # proposals of what was tried already, until an untried neighbour of the front is drawn
 DRAWING = 20  # seconds until another process that has begun a trial and still draws its setting is taken for dead
@@ -26,11 +26,6 @@ class _Again(Exception):
 def used(trial: FrozenTrial) -> bool:
     """Whether a trial counts: it ran, or runs, or its setting cannot be fitted."""
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) or "error" in trial.user_attrs
-
-
-def asked(trial: FrozenTrial) -> dict:
-    """The parameters of a trial, as far as it has drawn them or was queued with them."""
-    return trial.system_attrs.get("fixed_params", {}) | trial.params
 
 
 class Runner:

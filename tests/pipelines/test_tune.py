@@ -51,6 +51,14 @@ def wait_for(what, seconds: float = 200) -> None:
         time.sleep(0.02)
 
 
+def children(running: subprocess.Popen) -> list[str]:
+    """The ids of the processes that it started; skips the test on a system that does not list them."""
+    listed = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+    if not listed.exists():
+        pytest.skip("SKIPPED: this system does not list a process's children")
+    return listed.read_text().split()
+
+
 def ended(text: str = "") -> int:
     """How many trials the journal says have values."""
     text = JOURNAL.read_text() if JOURNAL.exists() else ""
@@ -81,10 +89,7 @@ def test_ctrl_c_ends_cleanly_with_the_best_so_far_written_and_the_rest_follows(h
 def test_ctrl_c_before_any_result_says_so_and_writes_none(here):
     pico("digits", here, tune=MANY | {"trials": 200})
     running = start("--workers", "2")
-    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
-    if not children.exists():
-        pytest.skip("SKIPPED: this system does not list a process's children, so when they begin is not known")
-    wait_for(lambda: len(children.read_text().split()) == 2)  # which are still importing
+    wait_for(lambda: len(children(running)) == 2)  # which are still importing
     running.send_signal(signal.SIGINT)
     said, wrong = running.communicate(timeout=200)
     assert running.returncode == 130 and "Traceback" not in wrong, wrong
@@ -108,10 +113,7 @@ def test_one_killed_worker_is_made_up_for_by_the_others(here):
     pico("digits", here, tune=MANY | {"trials": 60})
     running = start("--workers", "2")
     wait_for(lambda: ended() >= 3)
-    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
-    if not children.exists():
-        pytest.skip("SKIPPED: this system does not list a process's children, so none could be killed")
-    subprocess.run(["kill", "-9", children.read_text().split()[0]], check=True)
+    subprocess.run(["kill", "-9", children(running)[0]], check=True)
     _, wrong = running.communicate(timeout=200)
     assert running.returncode == 0 and len(rows()) == 60, wrong
 
