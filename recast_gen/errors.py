@@ -1,6 +1,7 @@
 """Every error a user can meet: each says what, where, what was expected and what to do."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -61,6 +62,11 @@ def listing(words, most: int = 12) -> str:
     words = list(words)
     rest = f", and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(map(str, words[:most])) + rest if words else "none"
+
+
+def repeated(words) -> list[str]:
+    """The `words` that come more than once, sorted."""
+    return sorted(word for word, count in Counter(map(str, words)).items() if count > 1)
 
 
 def check_count(word: str, value, error: type[RecastError]) -> None:

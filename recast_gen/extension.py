@@ -1,4 +1,5 @@
-"""More templates for a bank, with base coefficients 0: it rebuilds the same weights, and tasks can go further."""
+"""More templates for a bank, with base coefficients 0: it rebuilds the same weights, to float32's rounding, and tasks
+can go further."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -6,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from . import taskfile
+from . import checkpoints, taskfile
 from .bank import Group, TemplateBank
 from .errors import FitError, check_count, nearest
 from .mimicry.closed_form import closed_form
+from .store import kind_of
 from .templates import mix, random_templates
 from .weights import SplitQkv, Weights, digest
 
+UNRELATED = 0.5  # cosine; training from one start stays near 1, two starts have 0
 Task = taskfile.Task | str | Path | Mapping[str, np.ndarray]
 
 
@@ -26,11 +29,12 @@ def extend(
     outside the group, nearest in depth first; ``vae``, layers decoded from N(0, 1) by the bank `vae` of `mimic_vae`
     (from its own decoder a bank gets nothing that it did not span); ``tasks``, the principal directions of what `tasks`
     changed in the group's layers, then in the family's others, at the scale of the group.
-    tasks: task files of this bank, or weights by tensor name, as `generate` makes them from any bank of this backbone.
+    tasks: task files of this bank, or weights by tensor name or as a checkpoint file, as `generate` makes them from any
+    bank of this backbone.
     Each random template is drawn anew from the seed, bit for bit; others are stored.
     Share (https://arxiv.org/abs/2602.06043) keeps principal directions of LoRA factors; here they are of weights.
-    Raises FitError for another source, more templates than it has, and a bank that already has random templates, or
-    whose templates are no whole layers.
+    Raises FitError for another source, more templates than it has, weights of another network, and a bank that already
+    has random templates, or whose templates are no whole layers; TaskError for a task file of another bank.
     """
     if source not in SOURCES:
         raise FitError(f"No template source {source!r}.{nearest(source, SOURCES)} There are: {', '.join(SOURCES)}.")
@@ -121,7 +125,10 @@ def _tasks(bank: TemplateBank, key: tuple, count: int, seed: int, given: list[Ma
 
 
 def _weights(bank: TemplateBank, task: Task) -> Mapping[str, np.ndarray]:
-    """A task's weights by tensor name.  Raises TaskError for a file of another bank, FitError for missing layers."""
+    """A task's weights by tensor name.  Raises TaskError for a file of another bank, FitError for another network."""
+    said = "The weights of a task"
+    if isinstance(task, str | Path) and kind_of(task) != "task":
+        said, task = str(task), checkpoints.read(task)
     if isinstance(task, Mapping):
         task = SplitQkv(Weights(task))
         wrong = [
@@ -129,10 +136,25 @@ def _weights(bank: TemplateBank, task: Task) -> Mapping[str, np.ndarray]:
             if name not in task or tuple(task[name].shape) != tuple(group.templates.shape[1:])
         ]  # fmt: skip
         if wrong:
-            raise FitError(f"The weights of a task lack {wrong[0]} in the bank's shape: generate them anew.")
+            raise FitError(f"{said}: no {wrong[0]} in the bank's shape. Give what `recast generate` made for a task.")
+        if (cosine := _cosine(bank, task)) < UNRELATED:
+            raise FitError(
+                f"{said}: layers of another network than the bank's, with cosine {cosine:.2f} to them. Give weights "
+                "that began as this backbone."
+            )
         return task
     found = task if isinstance(task, taskfile.Task) else taskfile.read(task, bank)
     return {name: weight for group in bank.groups.values() for name, weight in group.weights(found.coefficients)}
+
+
+def _cosine(bank: TemplateBank, weights: Mapping[str, np.ndarray]) -> float:
+    """Of all matrices and kernels of a network to the bank's."""
+    sums = np.zeros(3)
+    for group in bank.groups.values():
+        for name, base in group.weights() if not group.vectors else ():
+            one, other = (array.astype(np.float32).ravel() for array in (weights[name], base))
+            sums += one @ other, one @ one, other @ other
+    return float(sums[0] / np.sqrt(sums[1] * sums[2]))
 
 
 SOURCES = {"random": _random, "layers": _layers, "vae": _vae, "tasks": _tasks}

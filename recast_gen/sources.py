@@ -193,7 +193,10 @@ def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
     """The model that a store or bank describes, with its weights; with a fresh head for `num_classes`."""
     about = weights.backbone
     if not about.get("timm_model"):
-        raise SourceError("These weights do not say which model they belong to: attach their bank to your own model.")
+        raise SourceError(
+            "These weights do not say which model they belong to: name it (`model.name` in a recipe), or attach their "
+            "bank to your own model."
+        )
     kwargs, known = about.get("timm_kwargs", {}), dict(joined(weights.items()))
     if num_classes is not None:
         kwargs = kwargs | {"num_classes": num_classes}

@@ -10,7 +10,7 @@ from torch import nn
 from . import adapter, taskfile
 from .adapters.part import Part
 from .bank import TemplateBank
-from .errors import AttachError, RecastError, TaskError, listing
+from .errors import AttachError, RecastError, TaskError, listing, repeated
 from .parametrizations import tensor_name
 from .reparam import attached, coefficients, put, set_coefficients
 from .tensors import to_numpy, to_torch
@@ -47,7 +47,7 @@ def save_task(
     names = [str(index) for index in range(outputs)] if classes is None else list(map(str, classes))
     if len(names) != outputs:
         raise TaskError(f"{len(names)} classes were named for a head of {outputs} outputs.")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := repeated(names):
         raise TaskError(f"Classes {listing(twice, 4)} are named twice: give each output its own name.")
     about = {"classes": names, "head": head, "metrics": metrics or {}} | ({"recipe": recipe} if recipe else {})
     if model_name := bank.backbone.get("timm_model"):

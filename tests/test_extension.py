@@ -31,7 +31,9 @@ def given_for(net, source: str) -> dict:
 
 
 def changed(net, seed: int) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in net(seed=seed + 1).state_dict().items()}
+    """The network's weights, a little on the way to another's."""
+    other = net(seed=seed + 1).state_dict()
+    return {name: tensor.numpy() + 0.1 * other[name].numpy() for name, tensor in net().state_dict().items()}
 
 
 @given(st.sampled_from([VIT, CNN, OWN]), st.sampled_from(SOURCES), st.sampled_from([1, 4, "channel"]), st.booleans())
@@ -142,8 +144,11 @@ def test_what_a_source_does_not_have_is_refused(vit, cnn, tmp_path):
         rg.extend(bank, 1, "tasks")
     with pytest.raises(FitError, match="in 0 directions"):
         rg.extend(bank, 1, "tasks", tasks=[bank.base()])
-    with pytest.raises(FitError, match=r"lack blocks\.0\.attn\.qkv\.weight"):
+    with pytest.raises(FitError, match=r"no blocks\.0\.attn\.qkv\.weight in the bank's shape"):
         rg.extend(bank, 1, "tasks", tasks=[changed(cnn, 0)])
+    torch.save(vit(seed=7).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(FitError, match=r"other\.pt: layers of another network than the bank's, with cosine -?0\.0"):
+        rg.extend(bank, 1, "tasks", tasks=[tmp_path / "other.pt"])
     other = rg.mimic(vit(), families=["*.qkv"])
     rg.save_task(tmp_path / "task.safetensors", rg.attach(vit(), other), other)
     with pytest.raises(TaskError, match="belongs to bank"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from .. import checkpoints, store
+from .. import store
 from ..bank import TemplateBank, load_bank
 from ..errors import plainly
 from ..extension import extend
@@ -52,8 +52,7 @@ def _finish(bank: TemplateBank, recipe: Recipe, folder: Folder) -> TemplateBank:
     if more is None:
         return bank
     vae = load_bank(folder.of("mimic_vae", "bank.zarr")) if more.source == "vae" else None
-    tasks = [checkpoints.read(path) for path in more.tasks]
-    return extend(bank, more.templates, more.source, more.seed, vae=vae, tasks=tasks)
+    return extend(bank, more.templates, more.source, more.seed, vae=vae, tasks=more.tasks)
 
 
 def _groups(fit: dict) -> int | str | None:

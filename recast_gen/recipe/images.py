@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..errors import listing
+from ..errors import listing, repeated
 from .fields import Section, Share
 
 
@@ -32,7 +32,7 @@ class Data(Section):
             raise ValueError("`options` are arguments of torchvision's datasets; another source has none")
         if self.source == "torchvision" and not self.name:
             raise ValueError("source 'torchvision' needs `name`, such as Flowers102")
-        if twice := sorted({label for label in self.classes or [] if self.classes.count(label) > 1}):
+        if twice := repeated(self.classes or []):
             raise ValueError(f"`classes` lists a label twice: {listing(twice)}")
         return self
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from ..errors import RecipeError, listing, nearest
+from ..errors import RecipeError, listing, nearest, repeated
 from .backbone import Model
 from .fields import Section, Seed
 from .fits import Mimic, MimicVae
@@ -18,8 +18,7 @@ from .training import Train
 
 def _names_once(tasks: Any) -> Any:
     names = [task.get("name") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
-    twice = sorted({str(name) for name in names if names.count(name) > 1})
-    if twice:
+    if twice := repeated(names):
         raise ValueError(f"task names must differ; used twice: {listing(twice)}")
     return tasks
 

@@ -28,7 +28,7 @@ class Extend(Section):
     source: Literal["random", "layers", "vae", "tasks"] = "random"  # vae: stage mimic_vae's
     templates: Count
     seed: Seed = 0
-    tasks: list[str] = []  # generated weights of earlier tasks: files of a `generate` stage
+    tasks: list[str] = []  # of earlier tasks: files of the chosen bank, or weights of a `generate` stage
 
     @model_validator(mode="after")
     def complete(self):

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler, TensorDataset
 
 from ..errors import StoreError
 from ..recipe.training import Training
@@ -55,7 +55,9 @@ class Classifier(L.LightningModule):
         return self._loader(images, sampler=RandomSampler(images, generator=self.order), generator=self.of_workers)
 
     def val_dataloader(self):
-        return self._loader(self.splits.validation)
+        """All images for every device: a share of its own would be filled up with images that then count twice."""
+        images = self.splits.validation
+        return self._loader(images, sampler=DistributedSampler(images, num_replicas=1, rank=0, shuffle=False))
 
     def _loader(self, images: Dataset, **how) -> DataLoader:
         workers = 0 if isinstance(images, TensorDataset) else self.settings.workers

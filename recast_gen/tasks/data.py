@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform, resolve_data_config
 from torch.utils.data import Dataset, TensorDataset
 
-from ..errors import DataError, listing
+from ..errors import DataError, listing, repeated
 from ..recipe.images import Data
 from .readers.arrays import digits, npz
 from .readers.files import folder, table
@@ -29,6 +30,7 @@ class Splits:
 
     split_off: one row an image that was taken from the training part, as the source has no such part of its own:
     ``part``, ``image`` (its name or number in that part).  skipped: images left out because they cannot be read.
+    origin: the files or folders that all of it comes from.
     """
 
     train: Dataset
@@ -37,6 +39,7 @@ class Splits:
     classes: list[str]
     split_off: list[dict] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    origin: list[Path] = field(default_factory=list, repr=False)
 
 
 class Images(Dataset):
@@ -65,6 +68,9 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
     Raises DataError where there are no images, or no images of a class, or some that cannot be read.
     """
     parts, names = READERS[data.source](data)
+    if twice := repeated(names):
+        raise DataError(f"{where(data)} names classes {listing(twice)} twice: give each a name of its own.")
+    origin = [path for raw in parts.values() for path in raw.origin]
     parts, skipped = sound(parts, data)
     parts, split_off = _complete(parts, data, seed)
     keep = list(range(len(names))) if data.classes is None else data.classes
@@ -81,7 +87,8 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
                 f"{where(data)} has no {part} images of class {listing(empty)}: add some, or keep other `classes`."
             )
         ready[part] = _dataset(raw, data, data_config, augment if part == "train" else "none")
-    return Splits(**ready, classes=[names[label] for label in keep], split_off=split_off, skipped=skipped)
+    classes = [names[label] for label in keep]
+    return Splits(**ready, classes=classes, split_off=split_off, skipped=skipped, origin=origin)
 
 
 def load_all(path: str, data_config: dict) -> Dataset:

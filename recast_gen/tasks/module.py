@@ -59,10 +59,11 @@ def fit(
         path.parent.mkdir(parents=True, exist_ok=True)
         L.seed_everything(seed, verbose=False)
         trainer = _trainer(settings)
-        if not (path.exists() and _read(path)["finished"]):
-            module = Classifier(model, splits, settings, rates, seed, bank, path, on_epoch)
-            trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
         run = _read(path)
+        if not (run and run["finished"]):
+            module = Classifier(model, splits, settings, rates, seed, bank, path, on_epoch)
+            trainer.fit(module, ckpt_path=path if run else None, weights_only=True)
+            run = _read(path)
     if not run["best"]["state"]:
         raise FitError(f"Training diverged: the loss is no number after {len(run['history'])} epochs. Lower the rates.")
     model.load_state_dict(run["best"]["state"], strict=False)
@@ -137,5 +138,9 @@ def check(model: nn.Module, splits: Splits) -> None:
         )
 
 
-def _read(path: Path) -> dict:
-    return torch.load(path, map_location="cpu", weights_only=True)["run"]
+def _read(path: Path) -> dict | None:
+    """A run's checkpoint; None where there is none, or none that can be read."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)["run"]
+    except Exception:  # whatever is wrong with it, the run starts anew
+        return None

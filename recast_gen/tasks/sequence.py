@@ -50,7 +50,8 @@ def adapt(
         learners[task.name] = Learner(task.name, splits, bank, base, settings, recipe)
         results.splits += [{"task": task.name, **row} for row in splits.split_off]
         results.skipped[task.name] = splits.skipped
-    with _place(unfinished, bank, tasks, settings, seed) as place:
+    origin = {path for learner in learners.values() for path in learner.splits.origin}
+    with _place(unfinished, bank, tasks, settings, seed, origin) as place:
         for learner in learners.values():
             for run_seed in settings.seeds:
                 for method in (PROBE, kept):
@@ -110,7 +111,7 @@ def _orders(names: list[str], count: int, seed: int) -> Iterator[list[str]]:
 
 @contextmanager
 def _place(
-    unfinished: Path | None, bank: TemplateBank, tasks: list[Task], settings: Train, seed: int
+    unfinished: Path | None, bank: TemplateBank, tasks: list[Task], settings: Train, seed: int, origin: set[Path]
 ) -> Iterator[Path]:
     """A folder for runs: one of its own for every bank, recipe, code and state of the images' files, so that nothing
     stale is taken for done."""
@@ -120,13 +121,12 @@ def _place(
         return
     code = [path.read_bytes() for path in sorted(Path(__file__).parents[1].rglob("*.py"))]
     asked = [settings.model_dump(), [task.model_dump() for task in tasks], seed]
-    asked += [_state(task.data.path) for task in tasks if task.data.path]
+    asked += [_state(path) for path in sorted(origin)]
     yield unfinished / digest(bank.hash, asked, *(digest(text.decode()) for text in code))[:16]
     shutil.rmtree(unfinished)
 
 
-def _state(source: str) -> list:
-    """Name, size and time of change (ns) of every file of a source of images."""
-    path = Path(source)
+def _state(path: Path) -> list:
+    """Name, size and time of change (ns) of a file, or of every file of a folder."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return [[file.as_posix(), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]

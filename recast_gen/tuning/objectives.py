@@ -7,9 +7,10 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from .. import sources
-from ..bank import Group, TemplateBank
+from ..bank import Group, TemplateBank, left_over
 from ..errors import DataError
 from ..mimicry.measures import overall
+from ..norms import with_norms
 from ..recipe.reading import Recipe
 from ..resolution import blocks
 from .fits import Fits
@@ -28,10 +29,10 @@ class Measure:
     """Setting -> what it costs and keeps.
 
     ``relative_error, bound, stored_bytes, stored_share, stored_parameters``: of the bank, see
-    `recast_gen.mimicry.measures.overall`.  ``coefficients``: count of numbers a task trains, of all sets and output
-    blocks.  ``disagreement``: share of probe images whose prediction the bank changes.  ``feature_disagreement``: 1 -
-    mean cosine of the last changed block's features.  ``accuracy``: best share right on the first task's validation
-    images in a short training.  The last three only where the recipe measures them.
+    `recast_gen.mimicry.measures.overall`.  ``coefficients``: count of numbers a task trains of the fitted families, of
+    all sets and output blocks.  ``disagreement``: share of probe images whose prediction the bank changes.
+    ``feature_disagreement``: 1 - mean cosine of the last changed block's features.  ``accuracy``: best share right on
+    the first task's validation images in a short training.  The last three only where the recipe measures them.
     """
 
     def __init__(self, fits: Fits, recipe: Recipe):
@@ -47,7 +48,7 @@ class Measure:
             certificate["coefficients"] * blocks[family] for (family, _), certificate in certificates.items()
         )
         if wanted & OF_MODEL:
-            bank = self.fits.bank(replace(setting, resolution=1))
+            bank = with_norms(self.fits.bank(replace(setting, resolution=1)), self.recipe.tune.norms)
             if wanted & {"disagreement", "feature_disagreement"}:
                 row |= self._disagreement(bank)
             if "accuracy" in wanted:
@@ -68,7 +69,8 @@ class Measure:
         }
 
     def _blocks(self, resolution: int | str | None) -> dict[str, int]:
-        """Family -> output blocks with coefficients of their own; resolution: None for the recipe's."""
+        """Family -> output blocks with coefficients of their own; resolution: None for the recipe's, which may also
+        name families of norms."""
         if isinstance(resolution, int):
             return dict.fromkeys(self.fits.families, resolution)
         groups = {
@@ -78,7 +80,9 @@ class Measure:
             )
             for family in self.fits.families.values()
         }  # fmt: skip
-        counts = blocks(self._network, TemplateBank(groups, {}), resolution or self.recipe.train.resolution)
+        rest = left_over(self.fits.weights, {name for group in groups.values() for name in group.names})
+        bank = with_norms(TemplateBank(groups, rest, self.fits.weights.backbone), self.recipe.tune.norms)
+        counts = blocks(self._network, bank, resolution or self.recipe.train.resolution)
         return {name: counts[family.names[0]] for name, family in self.fits.families.items()}
 
     @cached_property

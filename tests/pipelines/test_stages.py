@@ -20,6 +20,7 @@ from recast_gen.errors import RecastError
 from recast_gen.pipelines import STAGES
 from recast_gen.pipelines.stage import execute
 from recast_gen.recipe.images import Data
+from recast_gen.taskfile import verified
 from recast_gen.tasks import data
 
 RECIPES = Path(__file__).parents[2] / "pipelines"
@@ -158,7 +159,7 @@ def test_a_recipe_compresses_at_a_budget_by_images_of_its_own(tmp_path, monkeypa
 def test_a_recipe_trains_norms_and_further_templates_at_their_own_resolution_and_rate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tune = {"norms": "shared", "extend": {"source": "vae", "templates": 2}, "choose": "mimic"}
-    train = {"lr": None, "head_lr": None, "resolution": {"*.attn.qkv": "head", "*.mlp.fc1": 2}}
+    train = {"lr": None, "head_lr": None, "resolution": {"*.attn.qkv": "head", "*.mlp.fc1": 2, "*.norm1": 4}}
     recipe = pico("digits", tmp_path, tune=tune, train=train)
     for stage in ("extract", "mimic", "mimic_vae", "tune", "train", "generate"):
         execute(stage, recipe)
@@ -168,6 +169,8 @@ def test_a_recipe_trains_norms_and_further_templates_at_their_own_resolution_and
     rows = csv.DictReader(Path("weights_store/digits/train/runs.csv").read_text().splitlines())
     row = next(row for row in rows if row["method"] == "coefficients")
     assert int(row["coefficients"]) == 4 * 4 * (6 + 1 + 2 + 1) and int(row["norms"]) > 0
+    blocks = verified("weights_store/digits/train/tasks/high.safetensors")[0]["resolution"]
+    assert dict(zip(bank.families, blocks))["blocks.*.norm1.weight"] == 4
     learnt = "weights_store/digits/generate/weights/high.safetensors"
     tune = {"choose": "mimic", "extend": {"source": "tasks", "templates": 1, "tasks": [learnt]}}
     execute("tune", pico("digits", tmp_path, tune=tune))
@@ -212,6 +215,9 @@ def test_two_devices_train_together_and_the_first_alone_writes_and_speaks(tmp_pa
     train = Path("weights_store/digits/train")
     assert len((train / "runs.csv").read_text().splitlines()) == 3
     assert sorted(path.name for path in train.iterdir() if path.name.startswith(".")) == []
+    count = sum(",validation," in line for line in (train / "splits.csv").read_text().splitlines())
+    right = [float(row["validation"]) * count for row in csv.DictReader((train / "runs.csv").open())]
+    assert count % 2 and right == pytest.approx(list(map(round, right)), abs=1e-4)  # no image counts twice
     bank = rg.load_bank("weights_store/digits/tune/bank.zarr")
     assert rg.generate(bank, train / "tasks" / "high.safetensors")["head.weight"].shape == (5, 16)
 

@@ -93,6 +93,9 @@ def test_a_table_says_what_a_folder_says_and_may_split(tmp_path):
         tmp_path / "n.csv", [(path, {"cat": 10, "dog": 9}[name]) for path, name, _ in rows], head=("path", "label")
     )
     assert data.load(Data(source="csv", path=numbers), COLOUR, 0).classes == ["9", "10"]
+    equal = [(path, {"cat": "1", "dog": "01"}[name]) for path, name, _ in rows]  # whatever order a set of them has
+    equal = table(tmp_path / "equal.csv", equal, head=("path", "label"))
+    assert data.load(Data(source="csv", path=equal), COLOUR, 0).classes == ["01", "1"]
 
 
 def test_what_does_not_fit_in_memory_is_read_by_workers_to_the_same_images(tmp_path, monkeypatch):
@@ -130,10 +133,17 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
         ({"source": "csv", "path": tmp_path}, "is a folder; expected a CSV"),
         ({"source": "csv", "path": table(tmp_path / "d.csv", photos[:1] * 2)}, "line 3: .* is in line 2 too"),
         ({"source": "csv", "path": table(tmp_path / "b.csv", photos)}, "(?s)3 mistakes.*line 3.*none.png.*line 4.*'x'"),
+        ({"source": "csv", "path": table(tmp_path / "e.csv", [("x" * 999, 1, "test")])}, "line 2: no file 'xx"),
+        (
+            {"source": "csv", "path": table(tmp_path / "f.csv", [("x", 1, 2)], ("path", "label", "label"))},
+            "columns path, label, label; expected path, label and perhaps split, each once",
+        ),
         ({"source": "npz", "path": tmp_path / "none.npz"}, "none.npz does not exist"),
         ({"source": "npz", "path": npz(tmp_path / "5.npz", shape=(8, 8, 5))}, "images of 5 channels"),
         ({"source": "npz", "path": npz(tmp_path / "c.npz", classes=["cat"])}, "names 1 classes but has label 1"),
         ({"source": "npz", "path": npz(tmp_path / "f.npz", y_train=np.zeros(40))}, "expected whole numbers"),
+        ({"source": "npz", "path": npz(tmp_path / "s.npz", y_train=["cat"] * 40)}, "labels <U3; expected whole"),
+        ({"source": "npz", "path": npz(tmp_path / "2.npz", classes=["cat"] * 2)}, "2.npz names classes cat twice"),
         ({"source": "npz", "path": npz(tmp_path / "n.npz", y_train=np.zeros(39, int))}, "one label an image"),
         ({"source": "npz", "path": npz(tmp_path / "w.npz", y_train=np.arange(40) * 10**9)}, "to 39000000000; expected"),
         ({"source": "npz", "path": npz(tmp_path / "0.npz", shape=(0, 0))}, "images of 0 x 0 pixels"),
@@ -142,6 +152,7 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
         ({"source": "digits", "classes": [3]}, "two classes or more"),
         ({"source": "digits", "classes": [3, 12]}, "classes 0 to 9; found 12"),
         ({"source": "torchvision", "name": "Flower102"}, "Did you mean 'Flowers102'"),
+        ({"source": "torchvision", "name": "FakeData"}, "has no dataset 'FakeData'"),
         ({"source": "torchvision", "name": "DTD", "options": {"partitions": 1}}, "no partitions; it takes .*partition"),
     ]  # fmt: skip
     for how, says in cases:
@@ -200,6 +211,8 @@ def test_torchvisions_datasets_give_their_own_splits_even_where_the_server_is_go
     found = data.load(Data(source="torchvision", name="StanfordCars", options={"partition": 2}), GREY, 0)
     assert found.classes == ["zero", "one"] and len(found.test) == 12
     assert {row["part"] for row in found.split_off} == {"validation"} and not pixels(found.train) & pixels(found.test)
+    monkeypatch.setattr(Fake, "classes", ["crane", "crane"])  # as ImageNet's
+    assert data.load(Data(source="torchvision", name="StanfordCars"), GREY, 0).classes == ["crane 0", "crane 1"]
     with pytest.raises(DataError, match="URL is broken.*put its files under"):
         monkeypatch.setattr(Fake, "__init__", lambda self, root, download=False: Fake._gone())
         monkeypatch.setattr(Fake, "_gone", lambda: (_ for _ in ()).throw(RuntimeError("URL is broken")), raising=False)

@@ -61,6 +61,9 @@ def test_a_run_that_is_interrupted_anywhere_ends_as_if_it_had_not_been(schedule,
     monkeypatch.setattr(Classifier, "training_step", None)  # a finished run is not repeated
     again = train(folder=tmp_path, **settings)
     assert torch.equal(again.logits, whole.logits) and again.costs == resumed.costs
+    monkeypatch.setattr(Classifier, "training_step", step)
+    (tmp_path / "last.ckpt").write_bytes((tmp_path / "last.ckpt").read_bytes()[:2000])  # a full disk: it starts anew
+    assert torch.equal(train(folder=tmp_path, **settings).logits, whole.logits)
 
 
 def test_a_resumed_run_gets_from_its_workers_what_it_would_have_got(tmp_path):

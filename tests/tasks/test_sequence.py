@@ -13,6 +13,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 from torch import nn
@@ -93,14 +94,22 @@ def test_the_probe_takes_the_best_of_its_rates_on_validation(bank, tmp_path):
     assert best | {"bytes": 0} == max(slow, fast, key=lambda row: row["validation"]) | {"bytes": 0}
 
 
-def test_what_was_trained_on_other_images_is_not_taken_for_done(bank, tmp_path):
+@pytest.mark.parametrize("source", ["npz", "csv"])
+def test_what_was_trained_on_other_images_is_not_taken_for_done(bank, tmp_path, source):
     found = load_digits()
     chosen = found.target < 3
     images, labels = (found.images[chosen] * 15).astype(np.uint8), found.target[chosen]
-    task = Task(name="t", data=Data(source="npz", path=str(tmp_path / "t.npz")))
+    task = Task(name="t", data=Data(source=source, path=str(tmp_path / f"t.{source}")))
+    rows = "".join(f"{index}.png,{label}\n" for index, label in enumerate(labels))
+    (tmp_path / "t.csv").write_text(f"path,label\n{rows}")
 
-    def learn(labels, unfinished, say=print) -> float:
+    def write(images) -> None:
         np.savez(tmp_path / "t.npz", x=images, y=labels)
+        for index, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / f"{index}.png")
+
+    def learn(images, unfinished, say=print) -> float:
+        write(images)
         (out := tmp_path / f"out{unfinished.name}").mkdir(exist_ok=True)
         found = adapt(bank, [task], Train(**FAST), 0, out, "pico", say, unfinished)
         return found.summary()["tasks"]["t"]["coefficients"]["test"]
@@ -109,10 +118,10 @@ def test_what_was_trained_on_other_images_is_not_taken_for_done(bank, tmp_path):
         if "coefficients" in line:
             raise KeyboardInterrupt
 
-    fresh = learn((labels + 1) % 3, tmp_path / "a")
+    fresh = learn(images[::-1], tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
-        learn(labels, tmp_path / "b", stop)
-    assert learn((labels + 1) % 3, tmp_path / "b") == fresh
+        learn(images, tmp_path / "b", stop)
+    assert learn(images[::-1], tmp_path / "b") == fresh
 
 
 def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_trained(bank, tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 from functools import partial
+from os.path import isfile
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def _classes(root: Path, names: list[str]) -> Raw:
     files = [(path, label) for path, label in files if path.suffix.lower() in SUFFIXES]
     if not files:
         raise DataError(f"{root} is empty: no subfolder holds an image ({', '.join(sorted(SUFFIXES))}).")
-    return _raw(root, files)
+    return _raw(root, files, [])
 
 
 def table(data: Data) -> Found:
@@ -49,12 +50,13 @@ def table(data: Data) -> Found:
         raise DataError(f"{path} {found}; expected a CSV with the columns path, label and perhaps split.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV ({error}): write it again as UTF-8.") from error
-    columns = list(rows[0]) if rows else []
-    if not {"path", "label"} <= set(columns):
-        raise DataError(f"{path} has the columns {listing(columns)}; expected path, label and perhaps split, and rows.")
+    if not rows or not {"path", "label"} <= set(columns) or len(set(columns)) < len(columns):
+        wanted = "path, label and perhaps split, each once, and rows"
+        raise DataError(f"{path} has the columns {listing(columns)}; expected {wanted}.")
     splits, problems, seen = "split" in columns, [], {}
     for line, row in enumerate(rows, start=2):
         row["path"], row["label"] = (row["path"] or "").strip(), (row["label"] or "").strip()
@@ -64,25 +66,27 @@ def table(data: Data) -> Found:
             problems.append(f"line {line}: no label")
         if not row["split"]:
             problems.append(f"line {line}: split {part!r} is none of {', '.join(PART_NAMES)}")
-        if not (path.parent / row["path"]).is_file():
+        if not isfile(path.parent / row["path"]):
             problems.append(f"line {line}: no file {row['path']!r}")
         elif (first := seen.setdefault((path.parent / row["path"]).resolve(), line)) != line:
             problems.append(f"line {line}: {row['path']!r} is in line {first} too")
     if problems:
         raise DataError(f"{path}: {len(problems)} mistakes: {listing(problems, 8)}. Paths are relative to the CSV.")
     names = {row["label"] for row in rows}
-    names = sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    names = sorted(names, key=(lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else None)
     position = {name: label for label, name in enumerate(names)}
     found: dict[str, list[tuple[Path, int]]] = {}
     for row in rows:
         found.setdefault(row["split"], []).append((path.parent / row["path"], position[row["label"]]))
-    return {part: _raw(path.parent, files) for part, files in found.items()}, names
+    return {part: _raw(path.parent, files, [path]) for part, files in found.items()}, names
 
 
-def _raw(root: Path, files: list[tuple[Path, int]]) -> Raw:
+def _raw(root: Path, files: list[tuple[Path, int]], lists: list[Path]) -> Raw:
+    """lists: the files that say what the images are."""
     paths = [path for path, _ in files]
     names = [path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths]
-    return Raw(partial(_image, paths), np.array([label for _, label in files], dtype=np.int64), names, on_disk=True)
+    labels = np.array([label for _, label in files], dtype=np.int64)
+    return Raw(partial(_image, paths), labels, names, on_disk=True, origin=lists + paths)
 
 
 def _image(paths: list[Path], row: int) -> Image.Image:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,7 @@ class Raw:
 
     labels: ``n`` int64.  names: ``n``, of the images, for people.  on_disk: whether reading can fail.
     rows: ``n``, of the images in the source; all of them, in order, when None.
+    origin: the files or folders that images and labels are read from.
     """
 
     read: Callable[[int], Image.Image]
@@ -27,6 +29,7 @@ class Raw:
     names: list[str]
     on_disk: bool = False
     rows: np.ndarray | None = None
+    origin: list[Path] = field(default_factory=list, repr=False)
 
     def image(self, index: int) -> Image.Image:
         return self.read(int(index if self.rows is None else self.rows[index]))

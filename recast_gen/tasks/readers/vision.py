@@ -2,16 +2,18 @@
 
 import inspect
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import DataError, listing, nearest
+from ...errors import DataError, listing, nearest, repeated
 from ...recipe.images import Data
 from .raw import Found, Raw
 
 SPLITS = {"train": ("train", "trainval"), "validation": ("val", "valid"), "test": ("test",)}  # what datasets call them
 LABELS = ("targets", "_labels", "labels", "y")
+ROOT = "datasets"  # where they are kept when a recipe does not say
 
 
 def torchvision(data: Data) -> Found:
@@ -21,7 +23,7 @@ def torchvision(data: Data) -> Found:
     """
     from torchvision import datasets
 
-    known = [name for name in datasets.__all__ if inspect.isclass(getattr(datasets, name))]
+    known = [name for name in datasets.__all__ if _is_of_images(getattr(datasets, name))]
     if data.name not in known:
         raise DataError(f"torchvision has no dataset {data.name!r}.{nearest(data.name, known)}")
     kind = getattr(datasets, data.name)
@@ -33,12 +35,23 @@ def torchvision(data: Data) -> Found:
         found = next((found for choice in choices if (found := _have(kind, takes, choice, data)) is not None), None)
         if found is not None:
             parts[part] = _raw(found, data)
-            classes = list(map(str, getattr(found, "classes", []))) or classes
+            classes = _distinct(list(map(str, getattr(found, "classes", [])))) or classes
     if "train" not in parts:
         raise DataError(
             f"torchvision's {data.name} has no part to train on: choose one, such as `options: {{split: ..}}`."
         )
     return parts, classes or list(map(str, range(max(int(raw.labels.max()) for raw in parts.values()) + 1)))
+
+
+def _is_of_images(kind) -> bool:
+    """Whether it is a dataset that is kept under a root (FakeData is not)."""
+    return inspect.isclass(kind) and next(iter(inspect.signature(kind).parameters), None) == "root"
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """With their numbers those that name several classes, as ImageNet's two cranes."""
+    twice = repeated(names)
+    return [f"{name} {label}" if name in twice else name for label, name in enumerate(names)]
 
 
 def arguments(kind: type) -> set[str]:
@@ -58,7 +71,7 @@ def wanted(takes: set[str], options: dict) -> dict[str, list[dict[str, Any]]]:
 
 def _have(kind: type, takes: set[str], choice: dict, data: Data):
     """The dataset's part, or None where it has no such split."""
-    root, chosen = data.path or "datasets", data.options | choice
+    root, chosen = data.path or ROOT, data.options | choice
     problem = None
     for download in ([{"download": True}] if "download" in takes else []) + [{}]:  # some servers are gone for good
         try:
@@ -82,7 +95,8 @@ def _raw(found, data: Data) -> Raw:
     except (TypeError, ValueError) as error:
         raise DataError(f"torchvision's {data.name} has no whole number as the label of each image.") from error
     names = list(map(str, range(len(labels))))
-    return Raw(partial(_image, found), labels, names, on_disk=not hasattr(found, "data"))
+    root = Path(data.path or ROOT)
+    return Raw(partial(_image, found), labels, names, on_disk=not hasattr(found, "data"), origin=[root])
 
 
 def _image(found, row: int):
