@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .errors import listing, plainly
+from .pipelines import let_waiting_threads_sleep
 
 app = typer.Typer(
     name="recast", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -18,6 +19,7 @@ Storage = Annotated[str | None, typer.Option(help="tune: an Optuna storage URL; 
 
 def main() -> None:
     """Runs the command; an error of ours is one plain message."""
+    let_waiting_threads_sleep()
     with plainly():
         app()
 

@@ -1,8 +1,18 @@
 """The stages: ``python -m recast_gen.pipelines.<stage> [RECIPE.yaml]``."""
 
 import os
+import sys
 
 STAGES = ("extract", "mimic", "mimic_vae", "tune", "train", "generate", "report")
-# Before torch is there: threads that wait for each other sleep.  While another program keeps the processor busy they
-# would spin instead, and small steps take several times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def let_waiting_threads_sleep() -> None:
+    """In this process, where torch is not imported yet, and in those that it starts; a choice of the user's stays.
+
+    They spin otherwise, and beside another busy program small steps take several times as long.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+if sys.argv[:1] == ["-m"]:  # this process is a stage, about to be imported
+    let_waiting_threads_sleep()
