@@ -3,6 +3,7 @@
 import csv
 import filecmp
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -211,8 +212,10 @@ def test_two_devices_train_together_and_the_first_alone_writes_and_speaks(tmp_pa
     pico("digits", tmp_path, tune={"choose": "mimic", "trials": 1}, train=train, tasks=tasks)
     for stage in ("extract", "mimic", "mimic_vae", "tune"):
         execute(stage)
-    done = subprocess.run([sys.executable, "-m", "recast_gen.pipelines.train"], capture_output=True, text=True)
+    command, env = [sys.executable, "-m", "recast_gen.pipelines.train"], os.environ | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "GOMP_SPINCOUNT = '300000'" not in done.stderr  # libgomp's default: its threads spin while they wait
     assert "MEMBER: 2/2" in done.stderr and done.stdout.count("high, coefficients, seed 42: validation") == 1
     train = Path("weights_store/digits/train")
     assert len((train / "runs.csv").read_text().splitlines()) == 3
