@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .errors import listing, plainly
-from .pipelines import let_waiting_threads_sleep
+from .pipelines import STAGES, let_waiting_threads_sleep
 
 app = typer.Typer(
     name="recast", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -107,7 +107,6 @@ def run(
 ) -> None:
     """Runs one stage of a recipe, as `dvc repro` would."""
     from .errors import RecipeError, nearest
-    from .pipelines import STAGES
 
     if stage not in STAGES:
         raise RecipeError(f"No stage {stage!r}.{nearest(stage, STAGES)} There are: {', '.join(STAGES)}.")

@@ -65,8 +65,8 @@ def listing(words, most: int = 12) -> str:
 
 
 def repeated(words) -> list[str]:
-    """The `words` that come more than once, sorted."""
-    return sorted(word for word, count in Counter(map(str, words)).items() if count > 1)
+    """The `words` that come more than once, in their order."""
+    return [word for word, count in Counter(map(str, words)).items() if count > 1]
 
 
 def check_count(word: str, value, error: type[RecastError]) -> None:

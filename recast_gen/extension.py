@@ -15,7 +15,7 @@ from .store import kind_of
 from .templates import mix, random_templates
 from .weights import SplitQkv, Weights, digest
 
-UNRELATED = 0.5  # cosine; training from one start stays near 1, two starts have 0
+UNRELATED = 0.1  # cosine; two starts have 0, a bank of t templates for l layers about sqrt(t / l) to its own network
 Task = taskfile.Task | str | Path | Mapping[str, np.ndarray]
 
 
@@ -34,18 +34,20 @@ def extend(
     Each random template is drawn anew from the seed, bit for bit; others are stored.
     Share (https://arxiv.org/abs/2602.06043) keeps principal directions of LoRA factors; here they are of weights.
     Raises FitError for another source, more templates than it has, weights of another network, and a bank that already
-    has random templates, or whose templates are no whole layers; TaskError for a task file of another bank.
+    has random templates, or whose templates are no whole layers; TaskError for a task file of another bank; SourceError
+    for a file that is neither task nor checkpoint.
     """
     if source not in SOURCES:
         raise FitError(f"No template source {source!r}.{nearest(source, SOURCES)} There are: {', '.join(SOURCES)}.")
     check_count("templates", templates, FitError)
-    given = {"vae": vae or bank, "tasks": [_weights(bank, task) for task in tasks]}.get(source)
-    groups = dict(bank.groups)
-    for index, (key, group) in enumerate(bank.groups.items()):
+    for key, group in bank.groups.items():
         if group.layout:
             raise FitError(f"Group {key} has the layout {group.layout.pattern!r}: only whole layers can be extended.")
         if group.random:
             raise FitError(f"Group {key} already has {group.random} random templates: extend the bank it came from.")
+    given = [_weights(bank, task) for task in tasks] if source == "tasks" else vae or bank
+    groups = dict(bank.groups)
+    for index, (key, group) in enumerate(bank.groups.items()):
         if not group.vectors:
             own_seed = int(digest([seed, index])[:8], 16)
             drawn = SOURCES[source](bank, key, templates, own_seed, given)
@@ -130,14 +132,14 @@ def _weights(bank: TemplateBank, task: Task) -> Mapping[str, np.ndarray]:
     if isinstance(task, str | Path) and kind_of(task) != "task":
         said, task = str(task), checkpoints.read(task)
     if isinstance(task, Mapping):
-        task = SplitQkv(Weights(task))
+        task = SplitQkv(task if isinstance(task, Weights) else Weights(task))
         wrong = [
             name for name, group in bank.layers.items()
-            if name not in task or tuple(task[name].shape) != tuple(group.templates.shape[1:])
+            if name not in task or tuple(task[name].shape) != group.shape
         ]  # fmt: skip
         if wrong:
             raise FitError(f"{said}: no {wrong[0]} in the bank's shape. Give what `recast generate` made for a task.")
-        if (cosine := _cosine(bank, task)) < UNRELATED:
+        if not (cosine := _cosine(bank, task)) >= UNRELATED:  # NaN too
             raise FitError(
                 f"{said}: layers of another network than the bank's, with cosine {cosine:.2f} to them. Give weights "
                 "that began as this backbone."

@@ -128,6 +128,12 @@ def test_what_a_task_changed_is_in_reach_of_one_number_a_layer(vit, tmp_path):
             np.testing.assert_allclose(np.std(direction), np.std(own), rtol=0.1)
 
 
+def test_weights_that_began_as_a_backbone_are_its_tasks_however_little_a_bank_keeps_of_it(vit):
+    bank = rg.mimic(vit(), families=["*.qkv"], groups=1, templates=1)
+    (group,) = rg.extend(bank, 1, "tasks", tasks=[changed(vit, 0)]).groups.values()
+    assert len(group.templates) == 2
+
+
 def test_an_extended_bank_of_a_vae_is_still_sampled(vit):
     bank = rg.extend(rg.mimic_vae(vit(), families=["*.qkv"], templates=2, epochs=2), 3)
     (drawn,) = rg.sample(bank, 1)

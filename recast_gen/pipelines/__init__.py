@@ -14,5 +14,5 @@ def let_waiting_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-if sys.argv[:1] == ["-m"]:  # this process is a stage, about to be imported
+if any(word.startswith(f"{__name__}.") for word in sys.orig_argv):  # this process is a stage, about to be imported
     let_waiting_threads_sleep()

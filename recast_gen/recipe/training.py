@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..errors import listing
+from ..errors import listing, repeated
 from .fields import Count, NotNegative, Positive, Resolution, Section, Seed
 
 
@@ -45,7 +45,7 @@ class Train(Training):
 
     @model_validator(mode="after")
     def something_to_train(self):
-        if twice := sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1}):
+        if twice := repeated(self.seeds):
             raise ValueError(f"`seeds` lists a seed twice: {listing(twice)}")
         if self.adapter == "none" and not self.coefficients:
             raise ValueError("without `coefficients` there is nothing to train but the head: give an `adapter`")

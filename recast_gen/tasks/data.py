@@ -30,7 +30,7 @@ class Splits:
 
     split_off: one row an image that was taken from the training part, as the source has no such part of its own:
     ``part``, ``image`` (its name or number in that part).  skipped: images left out because they cannot be read.
-    origin: the files or folders that all of it comes from.
+    origin: the files that all of it comes from, but for torchvision's, which are its own.
     """
 
     train: Dataset
@@ -68,8 +68,6 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
     Raises DataError where there are no images, or no images of a class, or some that cannot be read.
     """
     parts, names = READERS[data.source](data)
-    if twice := repeated(names):
-        raise DataError(f"{where(data)} names classes {listing(twice)} twice: give each a name of its own.")
     origin = [path for raw in parts.values() for path in raw.origin]
     parts, skipped = sound(parts, data)
     parts, split_off = _complete(parts, data, seed)
@@ -77,17 +75,19 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
     unknown = [label for label in keep if not 0 <= label < len(names)]
     if unknown:
         raise DataError(f"{where(data)} has classes 0 to {len(names) - 1}; found {listing(unknown)} in `classes`.")
+    classes = [names[label] for label in keep]
+    if twice := repeated(classes):
+        raise DataError(f"{where(data)} names classes {listing(twice)} twice: give each a name of its own.")
     if len(keep) < 2:
         raise DataError(f"{where(data)}: a task needs two classes or more; found {len(keep)}.")
     ready = {}
     for part, raw in parts.items():
         raw = _only(raw, keep)
-        if empty := [names[label] for index, label in enumerate(keep) if index not in raw.labels]:
+        if empty := [name for index, name in enumerate(classes) if index not in raw.labels]:
             raise DataError(
                 f"{where(data)} has no {part} images of class {listing(empty)}: add some, or keep other `classes`."
             )
         ready[part] = _dataset(raw, data, data_config, augment if part == "train" else "none")
-    classes = [names[label] for label in keep]
     return Splits(**ready, classes=classes, split_off=split_off, skipped=skipped, origin=origin)
 
 

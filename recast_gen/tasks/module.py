@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 
 import lightning as L
 import torch
@@ -139,8 +140,11 @@ def check(model: nn.Module, splits: Splits) -> None:
 
 
 def _read(path: Path) -> dict | None:
-    """A run's checkpoint; None where there is none, or none that can be read."""
+    """A run's checkpoint; None where there is none, or a damaged one: the run starts anew, and says so."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)["run"]
-    except Exception:  # whatever is wrong with it, the run starts anew
+    except FileNotFoundError:
+        return None
+    except (EOFError, KeyError, RuntimeError, UnpicklingError) as error:
+        print(f"{path} is damaged ({type(error).__name__}): this run starts anew", flush=True)
         return None

@@ -1,5 +1,6 @@
 """A sequence of tasks on one frozen bank: every method on every task, task files, the accuracy matrix."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -121,12 +122,7 @@ def _place(
         return
     code = [path.read_bytes() for path in sorted(Path(__file__).parents[1].rglob("*.py"))]
     asked = [settings.model_dump(), [task.model_dump() for task in tasks], seed]
-    asked += [_state(path) for path in sorted(origin)]
+    states = ((name, os.stat(name)) for name in sorted(map(str, origin)))
+    asked += [[name, state.st_size, state.st_mtime_ns] for name, state in states]
     yield unfinished / digest(bank.hash, asked, *(digest(text.decode()) for text in code))[:16]
     shutil.rmtree(unfinished)
-
-
-def _state(path: Path) -> list:
-    """Name, size and time of change (ns) of a file, or of every file of a folder."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [[file.as_posix(), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]

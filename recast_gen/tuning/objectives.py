@@ -48,7 +48,7 @@ class Measure:
             certificate["coefficients"] * blocks[family] for (family, _), certificate in certificates.items()
         )
         if wanted & OF_MODEL:
-            bank = with_norms(self.fits.bank(replace(setting, resolution=1)), self.recipe.tune.norms)
+            bank = self.fits.bank(replace(setting, resolution=1))
             if wanted & {"disagreement", "feature_disagreement"}:
                 row |= self._disagreement(bank)
             if "accuracy" in wanted:
@@ -80,8 +80,10 @@ class Measure:
             )
             for family in self.fits.families.values()
         }  # fmt: skip
-        rest = left_over(self.fits.weights, {name for group in groups.values() for name in group.names})
-        bank = with_norms(TemplateBank(groups, rest, self.fits.weights.backbone), self.recipe.tune.norms)
+        norms, weights, rest = self.recipe.tune.norms, self.fits.weights, {}
+        if norms != "none":
+            rest = left_over(weights, {name for group in groups.values() for name in group.names})
+        bank = with_norms(TemplateBank(groups, rest, weights.backbone), norms)
         counts = blocks(self._network, bank, resolution or self.recipe.train.resolution)
         return {name: counts[family.names[0]] for name, family in self.fits.families.items()}
 
@@ -118,7 +120,7 @@ class Measure:
         from ..tasks.methods import adapted, prepare, rates
         from ..tasks.module import fit
 
-        asked, seed = self.recipe.train, self.recipe.seed
+        asked, seed, bank = self.recipe.train, self.recipe.seed, with_norms(bank, self.recipe.tune.norms)
         changed = {"epochs": self.recipe.tune.accuracy_epochs, "resolution": resolution or asked.resolution}
         settings = asked.model_copy(update=changed | {"devices": 1})  # a study's workers are its processes
         model, trained = prepare(adapted(settings), bank, bank.base(), len(self._task.classes), settings, seed)

@@ -71,6 +71,8 @@ def test_folders_and_npz_files_fit_the_backbone_channels(tmp_path):
     test = {"x_test": np.zeros((6, 8, 8, 3), np.uint8), "y_test": np.arange(6) % 2}
     found = data.load(Data(source="npz", path=npz(tmp_path / "x.npz", **test)), GREY, 0)
     assert len(found.test) == 6 and len(found.train) + len(found.validation) == 40
+    part = Data(source="npz", path=npz(tmp_path / "part.npz", classes=["cat", "other", "other"]), classes=[0, 1])
+    assert data.load(part, GREY, 0).classes == ["cat", "other"]
     assert found.train[0][0].shape == (1, 8, 8) and {row["part"] for row in found.split_off} == {"validation"}
     grey = data.load(Data(source="npz", path=npz(tmp_path / "grey.npz", shape=(8, 8, 1))), COLOUR, 0)
     assert grey.train[0][0].shape == (3, 8, 8)
@@ -94,7 +96,7 @@ def test_a_table_says_what_a_folder_says_and_may_split(tmp_path):
     )
     assert data.load(Data(source="csv", path=numbers), COLOUR, 0).classes == ["9", "10"]
     equal = [(path, {"cat": "1", "dog": "01"}[name]) for path, name, _ in rows]  # whatever order a set of them has
-    equal = table(tmp_path / "equal.csv", equal, head=("path", "label"))
+    equal = table(tmp_path / "equal.csv", equal, head=("path", "label", "", ""))  # as spreadsheets write it
     assert data.load(Data(source="csv", path=equal), COLOUR, 0).classes == ["01", "1"]
 
 

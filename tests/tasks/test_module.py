@@ -62,7 +62,7 @@ def test_a_run_that_is_interrupted_anywhere_ends_as_if_it_had_not_been(schedule,
     again = train(folder=tmp_path, **settings)
     assert torch.equal(again.logits, whole.logits) and again.costs == resumed.costs
     monkeypatch.setattr(Classifier, "training_step", step)
-    (tmp_path / "last.ckpt").write_bytes((tmp_path / "last.ckpt").read_bytes()[:2000])  # a full disk: it starts anew
+    (tmp_path / "last.ckpt").write_bytes((tmp_path / "last.ckpt").read_bytes()[:2000])  # a power loss: it starts anew
     assert torch.equal(train(folder=tmp_path, **settings).logits, whole.logits)
 
 

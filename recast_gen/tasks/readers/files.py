@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...errors import DataError, listing
+from ...errors import DataError, listing, repeated
 from ...recipe.images import Data
 from .raw import PART_NAMES, Found, Raw
 
@@ -54,7 +54,8 @@ def table(data: Data) -> Found:
             rows, columns = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV ({error}): write it again as UTF-8.") from error
-    if not rows or not {"path", "label"} <= set(columns) or len(set(columns)) < len(columns):
+    ours = [column for column in columns if column in ("path", "label", "split")]
+    if not rows or not {"path", "label"} <= set(ours) or repeated(ours):
         wanted = "path, label and perhaps split, each once, and rows"
         raise DataError(f"{path} has the columns {listing(columns)}; expected {wanted}.")
     splits, problems, seen = "split" in columns, [], {}

@@ -21,7 +21,7 @@ class Raw:
 
     labels: ``n`` int64.  names: ``n``, of the images, for people.  on_disk: whether reading can fail.
     rows: ``n``, of the images in the source; all of them, in order, when None.
-    origin: the files or folders that images and labels are read from.
+    origin: the files that images and labels are read from, where they are the user's.
     """
 
     read: Callable[[int], Image.Image]

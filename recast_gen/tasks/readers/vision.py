@@ -2,7 +2,6 @@
 
 import inspect
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from .raw import Found, Raw
 
 SPLITS = {"train": ("train", "trainval"), "validation": ("val", "valid"), "test": ("test",)}  # what datasets call them
 LABELS = ("targets", "_labels", "labels", "y")
-ROOT = "datasets"  # where they are kept when a recipe does not say
 
 
 def torchvision(data: Data) -> Found:
@@ -23,7 +21,7 @@ def torchvision(data: Data) -> Found:
     """
     from torchvision import datasets
 
-    known = [name for name in datasets.__all__ if _is_of_images(getattr(datasets, name))]
+    known = [name for name in datasets.__all__ if _has_root(getattr(datasets, name))]
     if data.name not in known:
         raise DataError(f"torchvision has no dataset {data.name!r}.{nearest(data.name, known)}")
     kind = getattr(datasets, data.name)
@@ -43,8 +41,8 @@ def torchvision(data: Data) -> Found:
     return parts, classes or list(map(str, range(max(int(raw.labels.max()) for raw in parts.values()) + 1)))
 
 
-def _is_of_images(kind) -> bool:
-    """Whether it is a dataset that is kept under a root (FakeData is not)."""
+def _has_root(kind) -> bool:
+    """Whether it is a dataset that is kept in files (FakeData is not)."""
     return inspect.isclass(kind) and next(iter(inspect.signature(kind).parameters), None) == "root"
 
 
@@ -71,7 +69,7 @@ def wanted(takes: set[str], options: dict) -> dict[str, list[dict[str, Any]]]:
 
 def _have(kind: type, takes: set[str], choice: dict, data: Data):
     """The dataset's part, or None where it has no such split."""
-    root, chosen = data.path or ROOT, data.options | choice
+    root, chosen = data.path or "datasets", data.options | choice
     problem = None
     for download in ([{"download": True}] if "download" in takes else []) + [{}]:  # some servers are gone for good
         try:
@@ -95,8 +93,7 @@ def _raw(found, data: Data) -> Raw:
     except (TypeError, ValueError) as error:
         raise DataError(f"torchvision's {data.name} has no whole number as the label of each image.") from error
     names = list(map(str, range(len(labels))))
-    root = Path(data.path or ROOT)
-    return Raw(partial(_image, found), labels, names, on_disk=not hasattr(found, "data"), origin=[root])
+    return Raw(partial(_image, found), labels, names, on_disk=not hasattr(found, "data"))
 
 
 def _image(found, row: int):
