@@ -179,7 +179,8 @@ def test_the_vae_samples_parts_and_a_bank_of_them_is_extended(vit, tmp_path):
     (drawn,) = rg.sample(bank, n=1)
     assert rg.generate(bank, drawn)["blocks.0.attn.qkv.weight"].shape == (48, 16)
     bank = split(vit, model, families=["*.qkv"], groups=2)
-    changed = rg.generate(rg.mimic(vit(seed=1), families=["*.qkv"]))
+    other = rg.generate(rg.mimic(vit(seed=1), families=["*.qkv"]))
+    changed = {name: weight + 0.1 * other[name] for name, weight in rg.generate(bank).items()}
     for options in ({"source": "random"}, {"source": "layers"}, {"source": "tasks", "tasks": [changed]}):
         longer = rg.extend(bank, 2, **options)
         close(rg.attach(vit(), longer)(vit.batch()), vit()(vit.batch()))
