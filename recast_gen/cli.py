@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .errors import listing, plainly
+from .errors import RecipeError, listing, nearest, plainly
 from .pipelines import STAGES, let_waiting_threads_sleep
 
 app = typer.Typer(
@@ -106,8 +106,6 @@ def run(
     storage: Storage = None,
 ) -> None:
     """Runs one stage of a recipe, as `dvc repro` would."""
-    from .errors import RecipeError, nearest
-
     if stage not in STAGES:
         raise RecipeError(f"No stage {stage!r}.{nearest(stage, STAGES)} There are: {', '.join(STAGES)}.")
     from .pipelines.stage import execute

@@ -133,30 +133,29 @@ def _weights(bank: TemplateBank, task: Task) -> Mapping[str, np.ndarray]:
         said, task = str(task), checkpoints.read(task)
     if isinstance(task, Mapping):
         task = SplitQkv(task if isinstance(task, Weights) else Weights(task))
-        wrong = [
-            name for name, group in bank.layers.items()
-            if name not in task or tuple(task[name].shape) != group.shape
-        ]  # fmt: skip
-        if wrong:
-            raise FitError(f"{said}: no {wrong[0]} in the bank's shape. Give what `recast generate` made for a task.")
-        if not (cosine := _cosine(bank, task)) >= UNRELATED:  # NaN too
-            raise FitError(
-                f"{said}: layers of another network than the bank's, with cosine {cosine:.2f} to them. Give weights "
-                "that began as this backbone."
-            )
+        _refuse_foreign(bank, task, said)
         return task
     found = task if isinstance(task, taskfile.Task) else taskfile.read(task, bank)
     return {name: weight for group in bank.groups.values() for name, weight in group.weights(found.coefficients)}
 
 
-def _cosine(bank: TemplateBank, weights: Mapping[str, np.ndarray]) -> float:
-    """Of all matrices and kernels of a network to the bank's."""
+def _refuse_foreign(bank: TemplateBank, weights: Mapping[str, np.ndarray], said: str) -> None:
+    """Raises FitError, which calls them `said`, for weights that lack a layer or are of another network."""
     sums = np.zeros(3)
     for group in bank.groups.values():
-        for name, base in group.weights() if not group.vectors else ():
-            one, other = (array.astype(np.float32).ravel() for array in (weights[name], base))
-            sums += one @ other, one @ one, other @ other
-    return float(sums[0] / np.sqrt(sums[1] * sums[2]))
+        for name, base in group.weights():
+            found = weights.get(name)
+            if found is None or tuple(found.shape) != group.shape:
+                raise FitError(f"{said}: no {name} in the bank's shape. Give what `recast generate` made for a task.")
+            if not group.vectors:
+                one, other = (array.astype(np.float32).ravel() for array in (found, base))
+                sums += one @ other, one @ one, other @ other
+    cosine = sums[0] / np.sqrt(sums[1] * sums[2])
+    if not cosine >= UNRELATED:  # NaN too
+        raise FitError(
+            f"{said}: layers of another network than the bank's, with cosine {cosine:.2f} to them. Give weights that "
+            "began as this backbone."
+        )
 
 
 SOURCES = {"random": _random, "layers": _layers, "vae": _vae, "tasks": _tasks}

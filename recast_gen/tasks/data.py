@@ -68,7 +68,8 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
     Raises DataError where there are no images, or no images of a class, or some that cannot be read.
     """
     parts, names = READERS[data.source](data)
-    origin = [path for raw in parts.values() for path in raw.origin]
+    origin = [path for raw in parts.values() for path in raw.files]
+    origin += [Path(data.path)] if data.path and Path(data.path).is_file() else []
     parts, skipped = sound(parts, data)
     parts, split_off = _complete(parts, data, seed)
     keep = list(range(len(names))) if data.classes is None else data.classes

@@ -1,6 +1,5 @@
 """Images that are arrays in one file: an ``.npz``, scikit-learn's digits."""
 
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
@@ -16,7 +15,7 @@ MOST = 10**6  # classes: a larger label is a mistake
 KEYS = {"train": "train", "validation": "val", "test": "test"}
 
 
-def from_arrays(images: np.ndarray, labels: np.ndarray, where: str, origin: Iterable[Path] = ()) -> Raw:
+def from_arrays(images: np.ndarray, labels: np.ndarray, where: str) -> Raw:
     """Images uint8 ``n h w`` or ``n h w c`` (c = 1, 3 or 4) with one whole number each.  Raises DataError."""
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise DataError(f"{where} is {images.dtype} {images.shape}; expected images as uint8 `n h w` or `n h w c`.")
@@ -32,8 +31,7 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, where: str, origin: Iter
         found = f"labels {labels.dtype}" + (f" from {labels.min()} to {labels.max()}" if whole else "")
         raise DataError(f"{where} has {found}; expected whole numbers from 0, the places of the classes.")
     images = images.squeeze(3) if images.ndim == 4 and images.shape[3] == 1 else images
-    names = list(map(str, range(len(labels))))
-    return Raw(partial(_image, images), labels.astype(np.int64), names, origin=list(origin))
+    return Raw(partial(_image, images), labels.astype(np.int64), list(map(str, range(len(labels)))))
 
 
 def _image(images: np.ndarray, row: int) -> Image.Image:
@@ -61,7 +59,7 @@ def npz(data: Data) -> Found:
         raise DataError(f"{path} cannot be read as an .npz of arrays ({error}): copy or write it again.") from error
     suffixes = {part: f"_{KEYS[part]}" for part in PARTS} if "x" not in arrays else {"train": ""}
     parts = {
-        part: from_arrays(arrays[f"x{suffix}"], arrays[f"y{suffix}"], f"{path}, x{suffix}", [path])
+        part: from_arrays(arrays[f"x{suffix}"], arrays[f"y{suffix}"], f"{path}, x{suffix}")
         for part, suffix in suffixes.items()
         if f"x{suffix}" in arrays and f"y{suffix}" in arrays
     }

@@ -39,7 +39,7 @@ def _classes(root: Path, names: list[str]) -> Raw:
     files = [(path, label) for path, label in files if path.suffix.lower() in SUFFIXES]
     if not files:
         raise DataError(f"{root} is empty: no subfolder holds an image ({', '.join(sorted(SUFFIXES))}).")
-    return _raw(root, files, [])
+    return _raw(root, files)
 
 
 def table(data: Data) -> Found:
@@ -79,15 +79,14 @@ def table(data: Data) -> Found:
     found: dict[str, list[tuple[Path, int]]] = {}
     for row in rows:
         found.setdefault(row["split"], []).append((path.parent / row["path"], position[row["label"]]))
-    return {part: _raw(path.parent, files, [path]) for part, files in found.items()}, names
+    return {part: _raw(path.parent, files) for part, files in found.items()}, names
 
 
-def _raw(root: Path, files: list[tuple[Path, int]], lists: list[Path]) -> Raw:
-    """lists: the files that say what the images are."""
+def _raw(root: Path, files: list[tuple[Path, int]]) -> Raw:
     paths = [path for path, _ in files]
     names = [path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths]
     labels = np.array([label for _, label in files], dtype=np.int64)
-    return Raw(partial(_image, paths), labels, names, on_disk=True, origin=lists + paths)
+    return Raw(partial(_image, paths), labels, names, on_disk=True, files=paths)
 
 
 def _image(paths: list[Path], row: int) -> Image.Image:

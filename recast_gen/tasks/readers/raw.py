@@ -21,7 +21,7 @@ class Raw:
 
     labels: ``n`` int64.  names: ``n``, of the images, for people.  on_disk: whether reading can fail.
     rows: ``n``, of the images in the source; all of them, in order, when None.
-    origin: the files that images and labels are read from, where they are the user's.
+    files: the images' own, where a user has one for each.
     """
 
     read: Callable[[int], Image.Image]
@@ -29,7 +29,7 @@ class Raw:
     names: list[str]
     on_disk: bool = False
     rows: np.ndarray | None = None
-    origin: list[Path] = field(default_factory=list, repr=False)
+    files: list[Path] = field(default_factory=list, repr=False)
 
     def image(self, index: int) -> Image.Image:
         return self.read(int(index if self.rows is None else self.rows[index]))
