@@ -40,9 +40,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         yield fresh
         _replace(path, fresh, stale)
-    finally:
+    except BaseException:
         if stale.exists() and not path.exists():
             stale.rename(path)
+        raise
+    finally:
         for leftover in (fresh, stale):
             _remove(leftover)
             _writing.discard(leftover)

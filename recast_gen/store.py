@@ -1,6 +1,7 @@
 """Stacks and attributes <-> a checksummed zarr v3 directory or one packed file, written whole or not at all."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -54,12 +55,20 @@ def save(path: str | Path, kind: str, arrays: Mapping[str, Stack], attributes: M
     Two writes of the same data are byte-identical; `path` holds the old state until the new one is complete.
     """
     path = Path(path)
-    if not packed and path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").exists():
+    if not packed and _foreign(path):
         raise StoreError(f"{path} is a folder of something else: remove it, or write to another path.")
     attributes = json.loads(json.dumps(attributes, sort_keys=True))
     return (_save_packed if packed else _save_zarr)(
         path, arrays, {"content": attributes, "format": FORMAT, "kind": kind}
     )
+
+
+def _foreign(path: Path) -> bool:
+    """Is it a folder that holds something, and no store?  Not one that another writer is just replacing."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        before, names = path.stat(), os.listdir(path)
+        return bool(names) and "zarr.json" not in names and os.path.samestat(before, path.stat())
+    return False
 
 
 def _save_packed(path: Path, arrays: Mapping[str, Stack], about: dict) -> str:

@@ -298,6 +298,14 @@ def test_two_processes_writing_the_same_outputs_leave_one_complete_state(tmp_pat
     check(folder, expected)
 
 
+def test_writers_that_replace_each_other_without_pause_all_succeed(tmp_path):
+    script = "import sys; from recast_gen import store; [store.save(sys.argv[1], 'bank', {}, {}) for _ in range(300)]"
+    command = [sys.executable, "-c", script, tmp_path / "bank.zarr"]
+    started = [subprocess.Popen(command, cwd=ROOT) for _ in range(4)]
+    assert [process.wait() for process in started] == [0] * 4
+    assert names(tmp_path) == ["bank.zarr"]
+
+
 def test_a_writer_killed_between_its_two_renames_leaves_the_old_state_to_the_next_reader(tmp_path):
     make_bank(0).save(tmp_path / "bank.zarr")
     script = (
