@@ -167,14 +167,15 @@ def ia3(layers: list[str], backbone: Backbone):
     return IA3Config(target_modules=chosen, feedforward_modules=[name for name in chosen if name.endswith("fc2")])
 
 
-def recast(resolution: int | str, own: bool = False, norms: str = "none", blocks: int = 1) -> Callable:
+def recast(resolution: int | str, own: bool = False, norms: str = "none", blocks: int = 1, random: int = 0) -> Callable:
     """Coefficients at a resolution; own: a layer's only template is the layer, else all layers of its shape.
 
-    norms: what of them is in the bank too; blocks: the resolution of shared ones.
+    norms: what of them is in the bank too; blocks: the resolution of shared ones; random: how many templates more.
     """
 
     def prepare(backbone: Backbone, classes: int) -> Prepared:
         model, bank = backbone(classes), backbone.bank(norms, **({"group_size": 1} if own else {}))
+        bank = rg.extend(bank, random) if random else bank
         families = bank.families.items()
         rg.attach(model, bank, {name: resolution if len(family.shape) > 1 else blocks for name, family in families})
         rg.freeze(model, backbone.head)
@@ -258,6 +259,9 @@ METHODS = {
         *dial("RECAST", (2, 8, "channel")),
         *dial("RECAST own", (2, 4, "channel"), own=True),
         *dial("RECAST shared norms x4", (1, 4), norms="shared", blocks=4),
+        *dial("RECAST norms", ("channel",), norms="affine"),
+        *dial("RECAST +32 random", (1,), random=32),
+        Method("RECAST 48", recast(48), COEFFICIENTS, only="cifar10_vit", curve="RECAST"),
     )
 }
 

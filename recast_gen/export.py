@@ -27,7 +27,8 @@ def to_onnx(model: "nn.Module", path: str | Path, input_size: Iterable[int]) -> 
 
     input_size: ``c h w`` of an image.  Input ``images`` (n c h w), output ``logits`` (n classes).
     Returns the largest absolute difference of onnxruntime's logits to torch's on random images.
-    Raises ExportError, writing nothing, when a bank is attached or that difference is over 1e-4.
+    Raises ExportError, writing nothing, when a bank is attached, the model takes no such images, or that difference is
+    over 1e-4.
     """
     import onnxruntime
     import torch
@@ -41,12 +42,18 @@ def to_onnx(model: "nn.Module", path: str | Path, input_size: Iterable[int]) -> 
     model.eval()
     try:
         with torch.no_grad(), atomic(path) as fresh:
+            try:
+                expected = model(images).float().cpu().numpy()
+            except (RuntimeError, AssertionError, ValueError) as error:
+                raise ExportError(
+                    f"The model takes no images of input_size {tuple(images.shape[1:])} ({error}): give the channels, "
+                    "height and width that it wants."
+                ) from error
             torch.onnx.export(
                 model, (images[:2],), fresh, input_names=["images"], output_names=["logits"],
                 dynamic_shapes=({0: torch.export.Dim("n")},), external_data=False, verbose=False,
             )  # fmt: skip
             session = onnxruntime.InferenceSession(fresh, providers=["CPUExecutionProvider"])
-            expected = model(images).float().cpu().numpy()
             error = float(np.abs(session.run(None, {"images": images.cpu().numpy()})[0] - expected).max())
             if not error <= LOGITS * max(1.0, float(np.abs(expected).max())):
                 raise ExportError(

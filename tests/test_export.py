@@ -26,6 +26,8 @@ def test_onnx_gives_the_same_logits_for_batches_of_any_size(architecture, tmp_pa
     with pytest.raises(ExportError, match=r"rg\.bake"):
         rg.to_onnx(model, tmp_path / "model.onnx", architecture.images)
     rg.bake(model)
+    with pytest.raises(ExportError, match="takes no images of input_size"):
+        rg.to_onnx(model, tmp_path / "model.onnx", (1 + architecture.images[0], *architecture.images[1:]))
     assert rg.to_onnx(model, tmp_path / "model.onnx", architecture.images) <= 1e-4
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"] and not model.training
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
