@@ -260,7 +260,10 @@ METHODS = {
         *dial("RECAST own", (2, 4, "channel"), own=True),
         *dial("RECAST shared norms x4", (1, 4), norms="shared", blocks=4),
         *dial("RECAST norms", ("channel",), norms="affine"),
-        *dial("RECAST +32 random", (1,), random=32),
+        *(
+            Method(f"RECAST 1 random {more}", recast(1, random=more), COEFFICIENTS, curve="RECAST 1 random")
+            for more in (32, 64)
+        ),
         Method("RECAST 48", recast(48), COEFFICIENTS, only="cifar10_vit", curve="RECAST"),
     )
 }

@@ -92,13 +92,13 @@ def best(methods: list[Point], numbers: float) -> Point | None:
 def checks(methods: list[Point]) -> Iterator[tuple[str, float | None, str]]:
     """Of one backbone and task: target, by how many points it is met (negative: missed; None: does not apply), why."""
     named = {point.method: point for point in methods}
-    ours, peers = ([p for p in methods if p.ours is mine and "+" not in p.method] for mine in (True, False))
-    probe, first, lora = (named.get(name) for name in ("linear probe", "RECAST 1", "LoRA r=1"))
-    if probe and first:
+    ours, peers = ([p for p in methods if p.ours is mine and " + " not in p.method] for mine in (True, False))
+    probe, lora = (named.get(name) for name in ("linear probe", "LoRA r=1"))
+    for at_one in (p for p in methods if probe and (p.method + " ").startswith("RECAST 1 ")):
         need = 5 if "vit" in probe.backbone else 10
-        text = f"resolution 1 over the probe by {need}"
-        applies = probe.test < 75
-        yield text, first.test - probe.test - need if applies else None, f"{first.test:.1f} and {probe.test:.1f}"
+        text = f"{at_one.method.replace('RECAST', 'resolution')} over the probe by {need}"
+        margin = at_one.test - probe.test - need if probe.test < 75 else None
+        yield text, margin, f"{at_one.test:.1f} with {at_one.numbers} numbers, and {probe.test:.1f}"
     budgets = sorted({LEAST, *(p.numbers for p in methods if LEAST <= p.numbers <= MOST)})
     gaps = [
         (best(ours, budget).test - peer.test, budget, best(ours, budget), peer)

@@ -103,14 +103,16 @@ def test_targets_say_by_how_much_they_are_met_or_missed(capsys):
     rows = [row("linear probe", 0, 0.6), row("RECAST 1", 64, 0.64), row("norm tuning", 700, 0.7)]
     rows += [
         row("LoRA r=1", 3000, 0.8),
+        row("RECAST 1 random 32", 600, 0.66),
         row("RECAST 16", 700, 0.75),
         row("MeLo", 900, 0.5),
         row("MeLo + RECAST", 950, 0.6),
     ]
     adaptation_view.targets([{key: str(value) for key, value in each.items()} for each in rows])
     said = capsys.readouterr().out
-    assert "resolution 1 over the probe by 5: MISSED by 1.0 (64.0 and 60.0)" in said
-    assert "front: MISSED by 5.0 (least at 3000 numbers: RECAST 16 75.0, LoRA r=1 80.0; on or above at 4 of 5" in said
+    assert "resolution 1 over the probe by 5: MISSED by 1.0 (64.0 with 64 numbers, and 60.0)" in said
+    assert "resolution 1 random 32 over the probe by 5: met by 1.0 (66.0 with 600 numbers, and 60.0)" in said
+    assert "front: MISSED by 5.0 (least at 3000 numbers: RECAST 16 75.0, LoRA r=1 80.0; on or above at 5 of 6" in said
     assert "quarter of its numbers: MISSED by 5.0 (RECAST 16 (700) 75.0, LoRA (3000) 80.0)" in said
     assert "MeLo better with coefficients: +10.0 points on average" in said
 
