@@ -8,7 +8,7 @@ from pathlib import Path
 from adaptation_methods import KINDS, METHODS
 
 RESULTS = Path(__file__).parent / "results"
-SUMMARY = ("linear probe", "RECAST 1", "RECAST 16", "RECAST norms 1", "RECAST norms 4", "norm tuning", "LoRA r=1")
+SUMMARY = ("linear probe", "RECAST 1", "RECAST 4", "RECAST 16", "RECAST norms 1", "norm tuning", "LoRA r=1")
 LEAST, MOST = 24, 10_000  # numbers besides the head: the budgets that the targets speak of
 
 
