@@ -94,7 +94,7 @@ def checks(methods: list[Point]) -> Iterator[tuple[str, float | None, str]]:
     named = {point.method: point for point in methods}
     ours, peers = ([p for p in methods if p.ours is mine and " + " not in p.method] for mine in (True, False))
     probe, lora = (named.get(name) for name in ("linear probe", "LoRA r=1"))
-    for at_one in (p for p in methods if probe and (p.method + " ").startswith("RECAST 1 ")):
+    for at_one in (p for p in methods if probe and p.method.split()[:2] == ["RECAST", "1"]):
         need = 5 if "vit" in probe.backbone else 10
         text = f"{at_one.method.replace('RECAST', 'resolution')} over the probe by {need}"
         margin = at_one.test - probe.test - need if probe.test < 75 else None

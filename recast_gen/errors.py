@@ -76,6 +76,15 @@ def check_count(word: str, value, error: type[RecastError]) -> None:
 
 
 @contextmanager
+def takes_images(what: str, error: type[RecastError], remedy: str) -> Iterator[None]:
+    """Raises `error` for what a model raises, in the block, at images that are not as it wants them."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, ValueError) as found:
+        raise error(f"The model takes no images of {what} ({found}): {remedy}") from found
+
+
+@contextmanager
 def plainly() -> Iterator[None]:
     """At a command's door: an error of ours, or a package that is not installed, is one message and exit status 1.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import card, taskfile
 from .bank import TemplateBank, load_bank
-from .errors import ExportError, check_count, listing
+from .errors import ExportError, check_count, listing, takes_images
 from .parts import joined, whole
 from .sources import published
 from .store import atomic, save_tensors
@@ -41,14 +41,10 @@ def to_onnx(model: "nn.Module", path: str | Path, input_size: Iterable[int]) -> 
     training = model.training
     model.eval()
     try:
+        remedy = "give the channels, height and width that it wants."
+        with torch.no_grad(), takes_images(f"input_size {tuple(images.shape[1:])}", ExportError, remedy):
+            expected = model(images).float().cpu().numpy()
         with torch.no_grad(), atomic(path) as fresh:
-            try:
-                expected = model(images).float().cpu().numpy()
-            except (RuntimeError, AssertionError, ValueError) as error:
-                raise ExportError(
-                    f"The model takes no images of input_size {tuple(images.shape[1:])} ({error}): give the channels, "
-                    "height and width that it wants."
-                ) from error
             torch.onnx.export(
                 model, (images[:2],), fresh, input_names=["images"], output_names=["logits"],
                 dynamic_shapes=({0: torch.export.Dim("n")},), external_data=False, verbose=False,

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import DataError, FitError, listing
+from ..errors import DataError, FitError, listing, takes_images
 from ..quiet import quiet
 from ..recipe.training import Training
 from .classifier import Classifier
@@ -124,14 +124,9 @@ def _share(logits: torch.Tensor, labels: torch.Tensor) -> float:
 def check(model: nn.Module, splits: Splits) -> None:
     """Raises DataError unless the model takes the images and has one output a class."""
     image = splits.train[0][0][None]
-    try:
-        with torch.no_grad():
-            outputs = model.eval()(image.to(next(model.parameters()).device))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise DataError(
-            f"The model takes no images of shape {tuple(image.shape[1:])} ({error}): say what it wants as "
-            "`model.data_config.input_size: [channels, height, width]`."
-        ) from error
+    remedy = "say what it wants as `model.data_config.input_size: [channels, height, width]`."
+    with torch.no_grad(), takes_images(f"shape {tuple(image.shape[1:])}", DataError, remedy):
+        outputs = model.eval()(image.to(next(model.parameters()).device))
     if outputs.ndim != 2 or outputs.shape[1] != len(splits.classes):
         raise DataError(
             f"The head gives {tuple(outputs.shape[1:])} numbers an image; the task has {len(splits.classes)} classes: "
