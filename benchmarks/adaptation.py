@@ -3,11 +3,12 @@
     python benchmarks/adaptation.py [run] [--minutes 50] [--backbones ...] [--tasks ...] [--methods GLOB ...]
     python benchmarks/adaptation.py table | summary | targets | picture
 
-Every method has its own study of the learning rate of what it trains besides the head, judged on validation alone (one
-seed, a third of a run).  The head's rate is the better for it of two: the best for norm tuning and the best for the
-linear probe.  Then every seed trains; the best epoch on validation is kept and its test accuracy reported.  Steps,
-batches, schedule and images are the same for all.  A finished run is one row in ``results/adaptation.csv`` (a study's
-in ``results/adaptation_rates.csv``), and a restart skips it.
+Heads start at random or, where a method's name ends so, from ridge regression.  Every method has its own study of the
+learning rate of what it trains besides the head, judged on validation alone (one seed, a third of a run).  The head's
+rate is the better for it of two: the best for norm tuning and the best for the linear probe with the same start.  Then
+every seed trains; the best epoch on validation is kept and its test accuracy reported.  Steps, batches, schedule and
+images are the same for all.  A finished run is one row in ``results/adaptation.csv`` (a study's in
+``results/adaptation_rates.csv``), and a restart skips it.
 
 Seconds are of this process's CPU time, one thread, and compare where `cpu` and `precision` are the same; mb is the peak
 of its memory over what it held before.  Every run is a process of its own.
@@ -80,7 +81,7 @@ def train(
         found = {part: accuracy(model, getattr(splits, part)) for part in ("validation", "test")}
         prepared, score = closed(backbone, model), found["validation"]
     else:
-        prepared = seeded(method, backbone, len(splits.classes), seed)
+        prepared = seeded(method, backbone, len(splits.classes), seed, backbone.features(task))
         found, score = descended(prepared, splits, seed, epochs, rate, head)
     return prepared.counts | found | {
         "seconds": cpu_seconds() - start, "mb": max(0.0, meter.read()["peak_bytes"] / 2**20), "score": score,
@@ -149,20 +150,21 @@ def judged(backbone: Backbone, task: str, method: Method, rate: float, head: flo
     return row["score"]
 
 
-def heads(backbone: Backbone, task: str) -> tuple[float, float]:
+def heads(backbone: Backbone, task: str, start: str) -> tuple[float, float]:
     """The learning rates that every method tries for its head: the best for FIRST and the best for PROBE."""
-    score = partial(judged, backbone, task, METHODS[FIRST])
-    rate = climb(lambda rate: score(rate, HEAD), METHODS[FIRST].rate)
-    return climb(lambda head: score(rate, head), HEAD), study(backbone, task, METHODS[PROBE])[1]
+    first, probe = METHODS[FIRST + start], METHODS[PROBE + start]
+    score = partial(judged, backbone, task, first)
+    rate = climb(lambda rate: score(rate, HEAD), first.rate)
+    return climb(lambda head: score(rate, head), HEAD), study(backbone, task, probe)[1]
 
 
 def study(backbone: Backbone, task: str, method: Method) -> tuple[float, float]:
     """Learning rates of what a method trains and of its head, best on validation."""
     score = partial(judged, backbone, task, method)
-    if method.name == PROBE:
+    if method.name == PROBE + method.start:
         return 0.0, climb(lambda head: score(0.0, head), HEAD)
-    usual, other = heads(backbone, task)
-    rate = climb(lambda rate: score(rate, HEAD if method.name == FIRST else usual), method.rate)
+    usual, other = heads(backbone, task, method.start)
+    rate = climb(lambda rate: score(rate, HEAD if method.name == FIRST + method.start else usual), method.rate)
     return rate, max(usual, other, key=lambda head: score(rate, head))
 
 
@@ -184,7 +186,7 @@ def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[
                         continue
                     if time.monotonic() > stop:
                         return
-                    (backbone.features if method.features else backbone.splits)(task)  # in memory before any run
+                    backbone.features(task)  # and the images, in memory before any run
                     rate, head = (0.0, 0.0) if method.solve else study(backbone, task, method)
                     file = KEPT / backbone.name / method.name.replace(" ", "_") / f"{task}-{seed}.safetensors"
                     about = {"epochs": epochs(backbone, task, STEPS), "rate": rate, "head_rate": head}

@@ -2,26 +2,26 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from backbones import Backbone
-from incremental_heads import best_ridge
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import recast_gen as rg
 from recast_gen.files import save_tensors
 from recast_gen.reparam import attached
-from recast_gen.tasks.analytic import class_means, nearest_mean
+from recast_gen.tasks.analytic import best_ridge, class_means, nearest_mean, start_from_ridge
 from recast_gen.tasks.data import Splits
 from recast_gen.tensors import to_numpy
 
 COEFFICIENTS = 0.03  # where the search for their learning rate starts
 BESIDE = {"coefficients": 0.3}  # their rate over that of norms or an adapter that trains beside them
 KINDS = ("coefficients", "norms", "adapter", "head")
+FROM_RIDGE = " from ridge"  # ends the names of methods whose head starts from ridge regression; others start at random
 
 
 @dataclass
@@ -46,16 +46,21 @@ class Method:
 
     rate: where the search for the learning rate of what it trains besides the head starts.  features: only the head is
     new, on the frozen network's features.  only: a part of the names of the backbones that it fits.  curve: the name
-    that its points share in the picture.
+    that its points share in the picture.  start: "" or FROM_RIDGE.
     """
 
     name: str
     prepare: Callable[[Backbone, int], Prepared] | None
     rate: float | None = None
     features: bool = False
-    only: str = ""  # a part of the names of the backbones that it fits
+    only: str = ""
     curve: str = ""
     solve: Callable[[Splits, int], nn.Module] | None = None
+    start: str = ""
+
+    def from_ridge(self) -> "Method":
+        curve = (self.curve or self.name) + FROM_RIDGE
+        return replace(self, name=self.name + FROM_RIDGE, curve=curve, start=FROM_RIDGE)
 
 
 def _head(backbone: Backbone, model: nn.Module) -> list[nn.Parameter]:
@@ -267,6 +272,7 @@ METHODS = {
         Method("RECAST 48", recast(48), COEFFICIENTS, only="cifar10_vit", curve="RECAST"),
     )
 }
+METHODS |= {other.name: other for method in METHODS.values() if method.prepare for other in [method.from_ridge()]}
 
 
 def rates(prepared: Prepared, own: float, head: float) -> list[dict]:
@@ -279,13 +285,15 @@ def rates(prepared: Prepared, own: float, head: float) -> list[dict]:
     ]
 
 
-def seeded(method: Method, backbone: Backbone, classes: int, seed: int) -> Prepared:
+def seeded(method: Method, backbone: Backbone, classes: int, seed: int, features: Splits | None = None) -> Prepared:
     """A preparation whose new numbers come from the seed; convolutions get their images channels last.
 
-    (A step on a CPU takes less time in that order of the axes.)
+    (A step on a CPU takes less time in that order of the axes.)  features: of a head that starts from ridge regression.
     """
     torch.manual_seed(seed)
     prepared = method.prepare(backbone, classes)
+    if method.start and features:
+        start_from_ridge(getattr(prepared.model, backbone.head), features)
     if backbone.blocks is not None and not method.features:
         inner = prepared.model.forward
         prepared.model.forward = lambda images: inner(images.contiguous(memory_format=torch.channels_last))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptation_methods import KINDS, METHODS
+from adaptation_methods import FROM_RIDGE, KINDS, METHODS
 
 RESULTS = Path(__file__).parent / "results"
 SUMMARY = ("linear probe", "RECAST 1", "RECAST 4", "RECAST 16", "RECAST norms 1", "norm tuning", "LoRA r=1")
@@ -91,14 +91,9 @@ def best(methods: list[Point], numbers: float) -> Point | None:
 
 def checks(methods: list[Point]) -> Iterator[tuple[str, float | None, str]]:
     """Of one backbone and task: target, by how many points it is met (negative: missed; None: does not apply), why."""
-    named = {point.method: point for point in methods}
+    for start in ("", FROM_RIDGE):
+        yield from checks_of(start, {p.method: p for p in methods if p.method.endswith(FROM_RIDGE) == bool(start)})
     ours, peers = ([p for p in methods if p.ours is mine and " + " not in p.method] for mine in (True, False))
-    probe, lora = (named.get(name) for name in ("linear probe", "LoRA r=1"))
-    for at_one in (p for p in methods if probe and p.method.split()[:2] == ["RECAST", "1"]):
-        need = 5 if "vit" in probe.backbone else 10
-        text = f"{at_one.method.replace('RECAST', 'resolution')} over the probe by {need}"
-        margin = at_one.test - probe.test - need if probe.test < 75 else None
-        yield text, margin, f"{at_one.test:.1f} with {at_one.numbers} numbers, and {probe.test:.1f}"
     budgets = sorted({LEAST, *(p.numbers for p in methods if LEAST <= p.numbers <= MOST)})
     gaps = [
         (best(ours, budget).test - peer.test, budget, best(ours, budget), peer)
@@ -109,14 +104,26 @@ def checks(methods: list[Point]) -> Iterator[tuple[str, float | None, str]]:
         why = f"least at {budget} numbers: {mine.method} {mine.test:.1f}, {peer.method} {peer.test:.1f}; "
         why += f"on or above at {sum(found[0] >= 0 for found in gaps)} of {len(gaps)} budgets"
         yield "on or above the peers' front", gap, why
+
+
+def checks_of(start: str, named: dict[str, Point]) -> Iterator[tuple[str, float | None, str]]:
+    """The checks that compare methods whose heads start alike, by their names."""
+    probe, lora = (named.get(name + start) for name in ("linear probe", "LoRA r=1"))
+    for at_one in (p for p in named.values() if probe and p.method.split()[:2] == ["RECAST", "1"]):
+        need = 5 if "vit" in probe.backbone else 10
+        text = f"{at_one.method.replace('RECAST', 'resolution')} over the probe by {need}"
+        margin = at_one.test - probe.test - need if probe.test < 75 else None
+        yield text, margin, f"{at_one.test:.1f} with {at_one.numbers} numbers, and {probe.test:.1f}"
+    ours = [p for p in named.values() if p.ours and " + " not in p.method]
     if lora and (mine := best(ours, lora.numbers / 4)):
         why = f"{mine.method} ({mine.numbers}) {mine.test:.1f}, LoRA ({lora.numbers}) {lora.test:.1f}"
-        yield "LoRA r=1 with a quarter of its numbers", mine.test - lora.test, why
+        yield f"{lora.method} with a quarter of its numbers", mine.test - lora.test, why
     for name, with_both in named.items():
         adapter, plus, _ = name.partition(" + ")
-        if plus and adapter in named:
-            why = f"{with_both.test:.1f} and {named[adapter].test:.1f}"
-            yield f"{adapter} better with coefficients", with_both.test - named[adapter].test, why
+        if plus and adapter + start in named:
+            alone = named[adapter + start]
+            why = f"{with_both.test:.1f} and {alone.test:.1f}"
+            yield f"{alone.method} better with coefficients", with_both.test - alone.test, why
 
 
 def targets(rows: Iterable[dict]) -> None:

@@ -11,14 +11,13 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from recast_gen.recipe.training import Training
-from recast_gen.tasks.analytic import RidgeHead, class_means, nearest_mean
+from recast_gen.tasks.analytic import Part, best_ridge, class_means, nearest_mean
 from recast_gen.tasks.data import Splits
 from recast_gen.tasks.module import fit
 
 EPOCHS, BATCH = 10, 32
 RATE = 0.2  # of heads on features: the linear probe's, by its study
 SAMPLES = 64  # drawn of every class for its alignment
-Part = tuple[torch.Tensor, torch.Tensor]
 
 
 def joined(parts: list[Part]) -> Part:
@@ -66,16 +65,6 @@ class Ridge:
         else:
             self.head.add(*train)
         return self.head.solve()
-
-
-def best_ridge(train: Part, validation: Part, buffer: int, seed: int) -> RidgeHead:
-    """The strength that is best on validation, of a thousandth of a percent to ten percent."""
-
-    def right(head: RidgeHead) -> float:
-        head.add(*train)
-        return float((head.solve()(validation[0]).argmax(1) == validation[1]).float().mean())
-
-    return max((RidgeHead(train[0].shape[1], buffer, 10.0**power, seed) for power in range(-5, 0)), key=right)
 
 
 class FeTrIL(NearestMean):

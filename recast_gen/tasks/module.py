@@ -2,13 +2,15 @@
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 
 import lightning as L
 import torch
+from lightning import seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -58,7 +60,7 @@ def fit(
     with quiet(), tempfile.TemporaryDirectory() as temporary:
         path = Path(folder or temporary) / "last.ckpt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        L.seed_everything(seed, verbose=False)
+        seed_everything(seed, verbose=False)
         trainer = _trainer(settings)
         run = _read(path)
         if not (run and run["finished"]):
@@ -75,7 +77,7 @@ def fit(
 
 def _trainer(settings: Training) -> L.Trainer:
     stop = EarlyStopping("score", mode="max", patience=settings.patience or 1, check_on_train_epoch_end=False)
-    try:
+    with _available(settings):
         return L.Trainer(
             max_epochs=settings.epochs, accelerator=settings.accelerator, devices=settings.devices,
             precision=settings.precision, accumulate_grad_batches=settings.accumulate,
@@ -83,7 +85,13 @@ def _trainer(settings: Training) -> L.Trainer:
             gradient_clip_val=settings.clip or None, deterministic=True, enable_checkpointing=False,
             enable_model_summary=False, num_sanity_val_steps=0, enable_progress_bar=sys.stderr.isatty(),
         )  # fmt: skip
-    except MisconfigurationException as error:
+
+
+@contextmanager
+def _available(settings: Training) -> Iterator[None]:
+    try:
+        yield
+    except (MisconfigurationException, RuntimeError) as error:
         asked = f"accelerator: {settings.accelerator}, devices: {settings.devices}"
         raise FitError(f"This machine cannot train with `{asked}` ({error}): use `accelerator: auto`.") from error
 
@@ -96,10 +104,15 @@ def one_process() -> None:
             sys.exit()
 
 
+def training_device(settings: Training) -> torch.device:
+    """The device where `settings` train, the first of several; raises FitError where the machine has none such."""
+    with _available(settings):
+        return L.Fabric(accelerator=settings.accelerator, devices=1).device
+
+
 def examine(model: nn.Module, images: Dataset, settings: Training) -> tuple[float, torch.Tensor]:
     """Accuracy (fraction) and logits ``n classes`` of a model in eval mode, on the device where `settings` train."""
-    device = L.Fabric(accelerator=settings.accelerator, devices=1).device
-    logits, labels = predict(model.to(device).eval(), images, settings.batch_size)
+    logits, labels = predict(model.to(training_device(settings)).eval(), images, settings.batch_size)
     model.cpu()
     return _share(logits, labels), logits
 

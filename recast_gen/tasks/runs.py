@@ -11,6 +11,7 @@ from ..bank import TemplateBank
 from ..recipe.training import Train
 from ..switching import save_task
 from ..weights import Weights
+from .analytic import start_from_ridge, wants_ridge
 from .data import Splits
 from .features import before_head
 from .methods import PROBE, count, prepare, rates
@@ -52,8 +53,7 @@ class Learner:
         model, trained = prepare(method, self.bank, self.base, len(self.splits.classes), settings, seed)
         args = settings, rates(model, trained, settings), seed, self.bank.hash
         place = folder / f"{method}-{seed}-{lr}"
-        seen, seconds = self._before_head(model, head) if set(trained) == {"head"} else (None, 0.0)
-        learner, images = (model.get_submodule(head), seen) if seen else (model, self.splits)
+        learner, images, seconds = self._start(model, model.get_submodule(head), alone=set(trained) == {"head"})
         outcome = fit(learner, images, *args, folder=place)
         outcome.costs["seconds"] += seconds
         metrics = {"validation": outcome.validation, "test": outcome.test}
@@ -65,13 +65,24 @@ class Learner:
         row = key | count(trained) | about | metrics
         return outcome.score, Run(row, key | outcome.costs, history, path, model, outcome.logits)
 
-    def _before_head(self, model: nn.Module, head: str) -> tuple[Splits | None, float]:
+    def _start(self, model: nn.Module, head: nn.Module, alone: bool) -> tuple[nn.Module, Splits, float]:
+        """Gives the head its start; what is to learn, from what, and the seconds that preparing it took.
+
+        A head alone learns from what it sees of every image, where that stays the same.
+        """
+        ridge = wants_ridge(head, self.settings)
+        alone = alone and self.settings.augment == "none"
+        if not (ridge or alone):
+            return model, self.splits, 0.0
+        seen, seconds = self._before_head(model, head)
+        if ridge:
+            start_from_ridge(head, seen)
+        return (head, seen, seconds) if alone and seen else (model, self.splits, seconds)
+
+    def _before_head(self, model: nn.Module, head: nn.Module) -> tuple[Splits | None, float]:
         """What the frozen backbone makes of all images, and the seconds that took: the same for every seed and rate."""
-        if self.settings.augment != "none":
-            return None, 0.0
         if not self._seen:
             check(model, self.splits)
             start = time.perf_counter()
-            splits = before_head(model, model.get_submodule(head), self.splits, self.settings.batch_size)
-            self._seen += [splits, time.perf_counter() - start]
+            self._seen += [before_head(model, head, self.splits, self.settings), time.perf_counter() - start]
         return self._seen[0], self._seen[1]

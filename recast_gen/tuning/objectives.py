@@ -117,6 +117,8 @@ class Measure:
         return data.load(self.recipe.tasks[0].data, self.fits.weights.backbone["data_config"], self.recipe.seed)
 
     def _accuracy(self, bank: TemplateBank, resolution: int | str | None, on_epoch: Callable | None) -> float:
+        from ..tasks.analytic import start_from_ridge, wants_ridge
+        from ..tasks.features import before_head
         from ..tasks.methods import adapted, prepare, rates
         from ..tasks.module import fit
 
@@ -124,4 +126,7 @@ class Measure:
         changed = {"epochs": self.recipe.tune.accuracy_epochs, "resolution": resolution or asked.resolution}
         settings = asked.model_copy(update=changed | {"devices": 1})  # a study's workers are its processes
         model, trained = prepare(adapted(settings), bank, bank.base(), len(self._task.classes), settings, seed)
+        head = model.get_submodule(bank.backbone["head"])
+        if wants_ridge(head, settings):
+            start_from_ridge(head, before_head(model, head, self._task, settings))
         return fit(model, self._task, settings, rates(model, trained, settings), seed, bank.hash, on_epoch).validation

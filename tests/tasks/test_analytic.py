@@ -3,8 +3,12 @@
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import TensorDataset
 
-from recast_gen.tasks.analytic import RidgeHead, class_means, nearest_mean
+from recast_gen.tasks.analytic import RidgeHead, best_ridge, class_means, nearest_mean, start_from_ridge
+from recast_gen.tasks.data import Splits
 
 
 def data(seed: int, n: int = 60, classes: int = 5, d: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,3 +47,20 @@ def test_ridge_is_the_textbooks_with_its_strength_relative_to_the_features():
         torch.cat([inputs, strength.sqrt() * torch.eye(8)]), torch.cat([wanted, torch.zeros(8, 5)])
     ).solution
     assert torch.allclose(head.solve()(features).double(), inputs @ solved, atol=1e-4)
+
+
+@given(st.integers(0, 99))
+def test_a_start_from_ridge_decides_as_the_best_ridge_and_is_as_sharp_as_fits_validation(seed):
+    train, validation = data(seed), data(seed + 100, n=40)
+    right = []
+    for ridge in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1):
+        each = RidgeHead(7, ridge=ridge)
+        each.add(*train)
+        right.append((each.solve()(validation[0]).argmax(1) == validation[1]).sum())
+    start_from_ridge(
+        head := nn.Linear(7, 5), Splits(TensorDataset(*train), *2 * [TensorDataset(*validation)], list("abcde"))
+    )
+    logits = head(validation[0])
+    assert (logits.argmax(1) == validation[1]).sum() == max(right)
+    assert torch.equal(logits.argmax(1), best_ridge(train, validation).solve()(validation[0]).argmax(1))
+    assert all(cross_entropy(logits, validation[1]) <= cross_entropy(logits * by, validation[1]) for by in (0.5, 2))

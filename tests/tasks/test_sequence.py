@@ -23,9 +23,10 @@ from recast_gen.pipelines.stage import execute
 from recast_gen.recipe.images import Data, Task
 from recast_gen.recipe.training import Train
 from recast_gen.tasks import data
+from recast_gen.tasks.analytic import best_ridge
 from recast_gen.tasks.features import before_head
 from recast_gen.tasks.methods import KINDS, prepare, rates
-from recast_gen.tasks.module import fit
+from recast_gen.tasks.module import accuracy, fit
 from recast_gen.tasks.results import protocol
 from recast_gen.tasks.runs import Learner
 from recast_gen.tasks.sequence import adapt
@@ -69,22 +70,37 @@ def test_a_probe_on_kept_features_is_the_probe_on_images(bank):
     settings, outcomes = Train(**FAST), []
     for kept in (True, False):
         model, trained = prepare("linear_probe", bank, bank.base(), 3, settings, seed=1)
-        seen = before_head(model, model.head, splits) if kept else splits
+        seen = before_head(model, model.head, splits, settings) if kept else splits
         outcomes.append(
             fit(model.head if kept else model, seen, settings, rates(model, trained, settings), 1, bank.hash)
         )
     one, other = outcomes
     assert torch.allclose(one.logits, other.logits, atol=1e-4) and one.test == other.test
-    assert (
-        before_head(nn.Sequential(model, nn.Softmax(-1)), model.head, splits) is None
-    )  # the head is not its last step
+    softened = nn.Sequential(model, nn.Softmax(-1))  # its head is not its last step
+    assert before_head(softened, model.head, splits, settings) is None
+
+
+def test_a_head_starts_from_ridge_regression_unless_the_recipe_says_random(bank, tmp_path):
+    splits = data.load(TASKS[0].data, bank.backbone["data_config"], 0)
+    still = Train(**FAST | {"lr": 1e-9, "head_lr": 1e-9})
+    random, ridge = (
+        Learner("high", splits, bank, bank.base(), still.model_copy(update={"head_start": start}), "pico").run(
+            "coefficients", 42, tmp_path / start
+        )
+        for start in ("random", "ridge")
+    )
+    seen = before_head(ridge.model, ridge.model.head, splits, still)
+    solved = best_ridge(seen.train.tensors, seen.validation.tensors).solve()
+    for part in ("validation", "test"):
+        assert ridge.row[part] == pytest.approx(accuracy(solved, getattr(seen, part)), abs=0.02)
+        assert ridge.row[part] > random.row[part]
 
 
 def test_the_probe_takes_the_best_of_its_rates_on_validation(bank, tmp_path):
     splits = data.load(TASKS[0].data, bank.backbone["data_config"], 0)
 
     def probe(folder: str, *rates: float) -> dict:
-        settings = Train(**FAST, probe_lrs=list(rates))
+        settings = Train(**FAST, probe_lrs=list(rates), head_start="random")
         return (
             Learner("high", splits, bank, bank.base(), settings, "pico").run("linear_probe", 42, tmp_path / folder).row
         )
