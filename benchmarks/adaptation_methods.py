@@ -221,9 +221,12 @@ def integrations(name: str, rate: float, only: str) -> list["Method"]:
     ]
 
 
-def dial(prefix: str, values: tuple, **settings) -> list["Method"]:
+def dial(prefix: str, values: tuple, only: str = "", **settings) -> list["Method"]:
     """RECAST at several resolutions: one curve."""
-    return [Method(f"{prefix} {value}", recast(value, **settings), COEFFICIENTS, curve=prefix) for value in values]
+    return [
+        Method(f"{prefix} {value}", recast(value, **settings), COEFFICIENTS, only=only, curve=prefix)
+        for value in values
+    ]
 
 
 def mean_head(features: Splits, seed: int) -> nn.Module:
@@ -269,7 +272,9 @@ METHODS = {
             Method(f"RECAST 1 random {more}", recast(1, random=more), COEFFICIENTS, curve="RECAST 1 random")
             for more in (32, 64)
         ),
-        Method("RECAST 48", recast(48), COEFFICIENTS, only="cifar10_vit", curve="RECAST"),
+        *dial("RECAST", (48,), only="cifar10_vit"),
+        *dial("RECAST norms", (48,), only="cifar10_vit", norms="affine"),
+        Method("RECAST 48 random 4", recast(48, random=4), COEFFICIENTS, only="cifar10_vit"),
     )
 }
 METHODS |= {other.name: other for method in METHODS.values() if method.prepare for other in [method.from_ridge()]}
