@@ -10,8 +10,9 @@ every seed trains; the best epoch on validation is kept and its test accuracy re
 images are the same for all.  A finished run is one row in ``results/adaptation.csv`` (a study's in
 ``results/adaptation_rates.csv``), and a restart skips it.
 
-Seconds are of this process's CPU time, one thread, and compare where `cpu` and `precision` are the same; mb is the peak
-of its memory over what it held before.  Every run is a process of its own.
+Seconds are of this process's CPU time, one thread, without the frozen features that a probe learns from and ridge
+regression starts from, and compare where `cpu` and `precision` are the same; mb is the peak of its memory over what it
+held before.  Every run is a process of its own.
 """
 
 import argparse

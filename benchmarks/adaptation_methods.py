@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import recast_gen as rg
 from recast_gen.files import save_tensors
 from recast_gen.reparam import attached
-from recast_gen.tasks.analytic import best_ridge, class_means, nearest_mean, start_from_ridge
+from recast_gen.tasks.analytic import best_ridge, class_means, nearest_mean, ridge_start
 from recast_gen.tasks.data import Splits
 from recast_gen.tensors import to_numpy
 
@@ -298,7 +298,7 @@ def seeded(method: Method, backbone: Backbone, classes: int, seed: int, features
     torch.manual_seed(seed)
     prepared = method.prepare(backbone, classes)
     if method.start and features:
-        start_from_ridge(getattr(prepared.model, backbone.head), features)
+        getattr(prepared.model, backbone.head).load_state_dict(ridge_start(features).state_dict())
     if backbone.blocks is not None and not method.features:
         inner = prepared.model.forward
         prepared.model.forward = lambda images: inner(images.contiguous(memory_format=torch.channels_last))

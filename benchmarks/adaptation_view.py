@@ -43,6 +43,12 @@ class Point:
         return sum(int(self.rows[0][kind]) for kind in KINDS if kind != "head")
 
     @property
+    def start(self) -> str | None:
+        """How the head starts: "" or FROM_RIDGE; None for one in closed form."""
+        solved = self.method in METHODS and METHODS[self.method].solve
+        return None if solved else FROM_RIDGE * self.method.endswith(FROM_RIDGE)
+
+    @property
     def ours(self) -> bool:
         return self.method.startswith("RECAST")
 
@@ -92,9 +98,19 @@ def best(methods: list[Point], numbers: float) -> Point | None:
 def checks(methods: list[Point]) -> Iterator[tuple[str, float | None, str]]:
     """Of one backbone and task: target, by how many points it is met (negative: missed; None: does not apply), why."""
     for start in ("", FROM_RIDGE):
-        yield from checks_of(start, {p.method: p for p in methods if p.method.endswith(FROM_RIDGE) == bool(start)})
-    ours, peers = ([p for p in methods if p.ours is mine and " + " not in p.method] for mine in (True, False))
-    budgets = sorted({LEAST, *(p.numbers for p in methods if LEAST <= p.numbers <= MOST)})
+        yield from checks_of(start, {p.method: p for p in methods if p.start in (start, None)})
+
+
+def checks_of(start: str, named: dict[str, Point]) -> Iterator[tuple[str, float | None, str]]:
+    """The checks among methods whose heads start alike or are in closed form, by their names."""
+    probe, lora = (named.get(name + start) for name in ("linear probe", "LoRA r=1"))
+    for at_one in (p for p in named.values() if probe and p.method.split()[:2] == ["RECAST", "1"]):
+        need = 5 if "vit" in probe.backbone else 10
+        text = f"{at_one.method.replace('RECAST', 'resolution')} over the probe by {need}"
+        margin = at_one.test - probe.test - need if probe.test < 75 else None
+        yield text, margin, f"{at_one.test:.1f} with {at_one.numbers} numbers, and {probe.test:.1f}"
+    ours, peers = ([p for p in named.values() if p.ours is mine and " + " not in p.method] for mine in (True, False))
+    budgets = sorted({LEAST, *(p.numbers for p in named.values() if LEAST <= p.numbers <= MOST)})
     gaps = [
         (best(ours, budget).test - peer.test, budget, best(ours, budget), peer)
         for budget in budgets if (peer := best(peers, budget)) and best(ours, budget)
@@ -103,18 +119,7 @@ def checks(methods: list[Point]) -> Iterator[tuple[str, float | None, str]]:
         gap, budget, mine, peer = min(gaps, key=lambda found: found[:2])
         why = f"least at {budget} numbers: {mine.method} {mine.test:.1f}, {peer.method} {peer.test:.1f}; "
         why += f"on or above at {sum(found[0] >= 0 for found in gaps)} of {len(gaps)} budgets"
-        yield "on or above the peers' front", gap, why
-
-
-def checks_of(start: str, named: dict[str, Point]) -> Iterator[tuple[str, float | None, str]]:
-    """The checks that compare methods whose heads start alike, by their names."""
-    probe, lora = (named.get(name + start) for name in ("linear probe", "LoRA r=1"))
-    for at_one in (p for p in named.values() if probe and p.method.split()[:2] == ["RECAST", "1"]):
-        need = 5 if "vit" in probe.backbone else 10
-        text = f"{at_one.method.replace('RECAST', 'resolution')} over the probe by {need}"
-        margin = at_one.test - probe.test - need if probe.test < 75 else None
-        yield text, margin, f"{at_one.test:.1f} with {at_one.numbers} numbers, and {probe.test:.1f}"
-    ours = [p for p in named.values() if p.ours and " + " not in p.method]
+        yield f"on or above the peers' front{start}", gap, why
     if lora and (mine := best(ours, lora.numbers / 4)):
         why = f"{mine.method} ({mine.numbers}) {mine.test:.1f}, LoRA ({lora.numbers}) {lora.test:.1f}"
         yield f"{lora.method} with a quarter of its numbers", mine.test - lora.test, why
@@ -151,7 +156,8 @@ def picture(rows: Iterable[dict], folder: Path = RESULTS) -> None:
 
     places = points(rows)
     curves = list(dict.fromkeys(method.curve or name for name, method in METHODS.items()))
-    colours = {curve: plt.get_cmap("tab20")(index % 20) for index, curve in enumerate(curves)}
+    plain = [curve for curve in curves if not curve.endswith(FROM_RIDGE)]
+    colours = {curve: plt.get_cmap("tab20")(index % 20) for index, curve in enumerate(plain)}
     for backbone in dict.fromkeys(backbone for backbone, _ in places):
         tasks = [task for name, task in places if name == backbone]
         with plt.rc_context({"svg.hashsalt": "adaptation", "svg.fonttype": "none", "font.size": 8}):
@@ -165,7 +171,9 @@ def picture(rows: Iterable[dict], folder: Path = RESULTS) -> None:
                     if chosen:
                         columns = zip(*((p.numbers, p.test, p.spread) for p in chosen))
                         style = {"marker": "o" if curve.startswith("RECAST") else "s", "markersize": 3, "capsize": 2}
-                        axis.errorbar(*columns, label=curve, color=colours[curve], linewidth=1, **style)
+                        style["linestyle"] = "-" if curve in plain else "--"
+                        colour = colours[curve.removesuffix(FROM_RIDGE)]
+                        axis.errorbar(*columns, label=curve, color=colour, linewidth=1, **style)
             handles = {label: one for a in axes[0] for one, label in zip(*a.get_legend_handles_labels())}
             figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=3 * len(tasks), frameon=False)
             figure.tight_layout(rect=(0, 0.2, 1, 1))

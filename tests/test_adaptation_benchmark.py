@@ -126,7 +126,7 @@ def test_the_readme_says_what_was_measured(capsys):
 
 
 def test_the_picture_is_the_same_twice_and_small(tmp_path):
-    named = [name for name, method in METHODS.items() if not method.start]
+    named = [name for name, method in METHODS.items() if not method.start or name.startswith("RECAST 1 from")]
     rows = [row(name, 100 * index, 0.5 + 0.01 * index) for index, name in enumerate(named)]
     for name in "ab":
         (tmp_path / name).mkdir()

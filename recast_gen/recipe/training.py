@@ -31,7 +31,7 @@ class Train(Training):
     lr: Positive | None = None  # of coefficients; in proportion to each layer when not given (learning_rates.py)
     head_lr: Positive | None = None  # lr when not given, or else 5e-3
     probe_lrs: Annotated[list[Positive], Field(min_length=1)] | None = None  # the linear probe's: best on validation
-    head_start: Literal["ridge", "random"] = "ridge"  # regression on the frozen features (analytic.py), or fresh
+    head_start: Literal["ridge", "random"] = "ridge"  # of a linear head that comes last: regression on its features
     coefficients: bool = True  # False: an adapter alone
     adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"
     adapter_options: dict[str, int | float] = {}  # such as `rank: 4` of melo, `bottleneck: 64` of adaptformer

@@ -1,4 +1,4 @@
-"""Heads in closed form on a frozen network's features, grown task by task without a stored image."""
+"""Heads in closed form on a frozen network's features: grown task by task without a stored image, or to start from."""
 
 import torch
 from torch import nn
@@ -7,6 +7,8 @@ from torch.nn.functional import cross_entropy
 from ..recipe.training import Train
 from .data import Splits
 
+SHARP = [2.0**power for power in range(12)]  # factors of logits that are regressed to 0 and 1
+ENOUGH = 0.01  # cross entropy above the least; where all of validation is right, ever sharper logits have ever less
 Part = tuple[torch.Tensor, torch.Tensor]  # features n d, labels n
 
 
@@ -79,21 +81,20 @@ def wants_ridge(head: nn.Module, settings: Train) -> bool:
 
 
 @torch.no_grad()
-def start_from_ridge(head: nn.Linear, features: Splits | None) -> None:
-    """Gives a linear head the best ridge regression on what it sees, as sharp as fits validation, to train on from.
+def ridge_start(features: Splits | None) -> nn.Linear | None:
+    """The best ridge regression on what a head sees, about as sharp as fits validation, for the head to train on from.
 
     What is trained beside it then has its gradients from a good head from the first step on, and distorts the
     backbone's features less: Kumar et al., 2022, https://arxiv.org/abs/2202.10054, who train the head alone before.
-    features: as `features.before_head` finds them; without them, or with several an image, the head stays as it is.
+    features: as `features.before_head` finds them; None without them, or with several an image.
     """
     if not features or features.train.tensors[0].ndim != 2:
-        return
+        return None
     images, labels = features.validation.tensors
     solved = best_ridge(features.train.tensors, (images, labels)).solve()[-1]
-    logits = solved(images)
-    sharp = min((2.0**power for power in range(12)), key=lambda factor: float(cross_entropy(factor * logits, labels)))
-    head.weight.copy_(sharp * solved.weight)
-    head.bias.copy_(sharp * solved.bias)
+    losses = {factor: float(cross_entropy(factor * solved(images), labels)) for factor in SHARP}
+    sharp = next(factor for factor in SHARP if losses[factor] <= min(losses.values()) + ENOUGH)
+    return _linear(sharp * solved.weight, sharp * solved.bias)
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:

@@ -1,4 +1,4 @@
-"""What a head sees of every image, kept: where nothing before it is trained, it need not be computed every epoch."""
+"""What a head sees of every image, kept: to start it from, and to train it on where nothing before it is trained."""
 
 from dataclasses import replace
 
@@ -8,16 +8,22 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ..recipe.training import Training
 from .data import Splits
-from .module import seed_everything, training_device
+from .module import check, seed_everything, training_device
+
+PARTS = ("train", "validation", "test")
 
 
 @torch.no_grad()
-def before_head(model: nn.Module, head: nn.Module, splits: Splits, settings: Training) -> Splits | None:
-    """The splits with images replaced by the input of `head`; None where the head is not the model's last step.
+def before_head(
+    model: nn.Module, head: nn.Module, splits: Splits, settings: Training, parts: tuple[str, ...] = PARTS
+) -> Splits | None:
+    """Splits with the images of `parts` replaced by the input of `head`; None where it is not the model's last step.
 
     The model is put into eval mode, and for as long as this takes on the device where `settings` train.  Equal to
     running all of the model, up to the rounding of other batches.  Augmented images are drawn once, always alike.
+    Raises DataError where model and images do not go together.
     """
+    check(model, splits)
     seed_everything(0, verbose=False)
     device, seen = training_device(settings), []
     model.to(device).eval()
@@ -35,8 +41,8 @@ def before_head(model: nn.Module, head: nn.Module, splits: Splits, settings: Tra
         return TensorDataset(*map(torch.cat, zip(*found)))
 
     try:
-        parts = {part: features(getattr(splits, part)) for part in ("train", "validation", "test")}
+        found = {part: features(getattr(splits, part)) for part in parts}
     finally:
         hook.remove()
         model.cpu()
-    return None if None in parts.values() else replace(splits, **parts)
+    return None if None in found.values() else replace(splits, **found)

@@ -11,11 +11,11 @@ from ..bank import TemplateBank
 from ..recipe.training import Train
 from ..switching import save_task
 from ..weights import Weights
-from .analytic import start_from_ridge, wants_ridge
+from .analytic import ridge_start, wants_ridge
 from .data import Splits
 from .features import before_head
 from .methods import PROBE, count, prepare, rates
-from .module import check, fit
+from .module import fit
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Learner:
     base: Weights
     settings: Train
     recipe: str
-    _seen: list = field(default_factory=list, repr=False)  # what the head sees, once it is known, and its seconds
+    _known: list = field(default_factory=list, repr=False)  # what `_before_head` returns, once it is known
 
     def run(self, method: str, seed: int, folder: Path) -> Run:
         """Trains, tests and writes a task file in `folder`; with several rates, the best of them on validation."""
@@ -70,19 +70,20 @@ class Learner:
 
         A head alone learns from what it sees of every image, where that stays the same.
         """
-        ridge = wants_ridge(head, self.settings)
         alone = alone and self.settings.augment == "none"
-        if not (ridge or alone):
+        if not (alone or wants_ridge(head, self.settings)):
             return model, self.splits, 0.0
-        seen, seconds = self._before_head(model, head)
-        if ridge:
-            start_from_ridge(head, seen)
+        seen, start, seconds = self._before_head(model, head)
+        if start:
+            head.load_state_dict(start.state_dict())
         return (head, seen, seconds) if alone and seen else (model, self.splits, seconds)
 
-    def _before_head(self, model: nn.Module, head: nn.Module) -> tuple[Splits | None, float]:
-        """What the frozen backbone makes of all images, and the seconds that took: the same for every seed and rate."""
-        if not self._seen:
-            check(model, self.splits)
-            start = time.perf_counter()
-            self._seen += [before_head(model, head, self.splits, self.settings), time.perf_counter() - start]
-        return self._seen[0], self._seen[1]
+    def _before_head(self, model: nn.Module, head: nn.Module) -> tuple[Splits | None, nn.Linear | None, float]:
+        """What the frozen backbone makes of all images, where a head on it starts, and the seconds that both took: the
+        same for every seed and rate."""
+        if not self._known:
+            begun = time.perf_counter()
+            seen = before_head(model, head, self.splits, self.settings)
+            start = ridge_start(seen) if wants_ridge(head, self.settings) else None
+            self._known += [seen, start, time.perf_counter() - begun]
+        return tuple(self._known)

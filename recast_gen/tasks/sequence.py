@@ -36,9 +36,9 @@ def adapt(
 ) -> Results:
     """Trains every task with every method and seed; the best seed on validation becomes ``out/<task>.safetensors``.
 
-    recipe: its name, which the task files carry.  seed: of the splits and orders; heads and batches take theirs from
-    ``settings.seeds``.  unfinished: a folder where the same call, once killed, finds what it had done; removed at the
-    end.
+    recipe: its name, which the task files carry.  seed: of the splits and orders; batches, and heads that start at
+    random, take theirs from ``settings.seeds``.  unfinished: a folder where the same call, once killed, finds what it
+    had done; removed at the end.
 
     Every task starts from the bank, so no task before it can change it.  ``settings.orders`` puts that to the test: in
     so many other orders of the tasks it learns all of them again, with their best seed, and compares the files.
