@@ -147,8 +147,8 @@ def targets(rows: Iterable[dict]) -> None:
 
 
 def picture(rows: Iterable[dict], folder: Path = RESULTS) -> None:
-    """``adaptation_<backbone>.svg``: accuracy against numbers besides the head (log axis), a curve a method, error bars
-    of one standard deviation."""
+    """``adaptation_<backbone>.svg``: accuracy against numbers besides the head (log axis), a curve a method, dashed
+    with open points from ridge, error bars of one standard deviation."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -171,9 +171,10 @@ def picture(rows: Iterable[dict], folder: Path = RESULTS) -> None:
                     if chosen:
                         columns = zip(*((p.numbers, p.test, p.spread) for p in chosen))
                         style = {"marker": "o" if curve.startswith("RECAST") else "s", "markersize": 3, "capsize": 2}
-                        style["linestyle"] = "-" if curve in plain else "--"
                         colour = colours[curve.removesuffix(FROM_RIDGE)]
-                        axis.errorbar(*columns, label=curve, color=colour, linewidth=1, **style)
+                        style |= {"linestyle": "-" if curve in plain else "--", "linewidth": 1}
+                        style["markerfacecolor"] = colour if curve in plain else "white"
+                        axis.errorbar(*columns, label=curve, color=colour, **style)
             handles = {label: one for a in axes[0] for one, label in zip(*a.get_legend_handles_labels())}
             figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=3 * len(tasks), frameon=False)
             figure.tight_layout(rect=(0, 0.2, 1, 1))
