@@ -82,18 +82,20 @@ def wants_ridge(head: nn.Module, settings: Train) -> bool:
 
 @torch.no_grad()
 def ridge_start(features: Splits | None) -> nn.Linear | None:
-    """The best ridge regression on what a head sees, about as sharp as fits validation, for the head to train on from.
+    """The best ridge regression on features ``n d``, about as sharp as fits validation, for a head to train on from.
 
     What is trained beside it then has its gradients from a good head from the first step on, and distorts the
     backbone's features less: Kumar et al., 2022, https://arxiv.org/abs/2202.10054, who train the head alone before.
-    features: as `features.before_head` finds them; None without them, or with several an image.
+    features: as `features.before_head` finds them; None without them, or with several rows an image.
     """
     if not features or features.train.tensors[0].ndim != 2:
         return None
     images, labels = features.validation.tensors
     solved = best_ridge(features.train.tensors, (images, labels)).solve()[-1]
-    losses = {factor: float(cross_entropy(factor * solved(images), labels)) for factor in SHARP}
-    sharp = next(factor for factor in SHARP if losses[factor] <= min(losses.values()) + ENOUGH)
+    logits = solved(images)
+    losses = {factor: float(cross_entropy(factor * logits, labels)) for factor in SHARP}
+    enough = min(losses.values()) + ENOUGH
+    sharp = next(factor for factor, loss in losses.items() if loss <= enough)
     return _linear(sharp * solved.weight, sharp * solved.bias)
 
 

@@ -13,7 +13,7 @@ from ..switching import save_task
 from ..weights import Weights
 from .analytic import ridge_start, wants_ridge
 from .data import Splits
-from .features import before_head
+from .features import PARTS, before_head
 from .methods import PROBE, count, prepare, rates
 from .module import fit
 
@@ -83,7 +83,8 @@ class Learner:
         same for every seed and rate."""
         if not self._known:
             begun = time.perf_counter()
-            seen = before_head(model, head, self.splits, self.settings)
+            parts = PARTS if self.settings.augment == "none" else PARTS[:2]  # no head alone learns from augmented ones
+            seen = before_head(model, head, self.splits, self.settings, parts)
             start = ridge_start(seen) if wants_ridge(head, self.settings) else None
             self._known += [seen, start, time.perf_counter() - begun]
         return tuple(self._known)

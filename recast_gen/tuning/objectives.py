@@ -118,7 +118,7 @@ class Measure:
 
     def _accuracy(self, bank: TemplateBank, resolution: int | str | None, on_epoch: Callable | None) -> float:
         from ..tasks.analytic import ridge_start, wants_ridge
-        from ..tasks.features import before_head
+        from ..tasks.features import PARTS, before_head
         from ..tasks.methods import adapted, prepare, rates
         from ..tasks.module import fit
 
@@ -128,7 +128,7 @@ class Measure:
         model, trained = prepare(adapted(settings), bank, bank.base(), len(self._task.classes), settings, seed)
         head = model.get_submodule(bank.backbone["head"])
         if wants_ridge(head, settings):
-            seen = before_head(model, head, self._task, settings, ("train", "validation"))
+            seen = before_head(model, head, self._task, settings, PARTS[:2])
             if start := ridge_start(seen):
                 head.load_state_dict(start.state_dict())
         return fit(model, self._task, settings, rates(model, trained, settings), seed, bank.hash, on_epoch).validation
