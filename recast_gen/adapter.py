@@ -59,8 +59,8 @@ def _place(path: str) -> str:
 
 
 def kind(parts: Mapping[str, Part]) -> dict[str, Any] | None:
-    """``name`` and ``options`` of an adapter, None for no parts."""
-    return next(({"name": part.name, "options": part.options} for part in parts.values()), None)
+    """``name`` and ``options`` of an adapter, and the ``head`` it leaves alone; None for no parts."""
+    return next(({"name": part.name, "options": part.options, "head": part.head} for part in parts.values()), None)
 
 
 def make(model: nn.Module, name: str, head: str = "head", seed: int = 0, **options: Any) -> dict[str, Part]:
@@ -98,7 +98,7 @@ def make(model: nn.Module, name: str, head: str = "head", seed: int = 0, **optio
     generator, parts = torch.Generator().manual_seed(seed), {}
     for path, module in hosts.items():
         part = parts[f"{path}.weight" if cls.on_weight else path] = cls(module, generator, **options)
-        part.name, part.options = name, known | options
+        part.name, part.options, part.head = name, known | options, head
     return parts
 
 
@@ -169,7 +169,11 @@ def freeze(model: nn.Module, head: str = "head", coefficients: bool = True) -> n
 
 
 def detach(model: nn.Module) -> nn.Module:
-    """Takes adapter and bank off, in place: the original weights come back bit for bit."""
+    """Takes adapter and bank off, in place: the original weights come back bit for bit.
+
+    Raises AttachError, changing nothing, where something else parametrizes one of the layers.
+    """
+    reparam.refuse_others(model, Part)
     take_off(model)
     return reparam.detach(model)
 
@@ -177,7 +181,7 @@ def detach(model: nn.Module) -> nn.Module:
 def bake(model: nn.Module) -> nn.Module:
     """Takes adapter and bank off, in place, and leaves the adapted weights in plain modules.
 
-    Raises AttachError, changing nothing, for an adapter that adds layers.
+    Raises AttachError, changing nothing, for an adapter that adds layers, and as `detach`.
     """
     parts = added(model)
     if not all(part.on_weight for part in parts.values()):
@@ -185,6 +189,7 @@ def bake(model: nn.Module) -> nn.Module:
             f"The adapter {kind(parts)['name']!r} adds layers, which no plain weights hold: use the model as it is, or "
             "call rg.remove_adapter(model) first."
         )
+    reparam.refuse_others(model, Part)
     with torch.no_grad():
         weights = {place: _tensor(model, place).clone() for place in parts}
     take_off(model)

@@ -23,10 +23,11 @@ class Group:
     """Layers of one family and the templates they share.
 
     names: tensor names in depth order.  templates: ``t o ...`` float32, `Lazy` in an opened bank.
-    coefficients: ``l s b t`` float32, b = 1.  dtype: of the original tensors.  certificate: how good the fit is.
-    random: how many of the last templates come from `seed`.  posterior: ``2 l t`` mean and standard deviation of the
-    VAE's coefficients, or None.  layout: None where templates are whole layers; else templates are ``t n`` and a
-    layer has its rows of the layout's matrix as coefficients, ``l s rows t``, `Lazy` too in an opened bank.
+    coefficients: ``l s b t`` float32; b = 1, in groups of scales or shifts as many as they have numbers.
+    dtype: of the original tensors.  certificate: how good the fit is.  random: how many of the last templates come
+    from `seed`.  posterior: ``2 l t`` mean and standard deviation of the VAE's coefficients, or None.
+    layout: None where templates are whole layers; else templates are ``t n`` and a layer has its rows of the layout's
+    matrix as coefficients, ``l s rows t``, `Lazy` too in an opened bank.
     """
 
     family: str
@@ -39,6 +40,11 @@ class Group:
     seed: int = 0
     posterior: np.ndarray | None = field(default=None, repr=False)
     layout: Layout | None = None
+
+    def __post_init__(self):
+        for name in ("templates", "coefficients"):  # a product's last bit may depend on the order in memory
+            if isinstance(array := getattr(self, name), np.ndarray):
+                object.__setattr__(self, name, np.ascontiguousarray(array))
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         return iter(zip(self.names, self.coefficients[...]))
@@ -102,7 +108,7 @@ class TemplateBank:
 
     @property
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name -> (shape, dtype name) of every tensor of the backbone, in the order of `stream`."""
+        """Name -> (shape, dtype name) of every tensor of the backbone."""
         made = ((name, (group.shape, group.dtype)) for name, group in self.layers.items())
         kept = ((name, (tuple(tensor.shape), tensor.dtype.name)) for name, tensor in self.rest.items())
         found = dict(joined(chain(made, kept), _stacked))
@@ -135,7 +141,10 @@ class TemplateBank:
         return store.fingerprint("bank", arrays, attributes)
 
     def save(self, path: str | Path, packed: bool = False) -> str:
-        """Writes the bank to a zarr directory, or packed as one safetensors file, atomically; returns its hash."""
+        """Writes the bank to a zarr directory, or packed as one safetensors file, atomically; returns its hash.
+
+        Raises StoreError over a directory that is no store.
+        """
         found = store.save(path, "bank", *self._pack(), packed=packed)
         return self.__dict__.setdefault("hash", found)
 
@@ -302,10 +311,16 @@ def load_bank(path: str | Path) -> TemplateBank:
 
 
 def pack(bank: str | Path, file: str | Path) -> str:
-    """Writes a bank's directory as one safetensors file, nothing lost; returns the hash, which stays the same."""
+    """Writes a bank's directory as one safetensors file, nothing lost; returns the hash, which stays the same.
+
+    Raises StoreError for what is no bank, or is damaged.
+    """
     return store.copy(bank, file, "bank", packed=True)
 
 
 def unpack(file: str | Path, bank: str | Path) -> str:
-    """Writes a packed bank as a zarr directory again, nothing lost; returns the hash, which stays the same."""
+    """Writes a packed bank as a zarr directory again, nothing lost; returns the hash, which stays the same.
+
+    Raises StoreError for what is no bank, or is damaged, and over a directory that is no store.
+    """
     return store.copy(file, bank, "bank", packed=False)

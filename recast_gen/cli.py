@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .errors import RecipeError, listing, nearest, plainly
+from .errors import ExportError, RecipeError, listing, nearest, plainly
 from .pipelines import STAGES, let_waiting_threads_sleep
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ def inspect(
         str, typer.Argument(help="A timm model's name, a checkpoint, an extract.zarr, a bank, or a task.")
     ],
     groups: Annotated[
-        int | None, typer.Option(min=1, help="Groups a family, as far as it has layers; half as many.")
+        int | None, typer.Option(min=1, help="Groups a family, at most its layers; half its layers when not given.")
     ] = None,
     templates: Annotated[
         int | None, typer.Option(min=1, help="Templates a group; all its layers when not given.")
@@ -145,15 +145,6 @@ def studies(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage = N
     show([["study", "started", "trials", "of settings", "model", "objectives", "constraints"], *rows])
 
 
-@app.command()
-def report(recipe: Recipe = Path("pipelines/digits.yaml")) -> None:
-    """Draws a recipe's results as one HTML file and prints its path."""
-    from .pipelines.stage import Folder, execute
-
-    execute("report", recipe)
-    print(Folder(recipe, "report") / "report.html")
-
-
 Bank = Annotated[Path, typer.Argument(help="A bank.zarr, or a packed bank.")]
 exports = typer.Typer(no_args_is_help=True, help="Writes tasks in other formats.")
 app.add_typer(exports, name="export")
@@ -178,7 +169,9 @@ def onnx(
     if read.outputs:  # without a head of its own, it has the backbone's
         kwargs = kwargs | {"num_classes": read.outputs}
     model = sources.rebuild(Weights(generate(loaded, read), loaded.backbone | {"timm_kwargs": kwargs}))
-    error = to_onnx(model, out, loaded.backbone["data_config"]["input_size"])
+    if not (size := loaded.backbone.get("data_config", {}).get("input_size")):
+        raise ExportError(f"{bank} does not say how large images are: call rg.to_onnx(model, path, input_size).")
+    error = to_onnx(model, out, size)
     print(f"{out}: logits within {error:.2g} of torch's")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,9 @@ import numpy as np
 from . import card, taskfile
 from .bank import TemplateBank, load_bank
 from .errors import ExportError, check_count, listing, takes_images
+from .files import atomic, save_tensors
 from .parts import joined, whole
 from .sources import published
-from .store import atomic, save_tensors
 from .templates import mix
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def to_onnx(model: "nn.Module", path: str | Path, input_size: Iterable[int]) -> 
     if attached(model):
         raise ExportError("This model has a bank attached: bake it first (rg.bake(model)), then export it.")
     images = torch.randn(3, *input_size, generator=torch.Generator().manual_seed(0)).to(next(model.parameters()))
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         remedy = "give the channels, height and width that it wants."
@@ -56,7 +57,8 @@ def to_onnx(model: "nn.Module", path: str | Path, input_size: Iterable[int]) -> 
                     f"onnxruntime's logits are {error:.2g} away from torch's; at most {LOGITS} was expected."
                 )
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training
     return error
 
 
@@ -67,9 +69,11 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
     SVD), so look at ``relative_error`` (fraction of the norm of what the task adds; also by layer).  Linear layers and
     convolutions without groups; the head goes along whole (``modules_to_save``): make the backbone with the task's
     ``num_classes``, then ``peft.PeftModel.from_pretrained(model, folder)``.  Returns what the README states.
-    Raises ExportError for layers that PEFT's LoRA does not know, and for a rank below 1.
+    Raises ExportError for layers that PEFT's LoRA does not know, tasks with an adapter, a rank below 1, and a folder
+    that holds something else.
     Format: https://huggingface.co/docs/peft/developer_guides/checkpoint
     """
+    _refuse_loss(folder, {"adapter_config.json", "recast.json"}, bank, task)
     bank = _bank(bank)
     name, task = Path(task).stem, taskfile.read(task, bank)
     head = task.about.get("head", "")
@@ -136,9 +140,12 @@ def to_folder(
     """Writes a folder to publish, atomically: the bank, its task files and a model card; `TaskLibrary` opens it.
 
     licence: of the base; what timm states for its name when not given.  Raises TaskError for a task of another bank
-    and ExportError for two tasks of one name, or one that is no ``NAME.safetensors``.
+    and ExportError for two tasks of one name, one that is no ``NAME.safetensors``, and a folder that holds something
+    else.
     """
-    bank, tasks = _bank(bank), [Path(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
+    tasks = [Path(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
+    _refuse_loss(folder, {"bank.zarr", "README.md"}, bank, *tasks)
+    bank = _bank(bank)
     if odd := [path.name for path in tasks if path.suffix != ".safetensors"]:
         raise ExportError(f"{listing(odd)} would not be found in the folder: name task files NAME.safetensors.")
     read = {path.stem: taskfile.read(path, bank) for path in tasks}
@@ -166,6 +173,16 @@ def to_folder(
         text = f"{title}\n\n{table}\n\n{use}\n{card.origin(bank, about)}"
         (fresh / "README.md").write_text(card.front(about, "recast-gen", ["recast"]) + text)
     return Path(folder)
+
+
+def _refuse_loss(folder: str | Path, own: set[str], *read: TemplateBank | str | Path) -> None:
+    """Raises ExportError for a folder that is no earlier export, which has `own`, or that holds what is read."""
+    folder = Path(folder).resolve()
+    if folder.is_dir() and (names := set(os.listdir(folder))) and not own <= names:
+        raise ExportError(f"{folder} is a folder of something else: remove it, or write to another path.")
+    for path in read:
+        if isinstance(path, str | Path) and Path(path).resolve().is_relative_to(folder):
+            raise ExportError(f"{path} is in {folder}, which is replaced: write to another path.")
 
 
 def _bank(bank: TemplateBank | str | Path) -> TemplateBank:

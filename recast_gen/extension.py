@@ -136,6 +136,11 @@ def _weights(bank: TemplateBank, task: Task) -> Mapping[str, np.ndarray]:
         _refuse_foreign(bank, task, said)
         return task
     found = task if isinstance(task, taskfile.Task) else taskfile.read(task, bank)
+    if found.adapter:
+        raise FitError(
+            f"A task has the adapter {found.about['adapter']['name']!r}, whose changes are in no coefficients: give "
+            "what `recast generate` made for it."
+        )
     return {name: weight for group in bank.groups.values() for name, weight in group.weights(found.coefficients)}
 
 

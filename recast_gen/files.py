@@ -30,7 +30,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     What a killed process left of the same output is put right first.  The last of several writers wins.
     Raises StoreError for a folder where a file should be written, and the other way round.
     """
-    path = Path(path)
+    path = Path(path) if Path(path).name else Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     # the names say who writes: process, attempt, machine

@@ -44,8 +44,8 @@ def stream(
     if unknown := task.adapter.keys() - bank.shapes.keys():
         raise TaskError(f"The task's {adapter} is for {listing(sorted(unknown), 4)}, which the backbone lacks.")
     for name, tensor in bank.stream(task.coefficients):
-        part = task.adapter.get(bank.ties.get(name, name))
-        yield name, head.get(name, fold(adapter, name, tensor, part) if part else tensor)
+        part, tensor = task.adapter.get(bank.ties.get(name, name)), head.get(name, tensor)
+        yield name, fold(adapter, name, tensor, part) if part else tensor
 
 
 def generate(
@@ -93,8 +93,8 @@ def write(
     bank, task = _open(bank, task)
     about, shapes = dict(bank.backbone.get("timm_kwargs", {})), bank.shapes
     if task is not None:
-        if task.classes:  # without a head of its own, it has the backbone's
-            about["num_classes"] = len(task.classes)
+        if task.outputs:  # without a head of its own, it has the backbone's
+            about["num_classes"] = task.outputs
         shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.head_for(bank, task).items()}
     stream_tensors(out, shapes, stream(bank, task), _metadata(bank.backbone, about))
     return shapes

@@ -191,17 +191,22 @@ def bake(model: nn.Module) -> nn.Module:
     return model
 
 
+def refuse_others(model: nn.Module, *known: type) -> None:
+    """Raises AttachError where a module with weights from a bank has parametrizations besides it and `known` ones."""
+    for name, (module, _, _) in hosts(model).items():
+        steps = (step for own in module.parametrizations.values() for step in own)
+        if not all(isinstance(step, (FromBank, Joined, *known)) for step in steps):
+            raise AttachError(f"{name} or its module has parametrizations besides the bank's: remove them first.")
+
+
 def suspend(model: nn.Module) -> Callable[[], None]:
     """`detach` for a while: the original weights come back bit for bit; the returned function puts the bank on again.
 
     Both ways cost a few assignments a layer and touch no weight; coefficients keep their values.
     Raises AttachError, changing nothing, where something else parametrizes the same module.
     """
-    modules = {module: name for name, (module, _, _) in hosts(model).items()}
-    for module, name in modules.items():
-        steps = module.parametrizations.values()
-        if any(len(own) > 1 or not isinstance(own[0], FromBank | Joined) for own in steps):
-            raise AttachError(f"{name} or its module has parametrizations besides the bank's: remove them first.")
+    refuse_others(model)
+    modules = dict.fromkeys(module for module, _, _ in hosts(model).values())
     kept = [(module, type(module), module.parametrizations) for module in modules]
     for module, cls, parametrizations in kept:
         del module.parametrizations

@@ -20,7 +20,7 @@ def sample(
 
     source: ``posterior``, each layer around its own coefficients, or ``prior``, which knows of no layer: a network
     drawn from it has lost what its layers are for.  temperature: factor on the standard deviation; 0 gives the mean.
-    A group of one layer keeps it, and so do normalisation layers in a bank.
+    A group of one layer keeps it, and so do normalisation layers in a bank (``1 b t``, as they are there).
     Raises FitError where there is no distribution, and for options out of range.
     """
     bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
@@ -65,7 +65,7 @@ def interpolate(bank: TemplateBank | str | Path, start: End, end: End, steps: in
     An end is a task file, a `Task`, coefficients by tensor name, or None for the backbone's own.  Heads go along where
     both ends have one of the same shape; else it is the backbone's.  Or both ends are names of layers in one group: the
     coefficients are then the backbone's, with layer `start` on its way to `end`.
-    Raises FitError for layers of different groups, and TaskError for tasks of different resolutions.
+    Raises FitError for layers of different groups, and TaskError for tasks of different resolutions or with adapters.
     """
     bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
     if not isinstance(steps, int) or steps < 2:
@@ -99,7 +99,10 @@ def _task(bank: TemplateBank, base: Coefficients, end: End) -> Task:
         return Task(base, {})
     if isinstance(end, Mapping):
         return Task(dict(end), {})
-    return end if isinstance(end, Task) else read(end, bank)
+    task = end if isinstance(end, Task) else read(end, bank)
+    if task.adapter:
+        raise TaskError(f"A task has the adapter {task.about['adapter']['name']!r}: only coefficients have a between.")
+    return task
 
 
 def _between(name: str, first: np.ndarray, last: np.ndarray, at: np.float32) -> np.ndarray:

@@ -15,6 +15,8 @@ from .parametrizations import tensor_name
 from .reparam import attached, coefficients, put, set_coefficients
 from .tensors import to_numpy, to_torch
 
+HEAD = "_recast_head"  # a model's attribute: the tensors of the head that the last task put on it
+
 
 def save_task(
     path: str | Path, model: nn.Module, bank: TemplateBank, head: str = "head", classes: list[str] | None = None,
@@ -24,7 +26,8 @@ def save_task(
 
     classes: their names, in the order of the head's outputs; numbers when not given.  recipe: where it comes from.
     dtype: of the file; or ``float16``.
-    Raises TaskError when the model differs from the bank in something that a task file does not hold.
+    Raises AttachError for a model that `bank` is not attached to; TaskError for a head that is not there, names that
+    are not as many as its outputs, and a model that differs from the bank in what a task file does not hold.
     """
     check_attached(model, bank)
     found = zip(attached(model), coefficients(model))
@@ -54,6 +57,11 @@ def save_task(
         about["backbone"] = model_name
     if parts:
         about["adapter"] = adapter.kind(parts)
+    if inside := [place for place in parts if head and place.startswith(f"{head}.")]:
+        raise TaskError(
+            f"The adapter acts on {listing(inside, 4)} of the head {head!r}, which the file holds whole: leave the "
+            f"head out, rg.add_adapter(model, {about['adapter']['name']!r}, head={head!r})."
+        )
     stored = {place: part.stored() for place, part in parts.items()}
     return taskfile.write(path, taskfile.Task(numbers, own, about, stored), bank, dtype)
 
@@ -88,25 +96,29 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
     task = taskfile.read(path, bank)
     check_attached(model, bank)
     check_head(model, task, path)
-    head = task.head or _own_head(model, bank, path)
+    replaced = getattr(model, HEAD, set()) & bank.rest.keys() & model.state_dict().keys()
+    left = {name: bank.rest[name][...] for name in replaced}
+    head = left | (task.head or _own_head(model, bank, path, left))
     parts = parts_for(model, task, path)
     for name, (module, leaf, _) in attached(model).items():
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
     if head:
         classes = task.outputs or _outputs(head, model.state_dict())
         put_head(model, {name: to_torch(array) for name, array in head.items()}, classes)
+    setattr(model, HEAD, set(task.head))
     put_adapter(model, parts, task)
     return task
 
 
-def _own_head(model: nn.Module, bank: TemplateBank, path: str | Path) -> dict[str, np.ndarray]:
+def _own_head(model: nn.Module, bank: TemplateBank, path: str | Path, left: Mapping) -> dict[str, np.ndarray]:
     """The head that a task without one was saved with: the backbone's, which another task may have replaced.
 
+    left: what the task before it replaced, and is put back.
     Raises TaskError where the bank does not know which module that is, and the model is not as it was.
     """
     if name := bank.backbone.get("head"):
         return {tensor: bank.rest[tensor][...] for tensor in bank.rest if tensor.startswith(f"{name}.")}
-    drifted = [tensor for tensor in _drifted(model.state_dict(), bank, {}) if tensor in bank.rest]
+    drifted = [tensor for tensor in _drifted(model.state_dict(), bank, left) if tensor in bank.rest]
     if drifted:
         raise TaskError(
             f"{path} was saved without a head, and {listing(drifted, 4)} of the model differ from the bank's: load it "
@@ -125,7 +137,7 @@ def parts_for(model: nn.Module, task: taskfile.Task, path: str | Path) -> dict[s
         return {}
     try:
         if adapter.kind(parts) != about or parts.keys() != task.adapter.keys():
-            parts = adapter.make(model, about["name"], task.about.get("head", ""), **about["options"])
+            parts = adapter.make(model, about["name"], about["head"], **about["options"])
     except RecastError as error:
         raise TaskError(f"{path} has an adapter that this model cannot have. {error}") from error
     shapes = [

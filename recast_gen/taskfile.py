@@ -21,7 +21,7 @@ ADAPTER = "adapter:"  # before the names of an adapter's tensors
 class Task:
     """coefficients: tensor name -> ``s b t``.  head: tensor name -> array.  about: classes, metrics, ... as JSON.
 
-    adapter: place -> what its part stores; ``about["adapter"]`` has its ``name`` and ``options``.
+    adapter: place -> what its part stores; ``about["adapter"]`` has its ``name``, ``options`` and ``head``.
     """
 
     coefficients: dict[str, np.ndarray]
@@ -115,7 +115,7 @@ def verified(path: str | Path) -> tuple[dict, dict, dict[str, np.ndarray]]:
         if "coefficients" not in tensors:
             raise KeyError("coefficients")
         if "adapter" in about or any(name.startswith(ADAPTER) for name in tensors):
-            dict(name=about["adapter"]["name"], **about["adapter"]["options"])
+            dict({name: about["adapter"][name] for name in ("name", "head")}, **about["adapter"]["options"])
     except (KeyError, ValueError, TypeError) as error:
         raise TaskError(f"{path} is no complete task file ({error}): write it with rg.save_task.") from error
     return found, about, tensors

@@ -5,10 +5,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from test_adapter import FOLDING, cases, make, state, train  # noqa: F401  (a fixture)
+from torch.nn.utils import parametrize
 
 import recast_gen as rg
 from recast_gen import adapter, taskfile
-from recast_gen.errors import AttachError, ExportError, FoldError, SourceError, TaskError
+from recast_gen.errors import AttachError, ExportError, FitError, FoldError, SourceError, TaskError
 
 
 def adapted(architecture, name=None, seed=1, **options):
@@ -33,7 +34,8 @@ def test_a_task_with_an_adapter_gives_the_same_logits_through_its_file(request, 
     rg.save_task(tmp_path / "task.safetensors", model, bank, head=architecture.head, dtype=dtype)
     other = rg.attach(architecture(), bank)
     task = rg.load_task(tmp_path / "task.safetensors", other, bank)
-    assert task.about["adapter"] == {"name": name, "options": adapter.kind(adapter.added(model))["options"]}
+    options = adapter.kind(adapter.added(model))["options"]
+    assert task.about["adapter"] == {"name": name, "options": options, "head": architecture.head}
     exact = {"rtol": 0, "atol": 0} if dtype == "float32" else {"rtol": 0.05, "atol": 0.05}
     torch.testing.assert_close(other(architecture.batch()), model(architecture.batch()), **exact)
     rg.save_task(tmp_path / "again.safetensors", other, bank, head=architecture.head, dtype=dtype)
@@ -92,6 +94,45 @@ def test_generated_weights_have_the_adapter_folded_in(request, tmp_path, kind, n
         torch.testing.assert_close(plain(architecture.batch()), model(architecture.batch()), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("head", ["head", ""])
+def test_an_adapter_may_leave_the_head_alone_or_not_whatever_of_it_the_file_holds(vit, tmp_path, head):
+    bank, model = adapted(vit)
+    rg.add_adapter(model, "piggyback", head=head)
+    train(model)
+    rg.save_task(tmp_path / "task.safetensors", model, bank, head="")
+    other = rg.attach(vit(), bank)
+    rg.load_task(tmp_path / "task.safetensors", other, bank)
+    assert torch.equal(other(vit.batch()), model(vit.batch()))
+    weights = rg.generate(bank, tmp_path / "task.safetensors")
+    assert all(np.allclose(weights[key], tensor, atol=1e-6) for key, tensor in rg.bake(model).state_dict().items())
+
+
+def test_an_adapter_of_a_head_that_the_file_holds_is_refused(vit, tmp_path):
+    bank, model = adapted(vit)
+    rg.add_adapter(model, "piggyback", head="")
+    with pytest.raises(TaskError, match=r"acts on head\.weight of the head 'head'.*head='head'"):
+        rg.save_task(tmp_path / "task.safetensors", model, bank)
+
+
+def test_a_tasks_adapter_is_never_left_out_of_what_is_made_from_it(vit, tmp_path):
+    bank, model = adapted(vit, "melo")
+    rg.save_task(tmp_path / "task.safetensors", model, bank)
+    with pytest.raises(TaskError, match="'melo': only coefficients have a between"):
+        rg.interpolate(bank, None, tmp_path / "task.safetensors")
+    with pytest.raises(FitError, match="'melo'.*give what `recast generate` made"):
+        rg.extend(bank, 1, "tasks", tasks=[tmp_path / "task.safetensors"])
+
+
+@pytest.mark.parametrize("off", [rg.bake, rg.detach])
+def test_what_someone_else_put_on_a_layer_is_refused_and_the_adapter_stays(vit, off):
+    _, model = adapted(vit, "piggyback")
+    parametrize.register_parametrization(model.blocks[0].attn.qkv, "weight", torch.nn.Identity())
+    before = model(vit.batch())
+    with pytest.raises(AttachError, match="parametrizations besides the bank's"):
+        off(model)
+    assert torch.equal(model(vit.batch()), before)
+
+
 @pytest.mark.parametrize(("kind", "name"), [("cnn", "clr"), ("vit", "adaptformer")])
 def test_an_adapter_that_adds_layers_is_refused_where_plain_weights_are_made(request, tmp_path, kind, name):
     architecture = request.getfixturevalue(kind)
@@ -138,7 +179,7 @@ def change(part, key, value):
     ("damage", "message"),
     [
         (lambda task: change(task.about["adapter"], "name", "mello"), "Did you mean 'melo'"),
-        (lambda task: change(task.about, "adapter", {"name": "clr", "options": {}}), "nothing to act on"),
+        (lambda task: change(task.about, "adapter", {"name": "clr", "options": {}, "head": "head"}), "nothing to act on"),
         (lambda task: change(task.about["adapter"], "name", "piggyback"), "has no option rank"),
         (lambda task: change(task.about["adapter"], "options", {"rank": 3}), r"does not fit.*qkv\.weight\.down"),
         (lambda task: change(task.about["adapter"], "options", {"rank": "many"}), "rank='many'"),

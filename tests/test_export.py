@@ -126,6 +126,20 @@ def test_a_published_folder_states_its_origin_and_opens_as_a_library(store, tmp_
     assert 'license: "mit"' in (folder / "README.md").read_text() and not (folder / "two.safetensors").exists()
 
 
+@pytest.mark.parametrize("export", [rg.to_peft, rg.to_folder])
+def test_what_is_no_earlier_export_or_is_read_is_never_replaced(store, tmp_path, export, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bank, _ = store
+    with pytest.raises(ExportError, match="is a folder of something else"):
+        export(bank, "one.safetensors", ".")
+    export(bank, "one.safetensors", "made")
+    (tmp_path / "two.safetensors").rename("made/two.safetensors")
+    with pytest.raises(ExportError, match="two.safetensors is in .*made, which is replaced"):
+        export(bank, "made/two.safetensors", "made")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bank.zarr", "made", "one.safetensors"]
+    assert (tmp_path / "made" / "two.safetensors").exists()
+
+
 @pytest.mark.parametrize("net", ["own", "vit"])
 def test_the_licence_of_ones_own_weights_is_not_guessed(net, tmp_path, request):
     own = request.getfixturevalue(net)

@@ -67,14 +67,17 @@ def test_a_task_saved_without_a_head_brings_back_the_backbones_or_is_refused(arc
     expected = model(images)
     rg.save_task(tmp_path / "five.safetensors", adapt(architecture, bank, classes=5), bank, head=architecture.head)
     rg.load_task(tmp_path / "five.safetensors", model, bank)
-    other = model(images)
+    rg.load_task(tmp_path / "plain.safetensors", model, bank)
+    assert torch.equal(model(images), expected)
+    trained = adapt(architecture, bank, classes=5)
+    other = trained(images)
     if bank.backbone.get("head"):  # timm's networks say which module it is
-        rg.load_task(tmp_path / "plain.safetensors", model, bank)
-        assert torch.equal(model(images), expected)
+        rg.load_task(tmp_path / "plain.safetensors", trained, bank)
+        assert torch.equal(trained(images), expected)
     else:
         with pytest.raises(TaskError, match="saved without a head.*classifier.*differ"):
-            rg.load_task(tmp_path / "plain.safetensors", model, bank)
-        assert torch.equal(model(images), other)
+            rg.load_task(tmp_path / "plain.safetensors", trained, bank)
+        assert torch.equal(trained(images), other)
 
 
 def test_nothing_is_forgotten_whatever_was_loaded_before(vit, tmp_path):
@@ -179,6 +182,27 @@ def test_the_classes_of_a_head_with_a_norm_before_its_last_layer_are_that_layers
     assert rg.load_task(tmp_path / "task.safetensors", model, bank).classes == ["0", "1", "2"]
     with pytest.raises(TaskError, match="a are named twice"):
         rg.save_task(tmp_path / "task.safetensors", model, bank, classes=["a", "b", "a"])
+
+
+def test_a_smaller_head_brings_the_rest_of_a_larger_one_back(tmp_path):
+    def build():
+        torch.manual_seed(0)
+        model = timm.create_model("convnext_atto", num_classes=3, depths=(2, 2, 1, 1), dims=(4, 4, 8, 8))
+        return rg.attach(model.eval(), bank)
+
+    torch.manual_seed(0)
+    bank = rg.mimic(timm.create_model("convnext_atto", num_classes=3, depths=(2, 2, 1, 1), dims=(4, 4, 8, 8)))
+    expected, images = {}, torch.randn(2, 3, 32, 32)
+    for head in ("head", "head.fc", ""):  # the first is norm and fc
+        model = build()
+        for parameter in model.get_submodule(head).parameters() if head else rg.coefficients(model):
+            parameter.data += torch.rand(parameter.shape)
+        rg.save_task(tmp_path / f"{head}.safetensors", model, bank, head=head)
+        expected[head] = model(images)
+    model = build()
+    for head in ("head", "head.fc", "head", "", "head"):
+        rg.load_task(tmp_path / f"{head}.safetensors", model, bank)
+        assert torch.equal(model(images), expected[head])
 
 
 def test_a_task_whose_head_the_model_lacks_is_refused_and_the_model_unchanged(own, tmp_path):

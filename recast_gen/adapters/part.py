@@ -23,6 +23,7 @@ class Part(nn.Module):
     needs: str
     name: str
     options: dict
+    head: str  # of the model, which has no part
     order: tuple[str, ...] = ()  # of the names of the host's parameters
 
     @classmethod

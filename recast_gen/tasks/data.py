@@ -93,11 +93,11 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
 
 
 def load_all(path: str, data_config: dict) -> Dataset:
-    """The images of an ``.npz`` (its test part, where it has one) or folder, fitted to a backbone, in a fixed order."""
+    """The images of an ``.npz`` or folder (the test part, else validation, if it has parts), fitted to a backbone."""
     data = Data(source="npz" if path.endswith(".npz") else "folder", path=path)
     parts, _ = READERS[data.source](data)
     parts, _ = sound(parts, data)
-    return _dataset(parts.get("test") or parts["train"], data, data_config)
+    return _dataset(next(parts[part] for part in ("test", "validation", "train") if part in parts), data, data_config)
 
 
 def _only(raw: Raw, keep: list[int]) -> Raw:

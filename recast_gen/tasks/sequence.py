@@ -122,7 +122,7 @@ def _place(
         return
     code = [path.read_bytes() for path in sorted(Path(__file__).parents[1].rglob("*.py"))]
     asked = [settings.model_dump(), [task.model_dump() for task in tasks], seed]
-    states = ((name, os.stat(name)) for name in sorted(map(str, origin)))
+    states = ((path, os.stat(path)) for path in sorted(map(str, origin)) if os.path.exists(path))  # else left out
     asked += [[name, state.st_size, state.st_mtime_ns] for name, state in states]
     yield unfinished / digest(bank.hash, asked, *(digest(text.decode()) for text in code))[:16]
     shutil.rmtree(unfinished)

@@ -78,6 +78,19 @@ def test_folders_and_npz_files_fit_the_backbone_channels(tmp_path):
     assert grey.train[0][0].shape == (3, 8, 8)
 
 
+def test_a_class_has_its_images_of_any_depth_and_suffix_and_nothing_hidden(tmp_path):
+    folder_of_images(tmp_path, count=20)
+    folder_of_images(tmp_path / "cat", classes=("siamese", ".ipynb_checkpoints"))
+    folder_of_images(tmp_path, classes=(".cache",))
+    for path in (tmp_path / "dog").glob("1?.png"):
+        Image.open(path).save(path.with_suffix(".JFIF"), format="jpeg")
+        path.unlink()
+    (tmp_path / "dog" / "notes.txt").write_text("of no image")
+    found = data.load(Data(source="folder", path=str(tmp_path)), COLOUR, 0)
+    labels = [int(label) for part in (found.train, found.validation, found.test) for _, label in part]
+    assert found.classes == ["cat", "dog"] and (labels.count(0), labels.count(1)) == (30, 20)
+
+
 def test_a_table_says_what_a_folder_says_and_may_split(tmp_path):
     folder_of_images(tmp_path)
     parts = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
@@ -123,6 +136,9 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
     (tmp_path / "photos" / "cow").mkdir()
     folder_of_images(tmp_path / "one", classes=["cat"])
     folder_of_images(tmp_path / "few", count=1)
+    for part in ("train", "val", "validation"):
+        folder_of_images(tmp_path / "twice" / part)
+    (tmp_path / "no.npz").touch()
     photos = [("photos/cat/0.png", "cat", "train"), ("photos/none.png", "dog", "train"), ("photos/dog/0.png", "", "x")]
     cases = [
         ({"source": "folder", "path": tmp_path / "empty"}, "empty is empty"),
@@ -140,7 +156,9 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
             {"source": "csv", "path": table(tmp_path / "f.csv", [("x", 1, 2)], ("path", "label", "label"))},
             "columns path, label, label; expected path, label and perhaps split, each once",
         ),
+        ({"source": "folder", "path": tmp_path / "twice"}, "more than one is validation: put them together"),
         ({"source": "npz", "path": tmp_path / "none.npz"}, "none.npz does not exist"),
+        ({"source": "npz", "path": tmp_path / "no.npz"}, "no.npz cannot be read as an .npz"),
         ({"source": "npz", "path": npz(tmp_path / "5.npz", shape=(8, 8, 5))}, "images of 5 channels"),
         ({"source": "npz", "path": npz(tmp_path / "c.npz", classes=["cat"])}, "names 1 classes but has label 1"),
         ({"source": "npz", "path": npz(tmp_path / "f.npz", y_train=np.zeros(40))}, "expected whole numbers"),

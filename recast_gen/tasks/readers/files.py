@@ -12,11 +12,12 @@ from ...errors import DataError, listing, repeated
 from ...recipe.images import Data
 from .raw import PART_NAMES, Found, Raw
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-
 
 def folder(data: Data) -> Found:
-    """``root/class/image``, or ``root/train/class/image`` and the same in val and test."""
+    """``root/class/image``, or ``root/train/class/image`` and the same in val and test.
+
+    A class has the images of its subfolders too; what is hidden or of no suffix that Pillow reads is no image.
+    """
     root = Path(data.path)
     if not root.is_dir():
         found = "is a file" if root.is_file() else "does not exist"
@@ -24,6 +25,8 @@ def folder(data: Data) -> Found:
     names = _subfolders(root)
     if not names or not set(names) <= PART_NAMES.keys():
         return {"train": _classes(root, names)}, names
+    if twice := repeated(PART_NAMES[name] for name in names):
+        raise DataError(f"{root}: of {listing(names)}, more than one is {listing(twice)}: put them together.")
     classes = {name: _subfolders(root / name) for name in names}
     if len({tuple(found) for found in classes.values()}) > 1:
         raise DataError(f"{root}: its parts {listing(names)} have different classes; expected the same subfolders.")
@@ -31,14 +34,17 @@ def folder(data: Data) -> Found:
 
 
 def _subfolders(root: Path) -> list[str]:
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _classes(root: Path, names: list[str]) -> Raw:
-    files = [(path, label) for label, name in enumerate(names) for path in sorted((root / name).glob("*"))]
-    files = [(path, label) for path, label in files if path.suffix.lower() in SUFFIXES]
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    files = [
+        (path, label) for label, name in enumerate(names) for path in sorted((root / name).rglob("*"))
+        if path.suffix.lower() in known and not any(word.startswith(".") for word in path.relative_to(root).parts)
+    ]  # fmt: skip
     if not files:
-        raise DataError(f"{root} is empty: no subfolder holds an image ({', '.join(sorted(SUFFIXES))}).")
+        raise DataError(f"{root} is empty: no subfolder holds a file that Pillow reads as an image (.png, .jpg, ...).")
     return _raw(root, files)
 
 
