@@ -17,6 +17,7 @@ def families(source: Any, by: str = "index", split_qkv: bool = False) -> groupin
     """Every tensor of a source in exactly one family, by name; see `recast_gen.grouping.families`.
 
     split_qkv: a fused qkv is three, ``blocks.*.attn.qkv#q.weight`` and so on; see `recast_gen.parts.parts`.
+    Raises SourceError for what is no source of weights, FamilyError for an unknown `by`.
     """
     return _read(source, split_qkv).families(by)
 
@@ -49,6 +50,8 @@ def mimic(
     `families` (an empty list); see `recast_gen.norms.with_norms`.
     settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``, and
     ``layout="auto", budget=0.5`` to compress.
+    Raises SourceError for what is no source of weights, FamilyError for families and groups that it does not have,
+    FitError for other settings.
     """
     weights = _read(source, split_qkv, timm_kwargs)
     if norms != "none" and families is not None and not list(families):
@@ -89,6 +92,7 @@ def mimic_vae(
     norms, split_qkv: as in `mimic`.
     settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", solver="vae", seed=0`` and the solver's,
     such as ``epochs=60, beta=1.0``.
+    Raises as `mimic`.
     """
     weights = _read(source, split_qkv, timm_kwargs)
     return with_norms(fit.mimic_vae(weights, families=families, groups=groups, **settings), norms)
@@ -100,6 +104,7 @@ def mimic_tokens(
     """A generator below whole layers: ``rg.generate(bank, depth=8)`` makes a network of another depth.
 
     tokens: ``neuron``, ``head``, ``tile``, or several.  settings: see `recast_gen.tokens.fit.mimic_tokens`.
+    Raises SourceError for what is no source of weights, FitError for settings out of range.
     """
     from .tokens.fit import mimic_tokens
 

@@ -58,7 +58,7 @@ class Weights(Mapping[str, np.ndarray]):
 
     tensors: name -> array in its own dtype.  backbone: what is known about the network, as JSON:
     ``timm_model``, ``timm_kwargs``, ``data_config`` (timm's ``input_size, mean, std, ...``), ``head``,
-    ``ties`` (other names of a tensor -> its first name).
+    ``ties`` (other names of a tensor -> its first name), ``hub`` (its weights are those of timm's hub).
     shapes: name -> (shape, dtype name), where they are known without reading the tensors.
     """
 

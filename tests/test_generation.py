@@ -12,7 +12,7 @@ import torch
 
 import recast_gen as rg
 from recast_gen import generation, sources
-from recast_gen.errors import FitError, StoreError, TaskError
+from recast_gen.errors import StoreError, TaskError
 from recast_gen.weights import digest
 
 
@@ -203,39 +203,3 @@ def test_files_that_do_not_belong_together_or_are_missing_are_refused(vit, tmp_p
     with pytest.raises(TaskError, match="does not exist"):
         generation.write(bank, tmp_path / "nowhere.safetensors", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
-
-
-def test_samples_of_temperature_zero_are_the_posteriors_mean(vit, tmp_path):
-    bank = rg.mimic_vae(vit(), families=["*.qkv"], groups=2, templates=2, epochs=3)
-    bank.save(tmp_path / "bank.zarr")
-    first, second = rg.sample(tmp_path / "bank.zarr", n=2, temperature=0.0)
-    for group in bank.groups.values():
-        for name, mean in zip(group.names, group.posterior[0]):
-            assert first[name].shape == (1, 1, 2)
-            assert np.array_equal(first[name], second[name])
-            np.testing.assert_allclose(first[name][0, 0], mean, rtol=1e-6)
-
-
-def test_samples_spread_as_the_posterior_says_and_repeat_with_their_seed(vit):
-    bank = rg.mimic_vae(vit(), families=["*.qkv"], templates=2, epochs=3)
-    (group,) = bank.groups.values()
-    drawn, wide = (rg.sample(bank, n=2000, temperature=factor, seed=1) for factor in (1.0, 3.0))
-    for index, name in enumerate(group.names):
-        mean, deviation = group.posterior[:, index]
-        for samples, factor in [(drawn, 1.0), (wide, 3.0)]:
-            values = np.stack([sample[name][0, 0] for sample in samples])
-            np.testing.assert_allclose(values.mean(0), mean, atol=0.15 * factor * deviation.max())
-            np.testing.assert_allclose(values.std(0), factor * deviation, rtol=0.1)
-    again, other = rg.sample(bank, n=1, seed=1), rg.sample(bank, n=1, seed=2)
-    assert all(np.array_equal(again[0][name], drawn[0][name]) for name in group.names)
-    assert not any(np.array_equal(other[0][name], drawn[0][name]) for name in group.names)
-
-
-def test_a_sample_that_cannot_be_is_refused(vit):
-    with pytest.raises(FitError, match="mimic_vae"):
-        rg.sample(vit.bank(vit()))
-    bank = rg.mimic_vae(vit(), families=["*.qkv"], templates=2, epochs=1)
-    with pytest.raises(FitError, match="temperature=-1"):
-        rg.sample(bank, temperature=-1)
-    with pytest.raises(FitError, match="n=0"):
-        rg.sample(bank, n=0)

@@ -53,14 +53,6 @@ def test_the_forward_is_unchanged_for_groups_sets_and_families_by_shape(own, set
     close(rg.attach(model, rg.mimic(model, families=families, **settings))(own.batch()), expected)
 
 
-@pytest.mark.parametrize("resolution", [1, 4])
-def test_an_extended_bank_leaves_the_forward_unchanged(architecture, resolution):
-    model = architecture()
-    expected = model(architecture.batch())
-    rg.attach(model, rg.extend(architecture.bank(model), 3), resolution=resolution)
-    close(model(architecture.batch()), expected)
-
-
 def test_a_loaded_bank_leaves_the_forward_of_a_model_filled_from_it_unchanged(architecture, tmp_path):
     from recast_gen import sources
 

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from safetensors import safe_open
 
 from recast_gen import store
 from recast_gen.errors import StoreError
+from recast_gen.files import atomic, save_tensors
 from recast_gen.weights import Weights, dtype_of
 
 ARRAYS = st.dictionaries(
@@ -114,32 +114,10 @@ def test_a_block_that_writes_nothing_leaves_the_old_state(tmp_path, kind):
     else:
         path.mkdir()
         (path / "part").write_text("old")
-    with pytest.raises(FileNotFoundError), store.atomic(path):
+    with pytest.raises(FileNotFoundError), atomic(path):
         pass
     assert (path if kind == "file" else path / "part").read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["old"]
-
-
-def test_no_flipped_byte_is_ever_read_as_other_data(written, tmp_path):
-    path, arrays, attributes = written
-    files, rng, refused = sorted(file for file in path.rglob("*") if file.is_file()), random.Random(0), 0
-    for _ in range(60):
-        file = rng.choice(files)
-        good = file.read_bytes()
-        at = rng.randrange(len(good))
-        bad = bytearray(good)
-        bad[at] ^= rng.randrange(1, 256)
-        file.write_bytes(bad)
-        try:
-            found, about = read(path)
-        except StoreError:
-            refused += 1
-        else:
-            assert about == attributes, (file, at)
-            assert found.keys() == arrays.keys() and all(same(found[name], arrays[name]) for name in arrays), (file, at)
-        file.write_bytes(good)
-    assert refused > 30
-    assert read(path)[1] == attributes
 
 
 @pytest.mark.parametrize("key", ["content", "hash", "kind", "format", "complete"])
@@ -149,17 +127,6 @@ def test_a_damaged_key_of_the_roots_attributes_is_a_store_error(written, key):
     root.write_text(root.read_text().replace(f'"{key}"', f'"{key[:-1]}_"'))
     with pytest.raises(StoreError, match="bank.zarr"):
         read(path)
-
-
-def test_a_missing_file_is_a_store_error_whichever_it_is(written, tmp_path):
-    path, *_ = written
-    for name in contents(path):
-        copy = tmp_path / "copy.zarr"
-        shutil.copytree(path, copy)
-        (copy / name).unlink()
-        with pytest.raises(StoreError, match="copy.zarr"):
-            read(copy)
-        shutil.rmtree(copy)
 
 
 def test_a_truncated_file_is_a_store_error_wherever_it_is_cut(written):
@@ -208,8 +175,8 @@ def test_a_networks_tensors_come_back_in_their_order_shapes_and_dtypes(tmp_path)
 def test_safetensors_are_byte_identical_whatever_the_order_of_their_metadata(tmp_path_factory, metadata):
     folder = tmp_path_factory.mktemp("file")
     tensors = {"a": noise("float32", [2, 3]), "b": noise("bfloat16", [3]), "c": noise("int64", [1])}
-    size = store.save_tensors(folder / "a", tensors, metadata)
-    store.save_tensors(folder / "b", tensors, dict(reversed(metadata.items())))
+    size = save_tensors(folder / "a", tensors, metadata)
+    save_tensors(folder / "b", tensors, dict(reversed(metadata.items())))
     assert (folder / "a").read_bytes() == (folder / "b").read_bytes()
     assert size == (folder / "a").stat().st_size
     with safe_open(folder / "a", framework="numpy") as file:
@@ -218,6 +185,6 @@ def test_safetensors_are_byte_identical_whatever_the_order_of_their_metadata(tmp
 
 
 def test_a_number_without_axes_stays_one_in_safetensors(tmp_path):
-    store.save_tensors(tmp_path / "a", {"steps": np.array(7)}, {"format": "pt"})
+    save_tensors(tmp_path / "a", {"steps": np.array(7)}, {"format": "pt"})
     with safe_open(tmp_path / "a", framework="numpy") as file:
         assert same(file.get_tensor("steps"), np.array(7))

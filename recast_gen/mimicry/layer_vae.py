@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .ppca import ACTIVE
+from ..errors import FitError
+from .ppca import ACTIVE, check_noise
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Objective:
     free_bits: nats of KL that each latent has for nothing (Kingma et al. 2016, https://arxiv.org/abs/1606.04934,
     appendix C.8).  noise: variance of the observations, None to learn it above `noise_floor`; layers are nearly
     orthogonal, so learned noise explains most of them and the latents little.
+    Raises FitError for one that is out of its range.
     """
 
     beta: float = 1.0
@@ -25,6 +27,12 @@ class Objective:
     noise: float | None = 0.01
     noise_floor: float = 1e-3
     variational: bool = True
+
+    def __post_init__(self):
+        check_noise(self.noise, self.noise_floor)
+        for word in ("beta", "warmup", "free_bits"):
+            if (value := getattr(self, word)) < 0:
+                raise FitError(f"{word} is {value}; expected 0 or more.")
 
     def weight(self, epoch: int) -> float:
         """Of the KL in an epoch, counted from 0."""

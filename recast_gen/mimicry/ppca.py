@@ -10,13 +10,17 @@ from .factorization import Coordinates, Factorization, combine, coordinates
 ACTIVE = 0.01  # nats of KL above which a latent carries something (Burda et al. 2016 use 0.01 on its variance)
 
 
-def check(templates: int, stack: np.ndarray, rank: int, noise: float | None, noise_floor: float) -> None:
-    """Raises FitError for more templates than the layers have rank, and for noise that is not above 0."""
+def check_rank(templates: int, stack: np.ndarray, rank: int) -> None:
+    """Raises FitError for more templates than the layers have rank."""
     if templates > rank:
         raise FitError(
             f"{templates} templates for layers of rank {rank} ({len(stack)} of shape {tuple(stack.shape[1:])}): give "
             f"{rank} or fewer, or leave that family out."
         )
+
+
+def check_noise(noise: float | None, noise_floor: float) -> None:
+    """Raises FitError for noise that is not above 0."""
     for word, value in (("noise", noise), ("noise_floor", noise_floor)):
         if value is not None and not value > 0:
             raise FitError(f"{word} is {value}; expected more than 0, or for `noise` null to learn it.")
@@ -54,19 +58,21 @@ def ppca(
 ) -> Factorization:
     """Probabilistic PCA of a stack ``l ...``: templates ``t ...`` and the exact posterior of their coefficients.
 
-    Problem: the greatest likelihood of the layers under ``z ~ N(0, 1), layer = z T + noise``, as `vae` bounds it.
+    Problem: the greatest likelihood of the layers under ``z ~ N(0, 1), layer = z T + noise``, as `vae.vaes` bounds it.
     Optimum: see `variances`.  Given layer y the posterior of z is normal with mean ``M^-1 W' y`` and variance
     ``noise M^-1``, ``M = W' W + noise``; W is diagonal in these coordinates, so all of it is.
     noise: as a fraction of the layers' mean square along their axes, None for the most likely one above `noise_floor`.
     The posterior's mean is unshrunk (see `unshrunk`), so it decodes to the truncated SVD.
-    Raises FitError for more templates than rank, and for a `beta` other than 1, which has no such likelihood.
+    Raises FitError for more templates than rank, noise that is not above 0, and a `beta` other than 1, which has no
+    such likelihood.
     """
     if beta != 1:
         raise FitError(f"beta is {beta}; solver 'ppca' is exact for beta 1 alone: leave it out, or give solver 'vae'.")
+    check_noise(noise, noise_floor)
     if len(stack) == 1:
         return lone(stack)
     space = coordinates(stack)
-    check(templates, stack, space.rank, noise, noise_floor)
+    check_rank(templates, stack, space.rank)
     values = moments(space.layers)
     explained, chosen = variances(values, templates, noise, noise_floor)
     kept = explained[:templates]

@@ -12,13 +12,12 @@ HEAD = ["family", "group", "layers", "templates", "error", "bound", "gap", "stor
 
 def rows(bank: TemplateBank) -> list[dict]:
     """The certificate without what is one number a layer, a group a row; ``stored_share`` is a fraction."""
-    counts = ("layers", "templates", "relative_error", "bound", "gap", "stored_bytes", "original_bytes")
+    kept = ("layers", "templates", "relative_error", "bound", "gap", "stored_bytes", "original_bytes", "coefficients",
+            "effective_coefficients")  # fmt: skip
     found = []
     for (family, index), measured in bank.certificate.items():
-        row = {"family": family, "group": index} | {key: measured[key] for key in counts}
+        row = {"family": family, "group": index} | {key: measured[key] for key in kept}
         row["stored_share"] = measured["stored_bytes"] / measured["original_bytes"]
-        row["coefficients"] = measured["coefficients"]
-        row["effective_coefficients"] = measured.get("effective_coefficients", measured["coefficients"])
         found.append(row)
     return found
 

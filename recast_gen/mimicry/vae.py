@@ -9,12 +9,7 @@ import torch
 from ..errors import FitError
 from .factorization import Factorization, coordinates
 from .layer_vae import LayerVAE, Objective
-from .ppca import check, generator, log_likelihood, lone, moments
-
-
-def vae(stack: np.ndarray, templates: int, **options) -> Factorization:
-    """Fits a VAE to the layers of a stack ``l ...``; its decoder's rows are the templates ``t ...``.  See `vaes`."""
-    return vaes([(stack, templates)], **options)(stack, templates)
+from .ppca import check_rank, generator, log_likelihood, lone, moments
 
 
 def vaes(
@@ -41,15 +36,14 @@ def vaes(
     checkpoint: a folder; a run that was killed goes on from it.  on_epoch: called with epochs done, epochs, and means.
     Raises FitError where an option is out of its range or the layers' rank is below the templates.
     """  # fmt: skip
-    for word, value in (("beta", beta), ("warmup", warmup), ("free_bits", free_bits), ("hidden", hidden)):
-        if value < 0:
-            raise FitError(f"{word} is {value}; expected 0 or more.")
+    if hidden < 0:
+        raise FitError(f"hidden is {hidden}; expected 0 or more.")
     objective = Objective(beta, warmup, free_bits, noise, noise_floor, variational)
     spaces, shared = [], {}
     for index, (stack, templates) in enumerate(groups):
         spaces.append(coordinates(stack) if len(stack) > 1 else None)
         if spaces[-1]:
-            check(templates, stack, spaces[-1].rank, noise, noise_floor)
+            check_rank(templates, stack, spaces[-1].rank)
             shared.setdefault((*spaces[-1].layers.shape, templates), []).append(index)
     learned = {}
     if shared:

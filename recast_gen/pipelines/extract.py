@@ -25,7 +25,6 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         rates = [{"params": list(source.parameters()), "lr": asked.pretrain.lr}]
         outcome = module.fit(source, splits, asked.pretrain, rates, recipe.seed)
         module.one_process()
-        about["classes"] = splits.classes
         metrics = {"validation": outcome.validation, "test": outcome.test, "best_epoch": outcome.best_epoch}
         epochs = outcome.history
     weights = read(source)

@@ -7,6 +7,7 @@ from safetensors.numpy import load_file
 
 from .. import report, store, study_pictures
 from ..bank import TemplateBank, load_bank
+from ..files import atomic
 from ..parts import rows, whole
 from ..recipe.reading import Recipe
 from ..report import Section
@@ -67,7 +68,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         f"{trained['average_accuracy']:.1%}, forgetting {trained['forgetting']:.1%}."
     )
     text = report.page(f"recast_gen: {folder.recipe_path.stem}", summary, sections)
-    with store.atomic(folder / "report.html") as fresh:
+    with atomic(folder / "report.html") as fresh:
         fresh.write_text(text)
     return {"bytes": len(text.encode()), "sections": len(sections)}
 

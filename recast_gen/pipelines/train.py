@@ -1,8 +1,8 @@
 """train: a bank and tasks -> one task file a task, the accuracies and their matrix."""
 
 from ..bank import load_bank
+from ..files import atomic
 from ..recipe.reading import Recipe
-from ..store import atomic
 from ..tasks.sequence import adapt
 from .stage import Folder, main
 

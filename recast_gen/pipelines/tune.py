@@ -9,6 +9,7 @@ from .. import store
 from ..bank import TemplateBank, load_bank
 from ..errors import plainly
 from ..extension import extend
+from ..files import atomic
 from ..norms import with_norms
 from ..recipe.reading import Recipe, load
 from ..tuning.storage import connect, summaries
@@ -30,7 +31,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     folder.write_csv("importances.csv", found.importances)
     folder.write_csv("curves.csv", found.curves)
     best = {key: value for key, value in found.best.items() if _is_setting(key)}
-    with store.atomic(folder / "best.yaml") as fresh:
+    with atomic(folder / "best.yaml") as fresh:
         YAML().dump(best | {"reason": found.reason}, fresh)
     print(found.reason)
     metrics = {
@@ -55,13 +56,15 @@ def _finish(bank: TemplateBank, recipe: Recipe, folder: Folder) -> TemplateBank:
     return extend(bank, more.templates, more.source, more.seed, vae=vae, tasks=more.tasks)
 
 
-def _groups(fit: dict) -> int | str | None:
-    """How many consecutive groups, or in words what no setting of a study has."""
+def _groups(fit: dict) -> int | str:
+    """How many consecutive groups of all families, or in words what no setting of a study has."""
+    size, count = fit["group_size"], fit["groups"] or 1
+    words = f"groups of {size} layers" if size else f"groups {count}" if isinstance(count, list) else f"{count} groups"
     if fit.get("layout", "layer") != "layer" or fit.get("budget") or fit.get("whitened"):
-        return f"{fit['groups']} of {fit['layout']} templates"
+        return f"{words} ({fit['layout']} templates)"
     if fit["group_by"] != "consecutive":
-        return f"{fit['groups']} by {fit['group_by']}"
-    return str(fit["groups"]) if isinstance(fit["groups"], list) else fit["groups"]
+        return f"{words} by {fit['group_by']}"
+    return words if size or isinstance(count, list) else count
 
 
 def _is_setting(key: str) -> bool:

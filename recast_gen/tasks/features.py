@@ -9,8 +9,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from ..recipe.training import Training
 from .data import Splits
 from .module import check, seed_everything, training_device
-
-PARTS = ("train", "validation", "test")
+from .readers.raw import PARTS
 
 
 @torch.no_grad()

@@ -13,9 +13,10 @@ from ..switching import save_task
 from ..weights import Weights
 from .analytic import ridge_start, wants_ridge
 from .data import Splits
-from .features import PARTS, before_head
+from .features import before_head
 from .methods import PROBE, count, prepare, rates
 from .module import fit
+from .readers.raw import PARTS
 
 
 @dataclass

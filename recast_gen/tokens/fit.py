@@ -28,14 +28,13 @@ def mimic_tokens(
     those of `mimicry.vae.vaes`; tokens of one size share a VAE, which tells families apart.
     Raises FitError for options out of range and for a network without such tokens.
     """  # fmt: skip
-    for word, value in (("beta", beta), ("warmup", warmup), ("free_bits", free_bits)):
-        if value < 0:
-            raise FitError(f"{word} is {value}; expected 0 or more.")
+    objective = Objective(beta, warmup, free_bits, noise, noise_floor)
+    if not lr > 0:
+        raise FitError(f"lr is {lr}; expected more than 0.")
     for word, value in (("hidden", hidden), ("epochs", epochs), ("batch_size", batch_size)):
         check_count(word, value, FitError)
     kinds = [tokens] if isinstance(tokens, str) else list(tokens)
     found = cuts(weights, kinds, heads)
-    objective = Objective(beta, warmup, free_bits, noise, noise_floor)
     shared: dict[tuple, list[tuple[Cut, np.ndarray]]] = {}
     for cut, values in found:
         shared.setdefault((cut.kind, cut.size), []).append((cut, values))

@@ -118,9 +118,10 @@ class Measure:
 
     def _accuracy(self, bank: TemplateBank, resolution: int | str | None, on_epoch: Callable | None) -> float:
         from ..tasks.analytic import ridge_start, wants_ridge
-        from ..tasks.features import PARTS, before_head
+        from ..tasks.features import before_head
         from ..tasks.methods import adapted, prepare, rates
         from ..tasks.module import fit
+        from ..tasks.readers.raw import PARTS
 
         asked, seed, bank = self.recipe.train, self.recipe.seed, with_norms(bank, self.recipe.tune.norms)
         changed = {"epochs": self.recipe.tune.accuracy_epochs, "resolution": resolution or asked.resolution}

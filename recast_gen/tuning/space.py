@@ -161,7 +161,7 @@ class Space:
                 return found
         return next(found for found in self if found not in tried)
 
-    def same(self, generator: str, groups: int | None, templates: int) -> Setting:
+    def same(self, generator: str, groups: int, templates: int) -> Setting:
         """The setting with one cut for all families."""
         cuts = tuple((label, (groups, templates)) for label in self.cuts)
         mimic = generator == "mimic"

@@ -114,7 +114,8 @@ def _conclude(runner: Runner, own: list[dict]) -> Study:
         said = f"the recipe's own {tune.choose} bank (tune.choose)"
         like = [row for row in table if all(row.get(key) == best[key] for key in ("generator", "groups", "templates"))]
         table, best = (table, like[0]) if like and _searched(best) else ([*table, best], best)
-        name = f"{best['generator']} with {best['groups']} groups of at most {best['templates']} templates"
+        groups = f"{best['groups']} groups" if _searched(best) else best["groups"]
+        name = f"{best['generator']} with {groups} of at most {best['templates']} templates"
     else:
         best, said = choose(table, tune)
         setting = next(setting for setting, row in rows.items() if row is best)

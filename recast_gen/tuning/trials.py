@@ -32,7 +32,7 @@ class Runner:
     """A study that is open in this process; url: its storage, journal: the file where there is none."""
 
     def __init__(self, plan: Plan, url: str | None, journal: Path, say: Callable[[str], None] = print):
-        self.plan, self.url, self.say = plan, url, say
+        self.plan, self.say = plan, say
         self.journal = None if url else journal
         self.shown = url or str(journal)
         self.repeated, self.lost = 0, set()
@@ -110,7 +110,7 @@ class Runner:
         plan = self.plan
         try:
             setting = plan.space.suggest(trial)
-            self._refuse_again(trial, setting)
+            self._refuse_again(trial)
             row = plan.measure(setting, self._epochs(trial))
         except FitError as error:
             trial.set_user_attr("error", str(error))
@@ -159,7 +159,7 @@ class Runner:
             return False
         return True
 
-    def _refuse_again(self, trial: optuna.Trial, setting: Setting) -> None:
+    def _refuse_again(self, trial: optuna.Trial) -> None:
         everything = self._others(trial.number)
         others = [other for other in everything if used(other)]
         before = [other for other in others if other.state != TrialState.RUNNING or other.number < trial.number]

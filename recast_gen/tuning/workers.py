@@ -20,8 +20,8 @@ def _ctrl_c_later() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run_many(command: list[str], count: int) -> list[int]:
-    """Runs `command` in as many processes, waits, and returns their exit statuses.
+def run_many(command: list[str], count: int) -> None:
+    """Runs `command` in as many processes and waits for them, however they end.
 
     The last word of the command is followed by our process id, so that they can end when we are gone (`stopped`).
     Ctrl+C is passed on, and raised when they have ended.
@@ -31,7 +31,8 @@ def run_many(command: list[str], count: int) -> list[int]:
         for _ in range(count):  # in sessions of their own: a terminal's Ctrl+C reaches them through us alone
             with _ctrl_c_later():
                 started.append(subprocess.Popen([*command, str(os.getpid())], start_new_session=True))
-        return [process.wait() for process in started]
+        for process in started:
+            process.wait()
     except KeyboardInterrupt:
         for process in started:
             process.send_signal(signal.SIGINT)

@@ -15,7 +15,11 @@ import recast_gen as rg
 from recast_gen.errors import FitError
 from recast_gen.mimicry.measures import certificate
 from recast_gen.mimicry.ppca import ppca
-from recast_gen.mimicry.vae import vae, vaes
+from recast_gen.mimicry.vae import vaes
+
+
+def vae(stack: np.ndarray, templates: int, **options):
+    return vaes([(stack, templates)], **options)(stack, templates)
 
 
 def draw(seed: int = 0, shape=(5, 4, 6)) -> np.ndarray:

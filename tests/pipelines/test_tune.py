@@ -59,7 +59,7 @@ def children(running: subprocess.Popen) -> list[str]:
     return listed.read_text().split()
 
 
-def ended(text: str = "") -> int:
+def ended() -> int:
     """How many trials the journal says have values."""
     text = JOURNAL.read_text() if JOURNAL.exists() else ""
     return len(re.findall(r'"state":1,"values":\[', text))

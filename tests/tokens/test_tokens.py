@@ -160,7 +160,8 @@ def test_an_interrupted_fit_goes_on_to_the_same_bits(vit, tmp_path):
     [
         ({"tokens": "nueron"}, "Did you mean 'neuron'"), ({"tokens": "tile"}, "No two blocks of one shape"),
         ({"beta": -1}, "beta is -1"), ({"latent": 1000}, "1000 for neuron tokens of rank"), ({"epochs": 0}, "epochs=0"),
-        ({"tokens": ["neuron", "neuron"]}, "both cut"),
+        ({"tokens": ["neuron", "neuron"]}, "both cut"), ({"noise": 0}, "noise is 0"), ({"lr": 0}, "lr is 0"),
+        ({"noise": None, "noise_floor": -1}, "noise_floor is -1"),
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(vit, options, message):
