@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 from backbones import Backbone
+from incremental_heads import NearestMean, Ridge
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import recast_gen as rg
 from recast_gen.files import save_tensors
 from recast_gen.reparam import attached
-from recast_gen.tasks.analytic import best_ridge, class_means, nearest_mean, ridge_start
+from recast_gen.tasks.analytic import ridge_start
 from recast_gen.tasks.data import Splits
 from recast_gen.tensors import to_numpy
 
@@ -229,21 +230,17 @@ def dial(prefix: str, values: tuple, only: str = "", **settings) -> list["Method
     ]
 
 
-def mean_head(features: Splits, seed: int) -> nn.Module:
-    images, labels = features.train.tensors
-    return nearest_mean(class_means(images, labels, len(features.classes)))
-
-
-def ridge_head(buffer: int) -> Callable:
-    return lambda features, seed: best_ridge(features.train.tensors, features.validation.tensors, buffer, seed).solve()
+def first_of(head: Callable) -> Callable:
+    """A head that grows task by task, after its first."""
+    return lambda of, seed: head(seed).step(of.train.tensors, of.validation.tensors, 0, len(of.classes))
 
 
 METHODS = {
     method.name: method
     for method in (
-        Method("nearest class mean", None, features=True, solve=mean_head),
-        Method("ridge", None, features=True, solve=ridge_head(0)),
-        Method("ridge on 1024 random features", None, features=True, solve=ridge_head(1024)),
+        Method("nearest class mean", None, features=True, solve=first_of(NearestMean)),
+        Method("ridge", None, features=True, solve=first_of(lambda seed: Ridge(seed, 0))),
+        Method("ridge on 1024 random features", None, features=True, solve=first_of(Ridge)),
         Method("linear probe", probe, features=True),
         Method("norm tuning", norms, 0.01),
         Method("BitFit", bitfit, 0.01),
@@ -275,6 +272,12 @@ METHODS = {
         *dial("RECAST", (48,), only="cifar10_vit"),
         *dial("RECAST norms", (48,), only="cifar10_vit", norms="affine"),
         Method("RECAST 48 random 4", recast(48, random=4), COEFFICIENTS, only="cifar10_vit"),
+        Method("RECAST channel random 4", recast("channel", random=4), COEFFICIENTS),
+        *(
+            Method(f"RECAST own channel random {more}", recast("channel", own=True, random=more), COEFFICIENTS)
+            for more in (1, 2)
+        ),
+        Method("RECAST scales 1 random 16", recast(1, norms="scales", random=16), COEFFICIENTS),
     )
 }
 METHODS |= {other.name: other for method in METHODS.values() if method.prepare for other in [method.from_ridge()]}

@@ -15,28 +15,23 @@ magnitude pruning: the largest numbers of each family; its indices are not count
 """
 
 import csv
-import importlib.util
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
+from backbones import BACKBONES, IMAGENET, REAL
 
 import recast_gen as rg
 from recast_gen.errors import FitError
 from recast_gen.mimicry.measures import overall
-from recast_gen.sources import fill, read
+from recast_gen.sources import read
 
-ROOT = Path(__file__).parents[1]
-REAL = Path(os.environ.get("RECAST_REAL", ROOT.parent / "shared" / "real"))
-NETWORKS = ("cifar10_vit", "cifar10_resnet20", "cifar10_resnet56")
 SHARES = (0.25, 0.5, 0.75, 0.9)
 LAYOUTS = ("layer", "row", "column", "tile", "auto")
 COLUMNS = ("network", "method", "budget", "share", "share_of_network", "relative_error", "accuracy")
 WIDTHS = (17, 36, 8, 8, 8, 8, 8)
-RESULTS = ROOT / "benchmarks" / "results" / "compression.csv"
+RESULTS = Path(__file__).parent / "results" / "compression.csv"
 PER_LAYER = {"layout": "row", "group_size": 1}
 WHITENED = (
     ("whitened per-layer SVD", 500, PER_LAYER), ("whitened auto", 64, {"layout": "auto"}),
@@ -46,20 +41,11 @@ WHITENED = (
 
 def network(name: str) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
     """The model, images ``n c h w`` as it wants them, and labels."""
-    weights = read(REAL / f"{name}.safetensors")
-    mean, std = [0.5] * 3, [0.5] * 3
-    if name == "cifar10_vit":
-        model = timm.create_model(weights.backbone["timm_model"], **weights.backbone["timm_kwargs"])
-    else:
-        spec = importlib.util.spec_from_file_location("cifar_resnet", REAL / "cifar_resnet.py")
-        spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-        model = module.cifar_resnet({"cifar10_resnet20": 3, "cifar10_resnet56": 9}[name])
-        mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    fill(model, weights)
+    mean, std = ([0.5] * 3, [0.5] * 3) if name == "cifar10_vit" else IMAGENET.values()
     file = np.load(REAL / "cifar10_test1000.npz")
     pixels = torch.from_numpy(file["x_test"]).permute(0, 3, 1, 2) / 255
     images = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    return model.eval(), images, torch.from_numpy(file["y_test"])
+    return BACKBONES[name](), images, torch.from_numpy(file["y_test"])
 
 
 def right(model, weights: dict, images: torch.Tensor, labels: torch.Tensor) -> int:
@@ -152,12 +138,12 @@ def measure(name: str) -> list[dict]:
 
 def main(*names: str) -> None:
     torch.set_num_threads(1)
-    names = names or NETWORKS
+    names = names or tuple(BACKBONES)
     rows = [row for name in names for row in measure(name)]
     if RESULTS.exists():  # of the other networks
         with RESULTS.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["network"] not in names] + rows
-    rows.sort(key=lambda row: NETWORKS.index(row["network"]))
+    rows.sort(key=lambda row: list(BACKBONES).index(row["network"]))
     with RESULTS.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="-", lineterminator="\n")
         writer.writeheader()

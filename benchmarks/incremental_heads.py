@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from recast_gen.recipe.training import Training
-from recast_gen.tasks.analytic import Part, best_ridge, class_means, nearest_mean
+from recast_gen.tasks.analytic import Part, best_ridge, linear
 from recast_gen.tasks.data import Splits
 from recast_gen.tasks.module import fit
 
@@ -22,6 +22,25 @@ SAMPLES = 64  # drawn of every class for its alignment
 
 def joined(parts: list[Part]) -> Part:
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def class_means(features: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Means ``k d`` of features ``n d`` by label ``n``."""
+    chosen = nn.functional.one_hot(labels, classes).to(features)
+    return (chosen.T @ features) / chosen.sum(0)[:, None]
+
+
+def nearest_mean(means: torch.Tensor) -> nn.Linear:
+    """The linear head whose largest output is the class of the nearest mean ``k d`` (Euclidean)."""
+    return linear(means, -means.square().sum(1) / 2)
+
+
+def random_layer(features: int, width: int, seed: int) -> nn.Sequential:
+    """A fixed layer with ReLU, drawn from the seed, for regression after it; none for width 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = [nn.Linear(features, width), nn.ReLU()] if width else []
+    return nn.Sequential(*layers).requires_grad_(False)
 
 
 def trained_head(train: Part, validation: Part, classes: int, seed: int) -> nn.Module:
@@ -56,15 +75,16 @@ class NearestMean:
 class Ridge:
     """G-ACIL: ridge regression on random features; its strength is the best on the first task's validation."""
 
-    def __init__(self, seed: int, buffer: int = 1024):
-        self.seed, self.buffer, self.head = seed, buffer, None
+    def __init__(self, seed: int, width: int = 1024):
+        self.seed, self.width, self.head = seed, width, None
 
     def step(self, train: Part, validation: Part, old: int, new: int) -> nn.Module:
         if self.head is None:
-            self.head = best_ridge(train, validation, self.buffer, self.seed)
+            self.body = random_layer(train[0].shape[1], self.width, self.seed)
+            self.head = best_ridge(*((self.body(features), labels) for features, labels in (train, validation)))
         else:
-            self.head.add(*train)
-        return self.head.solve()
+            self.head.add(self.body(train[0]), train[1])
+        return nn.Sequential(*self.body, self.head.solve())
 
 
 class FeTrIL(NearestMean):

@@ -13,12 +13,13 @@ import sys
 import time
 
 import torch
-from short_training import HEADS, RESULTS, accuracy, append, backbone, images, missing, train
+from measured import Table
+from short_training import HEADS, accuracy, backbone, images, train
 
 import recast_gen as rg
 
 GRID = (0.02, 0.05, 0.125, 0.3)
-TABLE = RESULTS / "rates.csv"
+KEY = ("backbone", "task", "gauge", "resolution", "relative", "seed")
 STUDIES = (  # task, gauge (or norms), resolutions, rates
     ("sign_digits", "identity", (1, "channel", 4), GRID),
     ("sign_digits", "svd", (1, "channel", 4), GRID),
@@ -42,23 +43,22 @@ def measure(name: str, task: str, gauge: str, resolution, relative: float, seed:
     train(model, parts["train"], groups, 6, seed)
     return {
         "numbers": sum(parameter.numel() for parameter in rg.coefficients(model)),
-        "median_lr": f"{median:.3g}",
-        "validation": round(accuracy(model, parts["validation"]), 4),
-        "seconds": round(time.process_time() - start, 1),
+        "median_lr": median,
+        "validation": accuracy(model, parts["validation"]),
+        "seconds": time.process_time() - start,
     }
 
 
 def main() -> None:
-    keys = [
-        {"backbone": name, "task": task, "gauge": gauge, "resolution": resolution, "relative": relative, "seed": 0}
-        for task, gauge, resolutions, grid in STUDIES
-        for resolution, name, relative in itertools.product(resolutions, ["resnet20", "vit"], grid)
-    ]
-    for key in missing(TABLE, keys):
-        append(TABLE, key | measure(*key.values()))
-        print(key, flush=True)
+    table = Table("rates.csv", KEY, ("numbers", "median_lr", "validation", "seconds"))
+    for task, gauge, resolutions, grid in STUDIES:
+        for resolution, name, relative in itertools.product(resolutions, ["resnet20", "vit"], grid):
+            if (key := (name, task, gauge, resolution, relative, 0)) not in table:
+                table.add(*key, **measure(*key))
     columns = ("task", "backbone", "gauge", "resolution", "numbers")
-    for setting, rows in itertools.groupby(csv.DictReader(TABLE.open()), lambda row: [row[name] for name in columns]):
+    for setting, rows in itertools.groupby(
+        csv.DictReader(table.path.open()), lambda row: [row[name] for name in columns]
+    ):
         found = (f"{float(row['relative']):7}: {100 * float(row['validation']):.1f} %" for row in rows)
         print(*(f"{word:12}" for word in setting), *found)
 

@@ -1,7 +1,5 @@
 """The short training that the studies of rates and of templates share: few images, few epochs, one cycle."""
 
-import csv
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,21 +55,3 @@ def accuracy(model: nn.Module, part: tuple) -> float:
     """Share of images that are classified right."""
     pixels, labels = part
     return float((torch.cat([model(batch) for batch in pixels.split(256)]).argmax(1) == labels).float().mean())
-
-
-def missing(path: Path, keys: Iterable[dict]) -> Iterator[dict]:
-    """Those of `keys` that the table lacks, so that an interrupted run goes on."""
-    rows = list(csv.DictReader(path.open())) if path.exists() else []
-    for key in keys:
-        if not any(all(row[name] == str(value) for name, value in key.items()) for row in rows):
-            yield key
-
-
-def append(path: Path, row: dict) -> None:
-    """One more row of the table."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)

@@ -1,6 +1,6 @@
 """Studies against the exhaustive grid: hypervolume in a quarter of its evaluations; and how long 200 trials take.
 
-    RECAST_REAL=<weights> python benchmarks/study.py [--seeds 5] [--samplers tpe random nsga2] [--vae]
+    python benchmarks/study.py [--seeds 5] [--samplers tpe random nsga2] [--vae]
 
 The grid of every setting of a small network (groups and templates of each family) is the oracle: its hypervolume of
 (relative error, stored share), against error 1 and 1 % more than the largest bank.  Before that, studies by
@@ -9,12 +9,12 @@ reconstruction alone of the shapes of ViT-S with random weights, 200 trials, in 
 
 import argparse
 import csv
-import os
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from backbones import REAL
 from safetensors.numpy import load_file
 
 from recast_gen.recipe.reading import Recipe
@@ -23,7 +23,6 @@ from recast_gen.tuning.study import study
 from recast_gen.tuning.trials import Runner
 from recast_gen.weights import Weights
 
-REAL = Path(os.environ.get("RECAST_REAL", "../shared/real"))
 NETWORKS = {
     "CIFAR ViT": ("cifar10_vit", "index", None),
     "ResNet-20": ("cifar10_resnet20", "shape", [f"*.weight@{n}x{n}x3x3" for n in (16, 32, 64)]),

@@ -19,12 +19,13 @@ import time
 from functools import cache
 
 import torch
-from short_training import HEADS, RESULTS, accuracy, append, backbone, images, missing, train
+from measured import Table
+from short_training import HEADS, accuracy, backbone, images, train
 
 import recast_gen as rg
 from recast_gen import sources
 
-TABLE = RESULTS / "templates.csv"
+KEY = ("backbone", "task", "source", "blocks", "templates", "seed")
 SHAPES = [(1, 2), (1, 4), (4, 4)]  # blocks, templates: 2, 4, 16 numbers a layer
 SOURCES = ("own", "layers", "random", "vae", "tasks")
 TASKS = ("sign_digits", "clothing", "omniglot50")
@@ -74,8 +75,8 @@ def measure(name: str, task: str, source: str, blocks: int, templates: int, seed
     model, parts = adapt(name, task, bank, blocks, seed)
     return {
         "numbers": sum(parameter.numel() for parameter in rg.coefficients(model)),
-        "test": round(accuracy(model, parts["test"]), 4),
-        "seconds": round(time.process_time() - start, 1),
+        "test": accuracy(model, parts["test"]),
+        "seconds": time.process_time() - start,
     }
 
 
@@ -84,15 +85,15 @@ def keys():
         shapes = [(blocks * templates, 1, "own") for blocks, templates in SHAPES]
         shapes += [(*shape, source) for shape, source in itertools.product(SHAPES, SOURCES[1:])]
         for blocks, templates, source in dict.fromkeys(shapes):
-            key = {"backbone": name, "task": task, "source": source}
-            yield key | {"blocks": blocks, "templates": templates, "seed": seed}
+            yield name, task, source, blocks, templates, seed
 
 
 def main() -> None:
-    for key in missing(TABLE, keys()):
-        append(TABLE, key | measure(*key.values()))
-        print(key, flush=True)
-    rows = list(csv.DictReader(TABLE.open()))
+    table = Table("templates.csv", KEY, ("numbers", "test", "seconds"))
+    for key in keys():
+        if key not in table:
+            table.add(*key, **measure(*key))
+    rows = list(csv.DictReader(table.path.open()))
     columns = ("backbone", "task", "numbers", "blocks", "templates", "source")
     settings = {tuple(row[column] for column in columns) for row in rows}
     for setting in sorted(settings, key=lambda setting: (*setting[:2], int(setting[2]), *setting[3:])):
