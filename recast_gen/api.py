@@ -54,7 +54,8 @@ def mimic(
     FitError for other settings.
     """
     weights = _read(source, split_qkv, timm_kwargs)
-    if norms != "none" and families is not None and not list(families):
+    families = families if families is None or isinstance(families, str) else list(families)
+    if norms != "none" and families == []:
         return with_norms(TemplateBank({}, left_over(weights), weights.backbone), norms)
     if whiten is not None:
         asked = (families, settings.get("by", "index"), split_qkv)

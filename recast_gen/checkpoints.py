@@ -28,7 +28,7 @@ def read(path: str | Path) -> Weights:
     ``state_dict``, ``model`` or ``ema``), ``.npz``.  A wrapper's prefix that all names share is dropped.
     Raises SourceError for what cannot be read, StoreError for a damaged store.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # read later, from whatever directory
     if path.is_dir():
         inside = next((path / name for name in FOLDER if (path / name).is_file()), None)
         return read(inside) if inside else load_layers(path)

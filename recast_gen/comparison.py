@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .bank import TemplateBank
 from .errors import AttachError
+from .modes import evaluating
 from .tensors import to_torch
 
 
@@ -38,23 +39,25 @@ def compare(bank: TemplateBank, model: nn.Module, images: Dataset, batch_size: i
             f"The model has no {wrong[0]} of shape {made[wrong[0]].shape}: the bank is of another network."
         )
     adapted = {name: to_torch(weight).to(original[name]) for name, weight in made.items()}
-    names = blocks(bank)
-    cosines, logits_cosine, difference, largest = dict.fromkeys(names, 0.0), 0.0, 0.0, 0.0
+    names, cosines = blocks(bank), {}
+    logits_cosine = difference = largest = 0.0
     same = right = right_of_bank = 0
-    model.eval()
-    for batch, labels in DataLoader(images, batch_size):
-        before, features = _run(model, names, batch, original)
-        after, features_of_bank = _run(model, names, batch, adapted)
-        for name in names:
-            pair = (features[name].flatten(1), features_of_bank[name].flatten(1))
-            cosines[name] += float(cosine_similarity(*pair).sum())
-        logits_cosine += float(cosine_similarity(before, after).sum())
-        difference = max(difference, float((before - after).abs().max()))
-        largest = max(largest, float(before.abs().max()))
-        same += int((before.argmax(1) == after.argmax(1)).sum())
-        right += int((before.argmax(1) == labels).sum())
-        right_of_bank += int((after.argmax(1) == labels).sum())
-    model.load_state_dict(original)
+    try:
+        with evaluating(model):
+            for batch, labels in DataLoader(images, batch_size):
+                before, features = _run(model, names, batch, original)
+                after, features_of_bank = _run(model, names, batch, adapted)
+                for name in features:
+                    pair = (features[name].flatten(1), features_of_bank[name].flatten(1))
+                    cosines[name] = cosines.get(name, 0.0) + float(cosine_similarity(*pair).sum())
+                logits_cosine += float(cosine_similarity(before, after).sum())
+                difference = max(difference, float((before - after).abs().max()))
+                largest = max(largest, float(before.abs().max()))
+                same += int((before.argmax(1) == after.argmax(1)).sum())
+                right += int((before.argmax(1) == labels).sum())
+                right_of_bank += int((after.argmax(1) == labels).sum())
+    finally:
+        model.load_state_dict(original)
     count = len(images)
     return {
         "images": count,
@@ -68,12 +71,17 @@ def compare(bank: TemplateBank, model: nn.Module, images: Dataset, batch_size: i
 
 
 def _run(model: nn.Module, names: list[str], images: torch.Tensor, state: Mapping[str, torch.Tensor]):
-    """Logits ``n k`` and the outputs of the named modules, with `state` loaded."""
+    """Logits ``n k`` and, with `state` loaded, the outputs of the named modules that run, the first of several."""
     outputs: dict[str, torch.Tensor] = {}
     model.load_state_dict(state, strict=False)
+
+    def keep(name: str, output) -> None:
+        while isinstance(output, list | tuple):
+            output = output[0]
+        outputs[name] = output
+
     hooks = [
-        model.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: outputs.__setitem__(name, out))
-        for name in names
+        model.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: keep(name, out)) for name in names
     ]
     try:
         with torch.no_grad():

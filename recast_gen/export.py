@@ -13,6 +13,7 @@ from . import card, taskfile
 from .bank import TemplateBank, load_bank
 from .errors import ExportError, check_count, listing, takes_images
 from .files import atomic, save_tensors
+from .modes import evaluating
 from .parts import joined, whole
 from .sources import published
 from .templates import mix
@@ -39,10 +40,8 @@ def to_onnx(model: "nn.Module", path: str | Path, input_size: Iterable[int]) -> 
     if attached(model):
         raise ExportError("This model has a bank attached: bake it first (rg.bake(model)), then export it.")
     images = torch.randn(3, *input_size, generator=torch.Generator().manual_seed(0)).to(next(model.parameters()))
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        remedy = "give the channels, height and width that it wants."
+    remedy = "give the channels, height and width that it wants."
+    with evaluating(model):
         with torch.no_grad(), takes_images(f"input_size {tuple(images.shape[1:])}", ExportError, remedy):
             expected = model(images).float().cpu().numpy()
         with torch.no_grad(), atomic(path) as fresh:
@@ -56,9 +55,6 @@ def to_onnx(model: "nn.Module", path: str | Path, input_size: Iterable[int]) -> 
                 raise ExportError(
                     f"onnxruntime's logits are {error:.2g} away from torch's; at most {LOGITS} was expected."
                 )
-    finally:
-        for module, training in modes.items():
-            module.training = training
     return error
 
 
@@ -70,10 +66,10 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
     convolutions without groups; the head goes along whole (``modules_to_save``): make the backbone with the task's
     ``num_classes``, then ``peft.PeftModel.from_pretrained(model, folder)``.  Returns what the README states.
     Raises ExportError for layers that PEFT's LoRA does not know, tasks with an adapter, a rank below 1, and a folder
-    that holds something else.
+    that holds more than it would.
     Format: https://huggingface.co/docs/peft/developer_guides/checkpoint
     """
-    _refuse_loss(folder, {"adapter_config.json", "recast.json"}, bank, task)
+    _refuse_loss(folder, ("adapter_model.safetensors", "adapter_config.json", "recast.json", "README.md"), bank, task)
     bank = _bank(bank)
     name, task = Path(task).stem, taskfile.read(task, bank)
     head = task.about.get("head", "")
@@ -144,7 +140,7 @@ def to_folder(
     else.
     """
     tasks = [Path(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
-    _refuse_loss(folder, {"bank.zarr", "README.md"}, bank, *tasks)
+    _refuse_loss(folder, ("bank.zarr", "README.md", *(path.name for path in tasks)), bank, *tasks)
     bank = _bank(bank)
     if odd := [path.name for path in tasks if path.suffix != ".safetensors"]:
         raise ExportError(f"{listing(odd)} would not be found in the folder: name task files NAME.safetensors.")
@@ -175,14 +171,15 @@ def to_folder(
     return Path(folder)
 
 
-def _refuse_loss(folder: str | Path, own: set[str], *read: TemplateBank | str | Path) -> None:
-    """Raises ExportError for a folder that is no earlier export, which has `own`, or that holds what is read."""
+def _refuse_loss(folder: str | Path, written: Iterable[str], *read: TemplateBank | str | Path) -> None:
+    """Raises ExportError for a folder that holds what is not written anew, or what is read."""
     folder = Path(folder).resolve()
-    if folder.is_dir() and (names := set(os.listdir(folder))) and not own <= names:
-        raise ExportError(f"{folder} is a folder of something else: remove it, or write to another path.")
-    for path in read:
-        if isinstance(path, str | Path) and Path(path).resolve().is_relative_to(folder):
-            raise ExportError(f"{path} is in {folder}, which is replaced: write to another path.")
+    lost = set(os.listdir(folder)) - set(written) if folder.is_dir() else ()
+    inside = [path for path in read if isinstance(path, str | Path) and Path(path).resolve().is_relative_to(folder)]
+    if lost or inside:
+        raise ExportError(
+            f"{folder} is replaced, and would lose {listing([*sorted(lost), *inside], 4)}: write to another path."
+        )
 
 
 def _bank(bank: TemplateBank | str | Path) -> TemplateBank:

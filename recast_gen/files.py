@@ -28,9 +28,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """A sibling of `path` to write to; it replaces `path` when the block ends well and is removed when it does not.
 
     What a killed process left of the same output is put right first.  The last of several writers wins.
-    Raises StoreError for a folder where a file should be written, and the other way round.
+    Raises StoreError for a folder where a file should be written, the other way round, and for a device.
     """
     path = Path(path) if Path(path).name else Path(path).absolute()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise StoreError(f"{path} is neither a file nor a folder: write to another path.")
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     # the names say who writes: process, attempt, machine

@@ -17,7 +17,7 @@ from .tokens.bank import TokenBank, is_tokens, load_tokens
 def _open(bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None):
     bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
     if isinstance(task, Mapping):
-        task = taskfile.Task(task, {})
+        task = taskfile.of(task, bank)
     if not (task is None or isinstance(task, taskfile.Task)):
         task = taskfile.read(task, bank)
     return bank, task

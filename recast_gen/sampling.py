@@ -7,7 +7,7 @@ import numpy as np
 
 from .bank import Group, TemplateBank, open_bank
 from .errors import FitError, TaskError, check_count, nearest
-from .taskfile import Task, read
+from .taskfile import Task, of, read
 
 SOURCES = ("posterior", "prior")
 Coefficients = dict[str, np.ndarray]
@@ -98,7 +98,7 @@ def _task(bank: TemplateBank, base: Coefficients, end: End) -> Task:
     if end is None:
         return Task(base, {})
     if isinstance(end, Mapping):
-        return Task(dict(end), {})
+        return of(end, bank)
     task = end if isinstance(end, Task) else read(end, bank)
     if task.adapter:
         raise TaskError(f"A task has the adapter {task.about['adapter']['name']!r}: only coefficients have a between.")

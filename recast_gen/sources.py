@@ -1,6 +1,7 @@
 """Networks and where their weights come from: a model, timm's hub, a class, a file, a mapping."""
 
 import importlib
+import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -66,6 +67,10 @@ def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
         about["data_config"]["input_size"] = (about["data_config"]["input_size"][0], *sides)
     if isinstance(config.get("classifier"), str):  # distilled models have two heads, which no task file holds
         about["head"] = config["classifier"]
+    try:
+        json.dumps(kwargs)
+    except TypeError as error:
+        raise SourceError(f"timm_kwargs {kwargs} are no JSON ({error}): give numbers and words.") from None
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if {name: shape for name, (shape, _) in shapes(config["architecture"], kwargs).items()} == own:
         about |= {"timm_model": config["architecture"], "timm_kwargs": kwargs}

@@ -17,6 +17,7 @@ from .files import CODES, atomic, header_of, recover, save_tensors
 from .weights import LazyTensors, Weights, bits_of, digest, dtype_of, refuse_nonfinite
 
 FORMAT = 2
+KINDS = ("layers", "bank")
 SHARD_BYTES = 64 * 2**20
 Stack = Iterable[np.ndarray]  # rows ``...`` with a shape ``l ...`` and a dtype: an array, `Rows`, or `Stored`
 REMEDY = "Write it again: `dvc repro --force` of its stage, or copy it afresh."
@@ -67,7 +68,7 @@ def _foreign(path: Path) -> bool:
     """Is it a folder that holds something, and no store?  Not one that another writer is just replacing."""
     with suppress(FileNotFoundError, NotADirectoryError):
         before, names = path.stat(), os.listdir(path)
-        return bool(names) and "zarr.json" not in names and os.path.samestat(before, path.stat())
+        return bool(names) and kind_of(path) not in KINDS and os.path.samestat(before, path.stat())
     return False
 
 
@@ -156,7 +157,7 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict, str]:
 
     Raises StoreError when it is missing, of another kind or format, incomplete, or changed since it was written.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # read later, from whatever directory
     if not path.exists():
         recover(path)
     if not path.exists():

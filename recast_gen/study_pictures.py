@@ -19,19 +19,19 @@ def _columns(objectives: list[str]) -> tuple[str, str]:
 def pareto(trials: list[dict], objectives: list[str], constraints: dict[str, float]) -> Figure:
     """Two objectives of every setting, the front and the chosen one; hollow: within the constraints, dots: not."""
     x, y = _columns(objectives)
+    measured = [row for row in trials if row[x] and row[y]]  # the recipe's own bank may not be measured so
     figure, (axis,) = grid(1, 3.2)
     for generator, (colour, marker, size) in LOOKS.items():
         for feasible, face, shown in (("True", "none", size), ("False", colour, 4)):
-            rows = [row for row in trials if (row["generator"], row["feasible"]) == (generator, feasible)]
+            rows = [row for row in measured if (row["generator"], row["feasible"]) == (generator, feasible)]
             label = generator + ("" if feasible == "True" else ", beyond a constraint")
             if rows:
                 points = zip(*((float(row[x]), float(row[y])) for row in rows))
                 axis.scatter(*points, s=shown, marker=marker, facecolors=face, edgecolors=colour, label=label)
     if len(objectives) == 2:
-        front = sorted((float(row[x]), float(row[y])) for row in trials if row["pareto"] == "True")
+        front = sorted((float(row[x]), float(row[y])) for row in measured if row["pareto"] == "True")
         axis.step(*zip(*front), where="post", color=GREY, lw=1, zorder=0, label="Pareto front")
-    chosen = next(row for row in trials if row["chosen"] == "True")
-    if chosen[x] and chosen[y]:  # the recipe's own bank may not be measured so
+    for chosen in (row for row in measured if row["chosen"] == "True"):
         axis.scatter(float(chosen[x]), float(chosen[y]), s=150, marker="*", color=INK, label="chosen")
     for name, draw in ((x, axis.axvline), (y, axis.axhline)):
         if name in constraints:

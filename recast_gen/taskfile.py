@@ -1,6 +1,7 @@
 """A task on disk: coefficients, adapter, head and what they belong to, in one safetensors file; numpy only."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,19 @@ class Task:
     def outputs(self) -> int:
         """How many classes its head tells apart; 0 without one."""
         return len(self.classes or next(iter(self.head.values()), ()))
+
+
+def of(coefficients: Mapping[str, np.ndarray], bank: TemplateBank) -> Task:
+    """A task of coefficients ``s b t`` by tensor name alone.  Raises TaskError for those of another bank."""
+    for name in dict.fromkeys([*bank.layers, *coefficients]):
+        group, found = bank.layers.get(name), coefficients.get(name)
+        if group is None or found is None or found.ndim != 3 or found.shape[2] != len(group.templates):
+            expected = f"s b {len(group.templates)}" if group else "none"
+            raise TaskError(
+                f"Coefficients of {name}: expected {expected}, found {'none' if found is None else found.shape}. They "
+                "are of another bank: give this bank's."
+            )
+    return Task(dict(coefficients), {})
 
 
 def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float32") -> int:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import recast_gen as rg
+from recast_gen.errors import SourceError, TaskError
 
 
 class Own(nn.Module):
@@ -84,3 +85,36 @@ def test_the_whole_public_surface(name, tmp_path):
 
     drawn = rg.sample(rg.mimic_vae(original, groups=groups, templates=2, epochs=5), n=3, seed=1)
     assert len(drawn) == 3 and all(coefficients.shape == (1, 1, 2) for coefficients in drawn[0].values())
+
+
+def test_families_may_come_from_a_generator(vit):
+    names = ["blocks.*.attn.qkv"]
+    bank = rg.mimic(vit(), families=(name for name in names), norms="affine")
+    assert bank.hash == rg.mimic(vit(), families=names, norms="affine").hash
+    assert rg.mimic(vit(), families=(name for name in names), layout="row", budget=0.5, whiten=vit.batch()).groups
+
+
+def test_coefficients_of_another_bank_are_refused_by_name(vit):
+    few, many = (rg.mimic(vit(), families=["*.fc1"], templates=count) for count in (1, 2))
+    other = rg.mimic(vit(), families=["*.fc2"], templates=1)
+    drawn = {name: coefficients for group in few.groups.values() for name, coefficients in group}
+    for bank, says in ((many, r"expected s b 2, found \(1, 1, 1\)"), (other, "blocks.0.mlp.fc[12].weight: expected")):
+        with pytest.raises(TaskError, match=says):
+            rg.generate(bank, drawn)
+        with pytest.raises(TaskError, match=says):
+            rg.interpolate(bank, drawn, None)
+
+
+def test_options_of_timm_that_are_no_json_are_refused_before_the_fit(vit):
+    with pytest.raises(SourceError, match="timm_kwargs .* are no JSON"):
+        rg.mimic(vit(), timm_kwargs={"act_layer": nn.ReLU})
+
+
+def test_a_lazy_bank_is_read_from_any_directory(vit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(vit().state_dict(), "weights.pth")
+    bank = rg.mimic("weights.pth", families=vit.families)
+    bank.save("first.zarr")
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    assert bank.save("second.zarr") == bank.hash == rg.load_bank("../first.zarr").hash

@@ -1,4 +1,4 @@
-"""Imports point only downwards, and each heavy library has one importer."""
+"""Imports point only downwards, each heavy library has one importer, and DVC knows what stages import."""
 
 import ast
 import json
@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 import recast_gen
+from recast_gen.pipelines import STAGES
 
 ROOT = Path(recast_gen.__file__).parent
 ORDER = (
     "errors", "tables", "recipe.fields", "recipe.images", "recipe.training", "recipe.backbone", "recipe.fits",
     "recipe.study", "recipe.reading",
-    "parts", "grouping", "weights", "tensors", "files", "templates", "layouts", "folding",
+    "parts", "grouping", "modes", "weights", "tensors", "files", "templates", "layouts", "folding",
     "store", "checkpoints", "bank", "taskfile", "quiet",
     "mimicry.factorization", "mimicry.closed_form", "mimicry.direct", "mimicry.resumable", "mimicry.ppca",
     "mimicry.layer_vae", "mimicry.grouped_lbfgs", "mimicry.vae_training", "mimicry.vae", "mimicry.measures",
@@ -91,6 +93,19 @@ def test_a_heavy_library_has_only_its_own_importers(library):
 
 def test_the_only_importers_are_still_there():
     assert {name for names in ONLY_IMPORTERS.values() for name in names} <= MODULES.keys()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_knows_every_module_that_a_stage_imports_and_no_other(stage):
+    found, left = set(), {f"pipelines.{stage}"}
+    while left:
+        found |= left
+        left = {name for module in left for name in imports(module) if name in MODULES} - found
+    files = {MODULES[name] for name in found - PACKAGES}
+    stages = YAML(typ="safe").load(ROOT.parent / "dvc.yaml")["stages"]
+    known = [ROOT.parent / name for name in stages[stage]["deps"] if name.startswith("recast_gen")]
+    assert all(any(path.is_relative_to(one) for one in known) for path in files)
+    assert all(any(path.is_relative_to(one) for path in files) for one in known)
 
 
 def test_importing_the_package_imports_neither_torch_nor_numpy():

@@ -1,10 +1,13 @@
 """Arrays <-> disk: every bit comes back, or the error says so."""
 
 import json
+import os
 import random
+from functools import partial
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -188,3 +191,12 @@ def test_a_number_without_axes_stays_one_in_safetensors(tmp_path):
     save_tensors(tmp_path / "a", {"steps": np.array(7)}, {"format": "pt"})
     with safe_open(tmp_path / "a", framework="numpy") as file:
         assert same(file.get_tensor("steps"), np.array(7))
+
+
+def test_what_is_no_store_of_ours_is_never_replaced(tmp_path):
+    zarr.create_array(tmp_path / "own.zarr", shape=(3,), dtype="f4")[:] = 1
+    os.mkfifo(tmp_path / "pipe")
+    for name, write in (("own.zarr", store.save), ("pipe", partial(store.save, packed=True))):
+        with pytest.raises(StoreError, match="write to another path"):
+            write(tmp_path / name, "bank", {}, {})
+    assert (zarr.open_array(tmp_path / "own.zarr", mode="r")[:] == 1).all() and (tmp_path / "pipe").is_fifo()

@@ -1,5 +1,6 @@
 """Families through template layouts at a budget of stored numbers, plain or in the norm of their inputs."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,14 +70,15 @@ def plan(
         for layout in found:
             problems = [Problem(layout, layers[part], moments if moments is None else moments[part]) for part in cut]
             if budget is not None:
-                counts = ranks(problems, int(budget * layers.size))
+                counts = ranks(problems, int(budget * layers.size + 1e-6))
             else:
                 counts = [problem.most if templates == "full" else min(templates, problem.most) for problem in problems]
             least = min(least, sum(problem.cost for problem in problems) / layers.size)
             if counts and ((tried := Plan(index, problems, counts)).lost < (np.inf if best is None else best.lost)):
                 best = tried
     if best is None:
-        raise FitError(f"budget={budget} is less than one template a group: give {least:.2g} or more, or fewer groups.")
+        least = math.ceil(1000 * least) / 1000
+        raise FitError(f"budget={budget} is less than one template a group: give {least} or more, or fewer groups.")
     return best
 
 

@@ -31,7 +31,7 @@ class Objective:
     def __post_init__(self):
         check_noise(self.noise, self.noise_floor)
         for word in ("beta", "warmup", "free_bits"):
-            if (value := getattr(self, word)) < 0:
+            if not (value := getattr(self, word)) >= 0:
                 raise FitError(f"{word} is {value}; expected 0 or more.")
 
     def weight(self, epoch: int) -> float:

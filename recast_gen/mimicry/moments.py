@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import DataError, FitError, listing
+from ..modes import evaluating
 from ..parts import whole
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -39,10 +40,8 @@ def moments(model: nn.Module, images: Any, names: Iterable[str], batch_size: int
         module.register_forward_pre_hook(lambda module, inputs, name=name: add(name, module, inputs[0]))
         for name, module in modules.items()
     ]
-    training = model.training
     try:
-        with torch.no_grad():
-            model.eval()
+        with torch.no_grad(), evaluating(model):
             for batch in images.split(batch_size) if isinstance(images, torch.Tensor) else images:
                 model(batch[0] if isinstance(batch, list | tuple) else batch)
     except (RuntimeError, TypeError, ValueError, AssertionError, AttributeError) as error:
@@ -50,7 +49,6 @@ def moments(model: nn.Module, images: Any, names: Iterable[str], batch_size: int
             f"The model does not take the calibration images ({error}): give n c h w, normalised."
         ) from error
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     if not any(counts.values()):

@@ -91,11 +91,10 @@ class Problem:
 
     def fit(self, templates: int) -> Factorization:
         """The optimum with so many templates."""
-        basis = self._spectrum[1][:, :templates].T
-        if self._wide:
-            basis = basis @ self._seen
+        vectors = self._spectrum[1][:, :templates]
+        basis = vectors.T @ self._seen if self._wide else vectors.T
         if self._factor is None:
-            coefficients = self.matrix @ basis.T / np.square(basis).sum(1).clip(min=np.finfo(np.float32).tiny)
+            coefficients = vectors if self._wide else self.matrix @ vectors
         else:
             inverse = np.linalg.inv(self._factor)
             basis = (basis.reshape(-1, len(inverse)) @ inverse).reshape(basis.shape)

@@ -1,8 +1,8 @@
 """A Lightning run that goes on where a killed one stopped, to the same bits."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from shutil import rmtree
 
 import lightning as L
 import torch
@@ -41,8 +41,8 @@ class Resumable(L.LightningModule):
 def run(module: Resumable, batches: Iterable, epochs: int, checkpoint: Path | None) -> None:
     """Trains on the CPU, in place.
 
-    checkpoint: a folder that holds the run's state while it goes, and is removed when it is done; a run that finds its
-    own state there goes on from it.  Batches and draws must depend on the epoch alone.
+    checkpoint: a folder that holds the run's state, ``last.ckpt``, while it goes; a run that finds its own there goes
+    on from it.  Batches and draws must depend on the epoch alone.
     """
     saved = checkpoint / "last.ckpt" if checkpoint else None
     keep = ModelCheckpoint(
@@ -58,7 +58,9 @@ def run(module: Resumable, batches: Iterable, epochs: int, checkpoint: Path | No
         ours = saved is not None and _fingerprint(saved) == module.fingerprint
         trainer.fit(module, batches, ckpt_path=saved if ours else None, weights_only=True)
     if checkpoint:
-        rmtree(checkpoint, ignore_errors=True)
+        saved.unlink(missing_ok=True)
+        with suppress(OSError):  # it may hold more than ours
+            checkpoint.rmdir()
 
 
 def _fingerprint(saved: Path) -> str | None:

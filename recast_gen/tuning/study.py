@@ -113,7 +113,8 @@ def _conclude(runner: Runner, own: list[dict]) -> Study:
         best = next(row for row in own if row["generator"] == tune.choose)
         said = f"the recipe's own {tune.choose} bank (tune.choose)"
         like = [row for row in table if all(row.get(key) == best[key] for key in ("generator", "groups", "templates"))]
-        table, best = (table, like[0]) if like and _searched(best) else ([*table, best], best)
+        known = {key: best[key] for key in table[0] if key in best}
+        table, best = (table, like[0]) if like and _searched(best) else ([*table, known], known)
         groups = f"{best['groups']} groups" if _searched(best) else best["groups"]
         name = f"{best['generator']} with {groups} of at most {best['templates']} templates"
     else:

@@ -1,6 +1,7 @@
 """Every layout is at its optimum, plain and in the norm of the inputs; budgets hold; auto is the best of them."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -208,3 +209,27 @@ def test_what_cannot_be_calibrated_is_refused_by_name(own):
 def test_settings_that_cannot_be_are_refused(vit, settings, words):
     with pytest.raises(FitError, match=words):
         vit.bank(vit(), **settings)
+
+
+@pytest.mark.parametrize("layout", ["row", "column", "tile", "layer"])
+def test_layers_of_less_rank_than_templates_are_exact(own, layout):
+    weight = torch.randn(8, 16, 3, 3)
+    weight[3], weight[4] = weight[0], 1e-20 * weight[1]
+    axes = {"axes": {"p": 4, "q": 4}} if layout == "tile" else {}
+    bank = rg.mimic({"l.0.weight": weight, "l.1.weight": weight.clone()}, layout=layout, **axes)
+    assert all(measured["relative_error"] < 1e-5 for measured in bank.certificate.values())
+
+
+def test_the_least_budget_that_is_named_suffices(own):
+    how = {"families": own.families[:1], "layout": "row"}
+    with pytest.raises(FitError, match="give 0") as refused:
+        rg.mimic(own(), **how, budget=0.01)
+    rg.mimic(own(), **how, budget=float(re.search(r"give ([\d.]+) or more", str(refused.value))[1]))
+
+
+def test_calibration_leaves_every_module_in_its_mode(cnn):
+    model = cnn().train()
+    model.bn1.eval()
+    modes = [module.training for module in model.modules()]
+    rg.moments(model, cnn.batch(), cnn.families)
+    assert [module.training for module in model.modules()] == modes and not model.bn1.training

@@ -64,6 +64,11 @@ def pico(name: str, folder: Path, **sections) -> Path:
     return path
 
 
+def near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal logits, but for the rounding of numpy's and torch's sums, which differs by processor."""
+    return bool((one - other).abs().max() < 1e-5 * max(1, other.abs().max()))
+
+
 def run_all(recipe: Path) -> None:
     for stage in STAGES:
         execute(stage, recipe)
@@ -87,7 +92,7 @@ def test_every_shipped_recipe_runs_offline_and_generates_what_was_trained(name, 
     rg.load_task(task, model, bank)
     images = torch.stack([image for image, _ in data.load(Data(source="digits"), GREY, seed=0).test])[:32]
     with torch.no_grad():
-        assert (model.eval()(images) - plain.eval()(images)).abs().max() < 1e-5
+        assert near(model.eval()(images), plain.eval()(images))
 
     runs = list(csv.DictReader((store / "train" / "runs.csv").open()))
     assert {row["method"] for row in runs} == {"linear_probe", "coefficients"}
@@ -201,7 +206,7 @@ def test_a_recipe_splits_qkv_and_each_third_has_groups_of_its_own(tmp_path, monk
         plain.reset_classifier(len(lib.task(name).about["classes"]))
         plain.load_state_dict(load_file(store / "generate" / "weights" / f"{name}.safetensors"), strict=True)
         with torch.no_grad():
-            assert (lib(images) - plain.eval()(images)).abs().max() < 1e-5
+            assert near(lib(images), plain.eval()(images))
 
 
 def test_two_devices_train_together_and_the_first_alone_writes_and_speaks(tmp_path, monkeypatch):
