@@ -69,7 +69,7 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
     that holds more than it would.
     Format: https://huggingface.co/docs/peft/developer_guides/checkpoint
     """
-    _refuse_loss(folder, ("adapter_model.safetensors", "adapter_config.json", "recast.json", "README.md"), bank, task)
+    _refuse_loss(folder, {"adapter_model.safetensors", "adapter_config.json", "recast.json", "README.md"})
     bank = _bank(bank)
     name, task = Path(task).stem, taskfile.read(task, bank)
     head = task.about.get("head", "")
@@ -140,7 +140,7 @@ def to_folder(
     else.
     """
     tasks = [Path(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
-    _refuse_loss(folder, ("bank.zarr", "README.md", *(path.name for path in tasks)), bank, *tasks)
+    _refuse_loss(folder, {"bank.zarr", "README.md", *(path.name for path in tasks)})
     bank = _bank(bank)
     if odd := [path.name for path in tasks if path.suffix != ".safetensors"]:
         raise ExportError(f"{listing(odd)} would not be found in the folder: name task files NAME.safetensors.")
@@ -171,14 +171,11 @@ def to_folder(
     return Path(folder)
 
 
-def _refuse_loss(folder: str | Path, written: Iterable[str], *read: TemplateBank | str | Path) -> None:
-    """Raises ExportError for a folder that holds what is not written anew, or what is read."""
-    folder = Path(folder).resolve()
-    lost = set(os.listdir(folder)) - set(written) if folder.is_dir() else ()
-    inside = [path for path in read if isinstance(path, str | Path) and Path(path).resolve().is_relative_to(folder)]
-    if lost or inside:
+def _refuse_loss(folder: str | Path, written: set[str]) -> None:
+    """Raises ExportError for a folder that holds what is not written anew."""
+    if Path(folder).is_dir() and (lost := set(os.listdir(folder)) - written):
         raise ExportError(
-            f"{folder} is replaced, and would lose {listing([*sorted(lost), *inside], 4)}: write to another path."
+            f"{folder} is replaced, and would lose {listing(sorted(lost), 4)}: remove that, or write to another path."
         )
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,8 +32,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     Raises StoreError for a folder where a file should be written, the other way round, and for a device.
     """
     path = Path(path) if Path(path).name else Path(path).absolute()
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise StoreError(f"{path} is neither a file nor a folder: write to another path.")
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise StoreError(f"{path} is neither a file nor a folder: write to another path.")
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     # the names say who writes: process, attempt, machine

@@ -70,7 +70,7 @@ class TaskLibrary:
             if name not in self._cache or self._cache[name][0] != version:
                 task = taskfile.read(path, self.bank)
                 switching.check_head(self.model, task, path)
-                state = self.model.state_dict()
+                state = switching.beneath(self.model)
                 self._head |= {tensor: state[tensor].clone() for tensor in task.head if tensor not in self._head}
                 self._cache[name] = version, task, {key: to_torch(array) for key, array in task.head.items()}
             return self._cache[name][1]

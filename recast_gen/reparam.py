@@ -192,11 +192,12 @@ def bake(model: nn.Module) -> nn.Module:
 
 
 def refuse_others(model: nn.Module, *known: type) -> None:
-    """Raises AttachError where a module with weights from a bank has parametrizations besides it and `known` ones."""
-    for name, (module, _, _) in hosts(model).items():
-        steps = (step for own in module.parametrizations.values() for step in own)
-        if not all(isinstance(step, (FromBank, Joined, *known)) for step in steps):
-            raise AttachError(f"{name} or its module has parametrizations besides the bank's: remove them first.")
+    """Raises AttachError where a module has parametrizations of a bank or of `known` kinds and others as well."""
+    for name, module in model.named_modules():
+        steps = [step for own in getattr(module, "parametrizations", {}).values() for step in own]
+        ours = [isinstance(step, (FromBank, Joined, *known)) for step in steps]
+        if any(ours) and not all(ours):
+            raise AttachError(f"{name} has parametrizations besides the bank's and an adapter's: remove them first.")
 
 
 def suspend(model: nn.Module) -> Callable[[], None]:

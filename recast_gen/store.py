@@ -57,7 +57,9 @@ def save(path: str | Path, kind: str, arrays: Mapping[str, Stack], attributes: M
     """
     path = Path(path)
     if not packed and _foreign(path):
-        raise StoreError(f"{path} is a folder of something else: remove it, or write to another path.")
+        raise StoreError(
+            f"{path} is a folder of something else, or too damaged to tell: remove it, or write to another path."
+        )
     attributes = json.loads(json.dumps(attributes, sort_keys=True))
     return (_save_packed if packed else _save_zarr)(
         path, arrays, {"content": attributes, "format": FORMAT, "kind": kind}

@@ -1,11 +1,13 @@
 """A live model's task <-> a task file."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from . import adapter, taskfile
 from .adapters.part import Part
@@ -96,7 +98,7 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
     task = taskfile.read(path, bank)
     check_attached(model, bank)
     check_head(model, task, path)
-    replaced = getattr(model, HEAD, set()) & bank.rest.keys() & model.state_dict().keys()
+    replaced = getattr(model, HEAD, set()) & bank.rest.keys() & beneath(model).keys()
     left = {name: bank.rest[name][...] for name in replaced}
     head = left | (task.head or _own_head(model, bank, path, left))
     parts = parts_for(model, task, path)
@@ -160,7 +162,7 @@ def put_adapter(model: nn.Module, parts: dict[str, Part], task: taskfile.Task) -
 
 def check_head(model: nn.Module, task: taskfile.Task, path: str | Path) -> None:
     """Raises TaskError when the model has no head like the task's, whatever its number of classes."""
-    state = model.state_dict()
+    state = beneath(model)
     unlike = [
         name for name, array in task.head.items() if name not in state or state[name].shape[1:] != array.shape[1:]
     ]
@@ -168,12 +170,17 @@ def check_head(model: nn.Module, task: taskfile.Task, path: str | Path) -> None:
         raise TaskError(f"{path}: the model has no {listing(unlike, 4)} like the task's: it has another head.")
 
 
+def beneath(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's state by the names of its plain weights, also of those that an adapter acts on."""
+    return {re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name): t for name, t in model.state_dict().items()}
+
+
 def put_head(model: nn.Module, head: dict[str, torch.Tensor], classes: int) -> None:
     """Fills the head's tensors by name, whatever their sizes were before; the model says how many classes it has."""
     for name, tensor in head.items():
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
-        put(getattr(module, leaf), tensor)
+        put(module.parametrizations[leaf].original if is_parametrized(module, leaf) else getattr(module, leaf), tensor)
         if isinstance(module, nn.Linear):
             module.out_features = len(tensor)
     if hasattr(model, "num_classes"):

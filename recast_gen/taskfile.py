@@ -38,20 +38,19 @@ class Task:
     @property
     def outputs(self) -> int:
         """How many classes its head tells apart; 0 without one."""
-        return len(self.classes or next(iter(self.head.values()), ()))
+        return len(self.classes) or next((len(a) for a in reversed(self.head.values()) if a.ndim > 1), 0)
 
 
 def of(coefficients: Mapping[str, np.ndarray], bank: TemplateBank) -> Task:
     """A task of coefficients ``s b t`` by tensor name alone.  Raises TaskError for those of another bank."""
     for name in dict.fromkeys([*bank.layers, *coefficients]):
         group, found = bank.layers.get(name), coefficients.get(name)
-        if group is None or found is None or found.ndim != 3 or found.shape[2] != len(group.templates):
-            expected = f"s b {len(group.templates)}" if group else "none"
-            raise TaskError(
-                f"Coefficients of {name}: expected {expected}, found {'none' if found is None else found.shape}. They "
-                "are of another bank: give this bank's."
-            )
-    return Task(dict(coefficients), {})
+        shape = None if found is None else np.shape(found)
+        fits = group and shape and len(shape) == 3 and shape[2] == len(group.templates)
+        if not fits or group.shape[0] % shape[1]:
+            expected = f"s b {len(group.templates)}, b blocks of {group.shape[0]} rows" if group else "none"
+            raise TaskError(f"Coefficients of {name} are {shape}; expected {expected}: give those of this bank.")
+    return Task({name: np.asarray(found, np.float32) for name, found in coefficients.items()}, {})
 
 
 def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float32") -> int:
@@ -129,7 +128,8 @@ def verified(path: str | Path) -> tuple[dict, dict, dict[str, np.ndarray]]:
         if "coefficients" not in tensors:
             raise KeyError("coefficients")
         if "adapter" in about or any(name.startswith(ADAPTER) for name in tensors):
-            dict({name: about["adapter"][name] for name in ("name", "head")}, **about["adapter"]["options"])
+            dict(name=about["adapter"]["name"], **about["adapter"]["options"])
+            about["adapter"].setdefault("head", about.get("head", ""))
     except (KeyError, ValueError, TypeError) as error:
         raise TaskError(f"{path} is no complete task file ({error}): write it with rg.save_task.") from error
     return found, about, tensors

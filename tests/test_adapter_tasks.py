@@ -103,6 +103,13 @@ def test_an_adapter_may_leave_the_head_alone_or_not_whatever_of_it_the_file_hold
     other = rg.attach(vit(), bank)
     rg.load_task(tmp_path / "task.safetensors", other, bank)
     assert torch.equal(other(vit.batch()), model(vit.batch()))
+    rg.save_task(tmp_path / "own.safetensors", adapted(vit, seed=2)[1], bank)
+    rg.load_task(tmp_path / "own.safetensors", plain := rg.attach(vit(), bank), bank)
+    lib = rg.TaskLibrary(tmp_path, vit(), bank)
+    for name, like in [("own", plain), ("task", model)] * 2:
+        rg.load_task(tmp_path / f"{name}.safetensors", other, bank)
+        lib.use(name)
+        assert torch.equal(other(vit.batch()), like(vit.batch())) and torch.equal(lib(vit.batch()), like(vit.batch()))
     weights = rg.generate(bank, tmp_path / "task.safetensors")
     assert all(np.allclose(weights[key], tensor, atol=1e-6) for key, tensor in rg.bake(model).state_dict().items())
 
@@ -123,10 +130,18 @@ def test_a_tasks_adapter_is_never_left_out_of_what_is_made_from_it(vit, tmp_path
         rg.extend(bank, 1, "tasks", tasks=[tmp_path / "task.safetensors"])
 
 
+class Twice(torch.nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
 @pytest.mark.parametrize("off", [rg.bake, rg.detach])
 def test_what_someone_else_put_on_a_layer_is_refused_and_the_adapter_stays(vit, off):
-    _, model = adapted(vit, "piggyback")
-    parametrize.register_parametrization(model.blocks[0].attn.qkv, "weight", torch.nn.Identity())
+    model = vit()
+    rg.attach(model, rg.mimic(model, families=["*.qkv"]))
+    rg.add_adapter(model, "piggyback")
+    train(model)
+    parametrize.register_parametrization(model.blocks[0].mlp.fc1, "weight", Twice())
     before = model(vit.batch())
     with pytest.raises(AttachError, match="parametrizations besides the bank's"):
         off(model)

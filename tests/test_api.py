@@ -98,7 +98,7 @@ def test_coefficients_of_another_bank_are_refused_by_name(vit):
     few, many = (rg.mimic(vit(), families=["*.fc1"], templates=count) for count in (1, 2))
     other = rg.mimic(vit(), families=["*.fc2"], templates=1)
     drawn = {name: coefficients for group in few.groups.values() for name, coefficients in group}
-    for bank, says in ((many, r"expected s b 2, found \(1, 1, 1\)"), (other, "blocks.0.mlp.fc[12].weight: expected")):
+    for bank, says in ((many, r"are \(1, 1, 1\); expected s b 2"), (other, "blocks.0.mlp.fc[12].weight are")):
         with pytest.raises(TaskError, match=says):
             rg.generate(bank, drawn)
         with pytest.raises(TaskError, match=says):

@@ -134,11 +134,16 @@ def test_a_folder_with_more_than_is_written_anew_is_never_replaced(store, tmp_pa
         export(bank, "one.safetensors", ".")
     for _ in range(2):
         export(bank, "one.safetensors", "made")
-    (tmp_path / "two.safetensors").rename("made/adapter_model.safetensors")
-    with pytest.raises(ExportError, match="would lose .*adapter_model.safetensors"):
-        export(bank, "made/adapter_model.safetensors", "made")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bank.zarr", "made", "one.safetensors"]
-    assert len(list((tmp_path / "made").iterdir())) == 4
+    (tmp_path / "made" / "notes").touch()
+    with pytest.raises(ExportError, match="would lose notes: remove that"):
+        export(bank, "one.safetensors", "made")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bank.zarr",
+        "made",
+        "one.safetensors",
+        "two.safetensors",
+    ]
+    assert (tmp_path / "made" / "notes").exists()
 
 
 @pytest.mark.parametrize("net", ["own", "vit"])

@@ -113,8 +113,9 @@ def _conclude(runner: Runner, own: list[dict]) -> Study:
         best = next(row for row in own if row["generator"] == tune.choose)
         said = f"the recipe's own {tune.choose} bank (tune.choose)"
         like = [row for row in table if all(row.get(key) == best[key] for key in ("generator", "groups", "templates"))]
-        known = {key: best[key] for key in table[0] if key in best}
-        table, best = (table, like[0]) if like and _searched(best) else ([*table, known], known)
+        kept = dict.fromkeys(["generator", "groups", "templates", *table[0]])
+        best = {key: best[key] for key in kept if key in best}
+        table, best = (table, like[0]) if like and _searched(best) else ([*table, best], best)
         groups = f"{best['groups']} groups" if _searched(best) else best["groups"]
         name = f"{best['generator']} with {groups} of at most {best['templates']} templates"
     else:

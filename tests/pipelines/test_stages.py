@@ -19,8 +19,10 @@ from safetensors.torch import load_file
 import recast_gen as rg
 from recast_gen.errors import RecastError
 from recast_gen.pipelines import STAGES
-from recast_gen.pipelines.stage import execute
+from recast_gen.pipelines.stage import Folder, execute
 from recast_gen.recipe.images import Data
+from recast_gen.recipe.reading import load
+from recast_gen.study_pictures import pareto
 from recast_gen.taskfile import verified
 from recast_gen.tasks import data
 
@@ -255,9 +257,15 @@ def test_a_stage_whose_input_is_missing_says_what_to_run_and_writes_nothing(tmp_
 )
 def test_a_study_chooses_the_recipes_own_bank_however_it_is_cut(tmp_path, monkeypatch, cut, said):
     monkeypatch.chdir(tmp_path)
-    recipe = pico("digits", tmp_path, mimic=cut, tune={"choose": "mimic"})
-    for stage in ("extract", "mimic", "mimic_vae", "tune"):
-        metrics = execute(stage, recipe)
+    measured = {"objectives": ["disagreement", "stored_share"], "constraints": {}}  # which the own bank has not
+    for tune in ({"per_family": True}, measured, {}):
+        recipe = pico("digits", tmp_path, mimic=cut, tune={"choose": "mimic"} | tune)
+        for stage in ("extract", "mimic", "mimic_vae", "tune"):
+            metrics = execute(stage, recipe)
+        plan = load(recipe).tune
+        assert "<svg" in pareto(
+            Folder(recipe, "report").read_csv("tune", "trials.csv"), plan.objectives, plan.constraints
+        )
     assert metrics["reason"].startswith(f"mimic with {said} of at most ")
     assert metrics["trials"] == 4 + (said != "1 groups")  # which a study cuts like that, and so tries
     assert metrics["hash"] == rg.load_bank("weights_store/digits/mimic/bank.zarr").hash

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -86,10 +87,13 @@ def test_ctrl_c_ends_cleanly_with_the_best_so_far_written_and_the_rest_follows(h
     assert again.returncode == 0 and said.count("trial ") == 5 and len(rows()) == before + 5, wrong
 
 
-def test_ctrl_c_before_any_result_says_so_and_writes_none(here):
+def test_ctrl_c_before_any_result_says_so_and_writes_none(here, tmp_path, monkeypatch):
+    late = "import sys, time\ntime.sleep(10 * ('--worker' in sys.orig_argv))\n"  # however slow this machine is
+    (tmp_path / "sitecustomize.py").write_text(late)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     pico("digits", here, tune=MANY | {"trials": 200})
     running = start("--workers", "2")
-    wait_for(lambda: len(children(running)) == 2)  # which are still importing
+    wait_for(lambda: len(children(running)) == 2)
     running.send_signal(signal.SIGINT)
     said, wrong = running.communicate(timeout=200)
     assert running.returncode == 130 and "Traceback" not in wrong, wrong

@@ -86,6 +86,8 @@ def test_a_class_has_its_images_of_any_depth_and_suffix_and_nothing_hidden(tmp_p
         Image.open(path).save(path.with_suffix(".JFIF"), format="jpeg")
         path.unlink()
     (tmp_path / "dog" / "notes.txt").write_text("of no image")
+    (tmp_path / "dog" / "features.h5").write_text("of no image")
+    (tmp_path / "dog" / "album.png").mkdir()
     found = data.load(Data(source="folder", path=str(tmp_path)), COLOUR, 0)
     labels = [int(label) for part in (found.train, found.validation, found.test) for _, label in part]
     assert found.classes == ["cat", "dog"] and (labels.count(0), labels.count(1)) == (30, 20)
@@ -138,6 +140,7 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
     folder_of_images(tmp_path / "few", count=1)
     for part in ("train", "val", "validation"):
         folder_of_images(tmp_path / "twice" / part)
+        folder_of_images(tmp_path / "odd" / part.replace("validation", "extra"))
     (tmp_path / "no.npz").touch()
     photos = [("photos/cat/0.png", "cat", "train"), ("photos/none.png", "dog", "train"), ("photos/dog/0.png", "", "x")]
     cases = [
@@ -156,6 +159,7 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
             {"source": "csv", "path": table(tmp_path / "f.csv", [("x", 1, 2)], ("path", "label", "label"))},
             "columns path, label, label; expected path, label and perhaps split, each once",
         ),
+        ({"source": "folder", "path": tmp_path / "odd"}, "beside train, extra is none of train,"),
         ({"source": "folder", "path": tmp_path / "twice"}, "more than one is validation: put them together"),
         ({"source": "npz", "path": tmp_path / "none.npz"}, "none.npz does not exist"),
         ({"source": "npz", "path": tmp_path / "no.npz"}, "no.npz cannot be read as an .npz"),

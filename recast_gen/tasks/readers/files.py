@@ -12,19 +12,25 @@ from ...errors import DataError, listing, repeated
 from ...recipe.images import Data
 from .raw import PART_NAMES, Found, Raw
 
+STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}  # formats that Pillow knows by name alone
+
 
 def folder(data: Data) -> Found:
     """``root/class/image``, or ``root/train/class/image`` and the same in val and test.
 
-    A class has the images of its subfolders too; what is hidden or of no suffix that Pillow reads is no image.
+    A class has the images of its subfolders, links not followed; what is hidden or of no suffix that Pillow reads by
+    itself is no image.
     """
     root = Path(data.path)
     if not root.is_dir():
         found = "is a file" if root.is_file() else "does not exist"
         raise DataError(f"{root} {found}; expected a folder with one subfolder of images a class.")
     names = _subfolders(root)
-    if not names or not set(names) <= PART_NAMES.keys():
+    odd = [name for name in names if name not in PART_NAMES]
+    if odd == names or (odd and "train" not in names):
         return {"train": _classes(root, names)}, names
+    if odd:
+        raise DataError(f"{root}: beside train, {listing(odd, 4)} is none of {listing(PART_NAMES)}: move it away.")
     if twice := repeated(PART_NAMES[name] for name in names):
         raise DataError(f"{root}: of {listing(names)}, more than one is {listing(twice)}: put them together.")
     classes = {name: _subfolders(root / name) for name in names}
@@ -38,10 +44,12 @@ def _subfolders(root: Path) -> list[str]:
 
 
 def _classes(root: Path, names: list[str]) -> Raw:
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    kinds = Image.registered_extensions()
+    known = {suffix for suffix, kind in kinds.items() if kind in Image.OPEN.keys() - STUBS}
     files = [
         (path, label) for label, name in enumerate(names) for path in sorted((root / name).rglob("*"))
         if path.suffix.lower() in known and not any(word.startswith(".") for word in path.relative_to(root).parts)
+        and not path.is_dir()
     ]  # fmt: skip
     if not files:
         raise DataError(f"{root} is empty: no subfolder holds a file that Pillow reads as an image (.png, .jpg, ...).")
