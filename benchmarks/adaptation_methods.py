@@ -173,14 +173,19 @@ def ia3(layers: list[str], backbone: Backbone):
     return IA3Config(target_modules=chosen, feedforward_modules=[name for name in chosen if name.endswith("fc2")])
 
 
-def recast(resolution: int | str, own: bool = False, norms: str = "none", blocks: int = 1, random: int = 0) -> Callable:
+def recast(
+    resolution: int | str, own: bool = False, norms: str = "none", blocks: int = 1, random: int = 0, every: bool = False
+) -> Callable:
     """Coefficients at a resolution; own: a layer's only template is the layer, else all layers of its shape.
 
     norms: what of them is in the bank too; blocks: the resolution of shared ones; random: how many templates more.
+    every: also the 3x3 convolutions of which a ResNet has one alone.
     """
+    chosen = {"families": ("*.weight@*x3x3",)} if every else {}
+    chosen |= {"group_size": 1} if own else {}
 
     def prepare(backbone: Backbone, classes: int) -> Prepared:
-        model, bank = backbone(classes), backbone.bank(norms, **({"group_size": 1} if own else {}))
+        model, bank = backbone(classes), backbone.bank(norms, **chosen)
         bank = rg.extend(bank, random) if random else bank
         families = bank.families.items()
         rg.attach(model, bank, {name: resolution if len(family.shape) > 1 else blocks for name, family in families})
@@ -277,6 +282,14 @@ METHODS = {
             Method(f"RECAST own channel random {more}", recast("channel", own=True, random=more), COEFFICIENTS)
             for more in (1, 2)
         ),
+        Method("RECAST all own channel", recast("channel", True, every=True), COEFFICIENTS, only="resnet"),
+        Method(
+            "RECAST all own channel random 1",
+            recast("channel", True, random=1, every=True),
+            COEFFICIENTS,
+            only="resnet",
+        ),
+        Method("RECAST all channel random 4", recast("channel", random=4, every=True), COEFFICIENTS, only="resnet"),
         Method("RECAST scales 1 random 16", recast(1, norms="scales", random=16), COEFFICIENTS),
     )
 }
