@@ -235,6 +235,17 @@ def dial(prefix: str, values: tuple, only: str = "", **settings) -> list["Method
     ]
 
 
+def randoms(prefix: str, resolution: int | str, counts: tuple, only: str = "", **settings) -> list["Method"]:
+    """RECAST with so many random templates more: one curve for all resolutions."""
+    return [
+        Method(
+            f"{prefix} {resolution} random {more}", recast(resolution, random=more, **settings), COEFFICIENTS,
+            only=only, curve=f"{prefix} random",
+        )
+        for more in counts
+    ]  # fmt: skip
+
+
 def first_of(head: Callable) -> Callable:
     """A head that grows task by task, after its first."""
     return lambda of, seed: head(seed).step(of.train.tensors, of.validation.tensors, 0, len(of.classes))
@@ -270,27 +281,16 @@ METHODS = {
         *dial("RECAST own", (2, 4, "channel"), own=True),
         *dial("RECAST shared norms x4", (1, 4), norms="shared", blocks=4),
         *dial("RECAST norms", ("channel",), norms="affine"),
-        *(
-            Method(f"RECAST 1 random {more}", recast(1, random=more), COEFFICIENTS, curve="RECAST 1 random")
-            for more in (32, 64)
-        ),
         *dial("RECAST", (48,), only="cifar10_vit"),
         *dial("RECAST norms", (48,), only="cifar10_vit", norms="affine"),
-        Method("RECAST 48 random 4", recast(48, random=4), COEFFICIENTS, only="cifar10_vit"),
-        Method("RECAST channel random 4", recast("channel", random=4), COEFFICIENTS),
-        *(
-            Method(f"RECAST own channel random {more}", recast("channel", own=True, random=more), COEFFICIENTS)
-            for more in (1, 2)
-        ),
-        Method("RECAST all own channel", recast("channel", True, every=True), COEFFICIENTS, only="resnet"),
-        Method(
-            "RECAST all own channel random 1",
-            recast("channel", True, random=1, every=True),
-            COEFFICIENTS,
-            only="resnet",
-        ),
-        Method("RECAST all channel random 4", recast("channel", random=4, every=True), COEFFICIENTS, only="resnet"),
-        Method("RECAST scales 1 random 16", recast(1, norms="scales", random=16), COEFFICIENTS),
+        *dial("RECAST all own", ("channel",), only="resnet", own=True, every=True),
+        *randoms("RECAST", 1, (32, 64)),
+        *randoms("RECAST", 48, (4,), only="cifar10_vit"),
+        *randoms("RECAST", "channel", (4,)),
+        *randoms("RECAST scales", 1, (16,), norms="scales"),
+        *randoms("RECAST own", "channel", (1, 2), own=True),
+        *randoms("RECAST all own", "channel", (1,), only="resnet", own=True, every=True),
+        *randoms("RECAST all", "channel", (4,), only="resnet", every=True),
     )
 }
 METHODS |= {other.name: other for method in METHODS.values() if method.prepare for other in [method.from_ridge()]}

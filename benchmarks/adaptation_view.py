@@ -1,5 +1,6 @@
 """What the runs of `adaptation.py` show: a table, the targets, a picture."""
 
+import itertools
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -185,11 +186,14 @@ def picture(rows: Iterable[dict], folder: Path = RESULTS) -> None:
     places = points(rows)
     curves = list(dict.fromkeys(method.curve or name for name, method in METHODS.items()))
     plain = [curve for curve in curves if not curve.endswith(FROM_RIDGE)]
-    colours = {curve: plt.get_cmap("tab20")(index % 20) for index, curve in enumerate(plain)}
+    palette = [*plt.get_cmap("tab20").colors, *plt.get_cmap("tab20b").colors]
+    colours = dict(zip(plain, itertools.cycle(palette)))
     for backbone in dict.fromkeys(backbone for backbone, _ in places):
         tasks = [task for name, task in places if name == backbone]
         with plt.rc_context({"svg.hashsalt": "adaptation", "svg.fonttype": "none", "font.size": 8}):
-            figure, axes = plt.subplots(1, len(tasks), figsize=(5 * len(tasks), 4.6), squeeze=False)
+            figure, axes = plt.subplots(
+                1, len(tasks), figsize=(5 * len(tasks), 5.2), squeeze=False, layout="constrained"
+            )
             for axis, task in zip(axes[0], tasks):
                 axis.set_xscale("symlog", linthresh=10)
                 axis.set(title=f"{backbone}, {task}", xlabel="numbers besides the head", ylabel="test accuracy, %")
@@ -204,8 +208,9 @@ def picture(rows: Iterable[dict], folder: Path = RESULTS) -> None:
                         style["markerfacecolor"] = colour if curve in plain else "white"
                         axis.errorbar(*columns, label=curve, color=colour, **style)
             handles = {label: one for a in axes[0] for one, label in zip(*a.get_legend_handles_labels())}
-            figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=3 * len(tasks), frameon=False)
-            figure.tight_layout(rect=(0, 0.2, 1, 1))
+            figure.legend(
+                handles.values(), handles.keys(), loc="outside lower center", ncols=2 * len(tasks), frameon=False
+            )
             path = folder / f"adaptation_{backbone}.svg"
             figure.savefig(path, metadata={"Date": None})
             plt.close(figure)
