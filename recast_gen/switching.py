@@ -83,8 +83,10 @@ def _drifted(state: dict[str, torch.Tensor], bank: TemplateBank, head) -> list[s
 
 
 def check_attached(model: nn.Module, bank: TemplateBank) -> None:
-    """Raises AttachError when the model has another bank attached, or none."""
+    """Raises AttachError when the model has another bank attached, or none, and for what is no bank."""
     coefficients(model)
+    if not isinstance(bank, TemplateBank):
+        raise AttachError(f"Expected the bank that is attached, found {bank!r}: rg.load_bank reads one from its path.")
     hashes = {source.templates.bank for _, _, source in attached(model).values()}
     if hashes != {bank.hash}:
         raise AttachError(f"The model has another bank attached, {listing(hashes)}, not {bank.hash}: attach this one.")
@@ -95,8 +97,8 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
 
     A head of another size and another adapter replace the model's.  Raises TaskError and AttachError, changing nothing.
     """
-    task = taskfile.read(path, bank)
     check_attached(model, bank)
+    task = taskfile.read(path, bank)
     check_head(model, task, path)
     replaced = getattr(model, HEAD, set()) & bank.rest.keys() & beneath(model).keys()
     left = {name: bank.rest[name][...] for name in replaced}

@@ -122,6 +122,8 @@ def test_a_model_with_another_bank_or_none_attached_is_refused(vit, tmp_path):
     rg.save_task(path, rg.attach(vit(), bank), bank)
     with pytest.raises(AttachError, match="another bank"):
         rg.load_task(path, rg.attach(vit(), fewer), bank)
+    with pytest.raises(AttachError, match=r"found 'bank\.zarr': rg\.load_bank reads"):
+        rg.load_task(path, rg.attach(vit(), bank), "bank.zarr")
 
 
 @pytest.mark.parametrize("settings", [{"groups": 4}, {"gauge": "identity"}])
