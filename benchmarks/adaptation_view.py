@@ -90,18 +90,16 @@ def summary(rows: Iterable[dict]) -> None:
     The second has the best on validation of RECAST and of its peers at several budgets, from random heads.
     """
     places = points(rows)
-    _print(SUMMARY, {
-        place: [next((_cell(p) for p in methods if p.method == name), "") for name in SUMMARY]
-        for place, methods in places.items()
-    })  # fmt: skip
-    print()
     columns = [(budget, ours) for budget in BUDGETS for ours in (True, False)]
-    names = [f"{'RECAST' if ours else 'others'}, {budget} numbers" for budget, ours in columns]
-    shown = {}
+    named, at_budgets = {}, {}
     for place, methods in places.items():
+        cells = {p.method: _cell(p) for p in methods}
+        named[place] = [cells.get(name, "") for name in SUMMARY]
         chosen = (best([p for p in competing(methods, "") if p.ours is ours], budget) for budget, ours in columns)
-        shown[place] = [f"{p.method}: {_cell(p)}" if p else "" for p in chosen]
-    _print(names, shown)
+        at_budgets[place] = [f"{p.method}: {_cell(p)}" if p else "" for p in chosen]
+    _print(SUMMARY, named)
+    print()
+    _print([f"{'RECAST' if ours else 'others'}, {budget} numbers" for budget, ours in columns], at_budgets)
 
 
 def _print(columns: Iterable[str], cells: dict[tuple[str, str], list[str]]) -> None:

@@ -56,9 +56,8 @@ def main() -> None:
             if (key := (name, task, gauge, resolution, relative, 0)) not in table:
                 table.add(*key, **measure(*key))
     columns = ("task", "backbone", "gauge", "resolution", "numbers")
-    for setting, rows in itertools.groupby(
-        csv.DictReader(table.path.open()), lambda row: [row[name] for name in columns]
-    ):
+    runs = csv.DictReader(table.path.open())
+    for setting, rows in itertools.groupby(runs, lambda row: [row[name] for name in columns]):
         found = (f"{float(row['relative']):7}: {100 * float(row['validation']):.1f} %" for row in rows)
         print(*(f"{word:12}" for word in setting), *found)
 

@@ -164,13 +164,13 @@ def onnx(
     from .weights import Weights
 
     loaded = load_bank(bank)
+    if not (size := loaded.backbone.get("data_config", {}).get("input_size")):
+        raise ExportError(f"{bank} does not say how large images are: call rg.to_onnx(model, path, input_size).")
     read = taskfile.read(task, loaded)
     kwargs = loaded.backbone.get("timm_kwargs", {})
     if read.outputs:  # without a head of its own, it has the backbone's
         kwargs = kwargs | {"num_classes": read.outputs}
     model = sources.rebuild(Weights(generate(loaded, read), loaded.backbone | {"timm_kwargs": kwargs}))
-    if not (size := loaded.backbone.get("data_config", {}).get("input_size")):
-        raise ExportError(f"{bank} does not say how large images are: call rg.to_onnx(model, path, input_size).")
     error = to_onnx(model, out, size)
     print(f"{out}: logits within {error:.2g} of torch's")
 

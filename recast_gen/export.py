@@ -66,7 +66,7 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
     convolutions without groups; the head goes along whole (``modules_to_save``): make the backbone with the task's
     ``num_classes``, then ``peft.PeftModel.from_pretrained(model, folder)``.  Returns what the README states.
     Raises ExportError for layers that PEFT's LoRA does not know, tasks with an adapter, a rank below 1, and a folder
-    that holds more than it would.
+    that holds more than is written anew.
     Format: https://huggingface.co/docs/peft/developer_guides/checkpoint
     """
     _refuse_loss(folder, {"adapter_model.safetensors", "adapter_config.json", "recast.json", "README.md"})
@@ -136,8 +136,8 @@ def to_folder(
     """Writes a folder to publish, atomically: the bank, its task files and a model card; `TaskLibrary` opens it.
 
     licence: of the base; what timm states for its name when not given.  Raises TaskError for a task of another bank
-    and ExportError for two tasks of one name, one that is no ``NAME.safetensors``, and a folder that holds something
-    else.
+    and ExportError for two tasks of one name, one that is no ``NAME.safetensors``, and a folder that holds more
+    than is written anew.
     """
     tasks = [Path(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
     _refuse_loss(folder, {"bank.zarr", "README.md", *(path.name for path in tasks)})

@@ -69,8 +69,7 @@ class TaskLibrary:
             version = (found.st_mtime_ns, found.st_size, found.st_ino)
             if name not in self._cache or self._cache[name][0] != version:
                 task = taskfile.read(path, self.bank)
-                switching.check_head(self.model, task, path)
-                state = switching.beneath(self.model)
+                switching.check_head(state := switching.beneath(self.model), task, path)
                 self._head |= {tensor: state[tensor].clone() for tensor in task.head if tensor not in self._head}
                 self._cache[name] = version, task, {key: to_torch(array) for key, array in task.head.items()}
             return self._cache[name][1]

@@ -99,8 +99,8 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
     """
     check_attached(model, bank)
     task = taskfile.read(path, bank)
-    check_head(model, task, path)
-    replaced = getattr(model, HEAD, set()) & bank.rest.keys() & beneath(model).keys()
+    check_head(state := beneath(model), task, path)
+    replaced = getattr(model, HEAD, set()) & bank.rest.keys() & state.keys()
     left = {name: bank.rest[name][...] for name in replaced}
     head = left | (task.head or _own_head(model, bank, path, left))
     parts = parts_for(model, task, path)
@@ -162,9 +162,8 @@ def put_adapter(model: nn.Module, parts: dict[str, Part], task: taskfile.Task) -
         part.load(task.adapter[place])
 
 
-def check_head(model: nn.Module, task: taskfile.Task, path: str | Path) -> None:
-    """Raises TaskError when the model has no head like the task's, whatever its number of classes."""
-    state = beneath(model)
+def check_head(state: Mapping[str, torch.Tensor], task: taskfile.Task, path: str | Path) -> None:
+    """Raises TaskError when a model of this state (`beneath`) has no head like the task's, but for its classes."""
     unlike = [
         name for name, array in task.head.items() if name not in state or state[name].shape[1:] != array.shape[1:]
     ]

@@ -129,7 +129,7 @@ def verified(path: str | Path) -> tuple[dict, dict, dict[str, np.ndarray]]:
             raise KeyError("coefficients")
         if "adapter" in about or any(name.startswith(ADAPTER) for name in tensors):
             dict(name=about["adapter"]["name"], **about["adapter"]["options"])
-            about["adapter"].setdefault("head", about.get("head", ""))
+            about["adapter"].setdefault("head", about.get("head", ""))  # as it was before files named it
     except (KeyError, ValueError, TypeError) as error:
         raise TaskError(f"{path} is no complete task file ({error}): write it with rg.save_task.") from error
     return found, about, tensors

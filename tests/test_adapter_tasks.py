@@ -194,7 +194,7 @@ def change(part, key, value):
     ("damage", "message"),
     [
         (lambda task: change(task.about["adapter"], "name", "mello"), "Did you mean 'melo'"),
-        (lambda task: change(task.about, "adapter", {"name": "clr", "options": {}, "head": "head"}), "nothing to act"),
+        (lambda task: task.about["adapter"].update(name="clr", options={}), "nothing to act on"),
         (lambda task: change(task.about["adapter"], "name", "piggyback"), "has no option rank"),
         (lambda task: change(task.about["adapter"], "options", {"rank": 3}), r"does not fit.*qkv\.weight\.down"),
         (lambda task: change(task.about["adapter"], "options", {"rank": "many"}), "rank='many'"),
