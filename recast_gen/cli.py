@@ -145,6 +145,15 @@ def studies(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage = N
     show([["study", "started", "trials", "of settings", "model", "objectives", "constraints"], *rows])
 
 
+@app.command()
+def report(recipe: Recipe = Path("pipelines/digits.yaml")) -> None:
+    """Draws a recipe's results as one HTML file and prints its path."""
+    from .pipelines.stage import Folder, execute
+
+    execute("report", recipe)
+    print(Folder(recipe, "report") / "report.html")
+
+
 Bank = Annotated[Path, typer.Argument(help="A bank.zarr, or a packed bank.")]
 exports = typer.Typer(no_args_is_help=True, help="Writes tasks in other formats.")
 app.add_typer(exports, name="export")

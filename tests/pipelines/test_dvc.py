@@ -84,3 +84,10 @@ def test_metrics_and_plots_are_shown(clone):
     assert "weights_store/digits/train/metrics.json" in sh(clone, "dvc", "metrics", "show")
     sh(clone, "dvc", "plots", "show")
     assert "epochs.csv" in (clone / "dvc_plots" / "index.html").read_text()
+
+
+def test_the_report_is_drawn_again_to_the_same_bytes_and_its_path_printed(clone):
+    path = clone / "weights_store" / "digits" / "report" / "report.html"
+    before = path.read_bytes()
+    assert sh(clone, "recast", "report").splitlines()[-1] == str(path.relative_to(clone))
+    assert path.read_bytes() == before
