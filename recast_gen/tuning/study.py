@@ -112,12 +112,12 @@ def _conclude(runner: Runner, own: list[dict]) -> Study:
     if tune.choose in ("mimic", "mimic_vae"):
         best = next(row for row in own if row["generator"] == tune.choose)
         said = f"the recipe's own {tune.choose} bank (tune.choose)"
-        like = [row for row in table if all(row.get(key) == best[key] for key in ("generator", "groups", "templates"))]
-        kept = dict.fromkeys(["generator", "groups", "templates", *table[0]])
-        best = {key: best[key] for key in kept if key in best}
-        table, best = (table, like[0]) if like and _searched(best) else ([*table, best], best)
         groups = f"{best['groups']} groups" if _searched(best) else best["groups"]
         name = f"{best['generator']} with {groups} of at most {best['templates']} templates"
+        same = _searched(best) and rows.get(plan.space.same(best["generator"], best["groups"], best["templates"]))
+        kept = dict.fromkeys(["generator", "groups", "templates", *table[0]])
+        best = same or {key: best[key] for key in kept if key in best}
+        table += [] if same else [best]
     else:
         best, said = choose(table, tune)
         setting = next(setting for setting, row in rows.items() if row is best)
