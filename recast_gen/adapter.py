@@ -14,7 +14,7 @@ from .adapters.clr import Clr
 from .adapters.melo import Melo
 from .adapters.part import Part
 from .adapters.piggyback import Piggyback
-from .errors import AttachError, listing, nearest
+from .errors import AttachError, check_choice, listing, nearest
 
 ADAPTERS: dict[str, type[Part]] = {"piggyback": Piggyback, "clr": Clr, "melo": Melo, "adaptformer": AdaptFormer}
 BRANCH = "recast_adapter"  # the name of a branch within its host
@@ -65,8 +65,7 @@ def kind(parts: Mapping[str, Part]) -> dict[str, Any] | None:
 
 def make(model: nn.Module, name: str, head: str = "head", seed: int = 0, **options: Any) -> dict[str, Part]:
     """The new parts of an adapter for `model`, which stays as it is.  Raises AttachError as `add_adapter`."""
-    if name not in ADAPTERS:
-        raise AttachError(f"No adapter {name!r}.{nearest(name, ADAPTERS)} There are: {', '.join(ADAPTERS)}.")
+    check_choice("adapter", name, ADAPTERS, AttachError)
     cls, modules = ADAPTERS[name], dict(model.named_modules())
     known = {key: value.default for key, value in list(inspect.signature(cls).parameters.items())[2:]}
     if unknown := [key for key in options if key not in known]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .errors import ExportError, RecipeError, listing, nearest, plainly
+from .errors import ExportError, RecipeError, check_choice, listing, plainly
 from .pipelines import STAGES, let_waiting_threads_sleep
 
 app = typer.Typer(
@@ -106,8 +106,7 @@ def run(
     storage: Storage = None,
 ) -> None:
     """Runs one stage of a recipe, as `dvc repro` would."""
-    if stage not in STAGES:
-        raise RecipeError(f"No stage {stage!r}.{nearest(stage, STAGES)} There are: {', '.join(STAGES)}.")
+    check_choice("stage", stage, STAGES, RecipeError)
     from .pipelines.stage import execute
 
     if stage == "tune":

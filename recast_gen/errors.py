@@ -69,6 +69,12 @@ def repeated(words) -> list[str]:
     return [word for word, count in Counter(map(str, words)).items() if count > 1]
 
 
+def check_choice(word: str, value, known, error: type[RecastError]) -> None:
+    """Raises `error`, which calls the value a `word`, unless it is one of the `known`."""
+    if value not in known:
+        raise error(f"No {word} {value!r}.{nearest(value, known)} There are: {', '.join(known)}.")
+
+
 def check_count(word: str, value, error: type[RecastError]) -> None:
     """Raises `error`, which calls the value `word`, unless it is a whole number of 1 or more."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

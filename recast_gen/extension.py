@@ -9,7 +9,7 @@ import numpy as np
 
 from . import checkpoints, taskfile
 from .bank import Group, TemplateBank
-from .errors import FitError, check_count, nearest
+from .errors import FitError, check_choice, check_count
 from .mimicry.closed_form import closed_form
 from .store import kind_of
 from .templates import mix, random_templates
@@ -37,8 +37,7 @@ def extend(
     has random templates, or whose templates are no whole layers; TaskError for a task file of another bank; SourceError
     for a file that is neither task nor checkpoint.
     """
-    if source not in SOURCES:
-        raise FitError(f"No template source {source!r}.{nearest(source, SOURCES)} There are: {', '.join(SOURCES)}.")
+    check_choice("template source", source, SOURCES, FitError)
     check_count("templates", templates, FitError)
     for key, group in bank.groups.items():
         if group.layout:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from .errors import FamilyError, listing, nearest
+from .errors import FamilyError, check_choice, listing, nearest
 from .parts import whole
 
 CACHED = "attention_biases"  # timm's modules look up in it once and keep what they found, in eval mode
@@ -92,8 +92,7 @@ def families(tensors: Mapping[str, tuple[tuple[int, ...], str]], by: str = "inde
     covers several shapes or dtypes the family's name ends in ``@`` and the shape.
     Raises FamilyError for another `by`.
     """
-    if by not in RULES:
-        raise FamilyError(f"No way to group by {by!r}.{nearest(by, RULES)} There are: {', '.join(RULES)}.")
+    check_choice("way to group by", by, RULES, FamilyError)
     alone, stacks = sorted(tensors, key=depth_order), []
     for rule in RULES[by]:
         buckets: dict[tuple, list[str]] = {}

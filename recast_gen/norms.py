@@ -6,7 +6,7 @@ import numpy as np
 
 from . import grouping
 from .bank import Group, TemplateBank
-from .errors import FitError, nearest
+from .errors import FitError, check_choice
 from .mimicry.factorization import Factorization
 from .mimicry.measures import certificate
 from .weights import dtype_of
@@ -26,8 +26,7 @@ def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
     ``weight`` has one axis; running statistics stay as they are.
     Raises FitError for another kind, and for a bank without such layers or that generates some already.
     """
-    if norms not in KINDS:
-        raise FitError(f"No norms {norms!r}.{nearest(norms, KINDS)} There are: {', '.join(KINDS)}.")
+    check_choice("norms", norms, KINDS, FitError)
     if norms == "none":
         return bank
     if "norms" in bank.fit:

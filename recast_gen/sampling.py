@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .bank import Group, TemplateBank, open_bank
-from .errors import FitError, TaskError, check_count, nearest
+from .errors import FitError, TaskError, check_choice, check_count
 from .taskfile import Task, of, read
 
 SOURCES = ("posterior", "prior")
@@ -27,8 +27,7 @@ def sample(
     check_count("n", n, FitError)
     if not 0 <= temperature < np.inf:
         raise FitError(f"temperature={temperature}: give 0 or more.")
-    if source not in SOURCES:
-        raise FitError(f"No source {source!r}.{nearest(source, SOURCES)} There are: {', '.join(SOURCES)}.")
+    check_choice("source", source, SOURCES, FitError)
     fitted = {key: group for key, group in bank.groups.items() if not group.vectors}
     if not fitted:
         raise FitError("This bank has normalisation layers alone, which have no distribution to sample from.")

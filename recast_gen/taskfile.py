@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import safe_open
 
 from .bank import TemplateBank
-from .errors import TaskError, listing, nearest
+from .errors import TaskError, check_choice, listing
 from .files import save_tensors
 from .weights import digest
 
@@ -62,8 +62,7 @@ def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float3
     Raises TaskError for coefficients of several shapes, for numbers that are not finite (in `dtype`), and for an
     `about` that is no JSON.
     """
-    if dtype not in DTYPES:
-        raise TaskError(f"No task dtype {dtype!r}.{nearest(dtype, DTYPES)} There are: {', '.join(DTYPES)}.")
+    check_choice("task dtype", dtype, DTYPES, TaskError)
     shapes = {(group.family, *task.coefficients[name].shape[:2]) for name, group in bank.layers.items()}
     resolutions, sets = {family: blocks for family, _, blocks in shapes}, {sets for _, sets, _ in shapes}
     if len(shapes) > len(resolutions) or len(sets) > 1:

@@ -5,7 +5,7 @@ import torch
 from einops import rearrange
 from torch.nn.functional import cosine_similarity, l1_loss, mse_loss, smooth_l1_loss
 
-from ..errors import FitError, nearest
+from ..errors import FitError, check_choice
 from . import factorization
 from .closed_form import closed_form
 from .factorization import Factorization
@@ -38,13 +38,11 @@ def direct(
     Source: section 3.3 of https://arxiv.org/abs/2411.16870; deviations: the scaling, the other losses, coordinates, and
     that the clip acts on the gradients of the step it precedes.
     """  # fmt: skip
-    if loss not in LOSSES:
-        raise FitError(f"No loss {loss!r}.{nearest(loss, LOSSES)} There are: {', '.join(LOSSES)}.")
+    check_choice("loss", loss, LOSSES, FitError)
     if coordinates and loss in ELEMENTWISE:
         raise FitError(f"loss {loss!r} needs every number of the layers: give coordinates=False, or loss 'mse'.")
     start = start or ("svd" if loss == "l1" else "random")
-    if start not in STARTS:
-        raise FitError(f"No start {start!r}.{nearest(start, STARTS)} There are: {', '.join(STARTS)}.")
+    check_choice("start", start, STARTS, FitError)
     rng = torch.Generator().manual_seed(seed)
     if coordinates:
         layers, basis, scale = factorization.coordinates(stack)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import grouping
-from ..errors import FitError, listing, nearest
+from ..errors import FitError, check_choice
 from ..weights import Weights
 from .factorization import gram
 
@@ -19,8 +19,7 @@ def cut_up(
     Raises FitError for another `group_by`, and for similarity without a count of groups.
     """
     found = grouping.split(family, groups, group_size)
-    if group_by not in ORDERS:
-        raise FitError(f"No group_by {group_by!r}.{nearest(group_by, ORDERS)} There are: {listing(ORDERS)}.")
+    check_choice("group_by", group_by, ORDERS, FitError)
     if group_by == "consecutive":
         return found
     if not isinstance(groups, int):

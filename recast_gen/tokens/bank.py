@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from ..errors import FitError, StoreError
+from ..errors import FitError, StoreError, check_choice
 from ..files import save_tensors
 from ..weights import digest
 from .cutting import LAST_NORMS, OUTPUTS, UNORDERED, Cut, Piece
@@ -222,9 +222,8 @@ def _hash(content: dict, arrays: dict[str, np.ndarray]) -> str:
 def _check(temperature: float, source: str, between: str) -> None:
     if not 0 <= temperature < np.inf:
         raise FitError(f"temperature={temperature}: give 0 or more.")
-    for word, value, known in (("source", source, ("posterior", "prior")), ("between", between, BETWEEN)):
-        if value not in known:
-            raise FitError(f"{word}={value!r}: give {', '.join(known)}.")
+    check_choice("source", source, ("posterior", "prior"), FitError)
+    check_choice("between", between, BETWEEN, FitError)
 
 
 def _rescale(block: dict[str, np.ndarray], factor: float) -> None:

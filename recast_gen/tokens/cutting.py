@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import FitError, listing, nearest
+from ..errors import FitError, check_choice, listing
 
 NORM = ("weight", "bias", "running_mean", "running_var")
 
@@ -100,8 +100,7 @@ def cuts(weights: Mapping[str, np.ndarray], kinds: list[str], heads: int | None)
     """
     found: list[Cut] = []
     for kind in kinds:
-        if kind not in KINDS:
-            raise FitError(f"No tokens {kind!r}.{nearest(kind, KINDS)} There are: {', '.join(KINDS)}.")
+        check_choice("tokens", kind, KINDS, FitError)
         if kind == "head" and not heads:
             raise FitError("The tensors do not tell how many attention heads a block has: give heads=.")
         before = len(found)

@@ -176,5 +176,5 @@ def test_a_wrong_use_is_refused(bank, vit):
         rg.generate(rg.mimic(vit()), depth=8)
     with pytest.raises(TaskError, match="has no tasks"):
         rg.generate(bank, {})
-    with pytest.raises(FitError, match="between='bland'"):
+    with pytest.raises(FitError, match="No between 'bland'. Did you mean 'blend'"):
         rg.generate(bank, between="bland")
