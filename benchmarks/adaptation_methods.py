@@ -174,10 +174,12 @@ def ia3(layers: list[str], backbone: Backbone):
 
 
 def recast(
-    resolution: int | str, own: bool = False, norms: str = "none", blocks: int = 1, random: int = 0, every: bool = False
-) -> Callable:
-    """Coefficients at a resolution; own: a layer's only template is the layer, else all layers of its shape.
+    resolution: int | str | dict, own: bool = False, norms: str = "none", blocks: int = 1, random: int = 0,
+    every: bool = False,
+) -> Callable:  # fmt: skip
+    """Coefficients at a resolution, or at several by globs over families.
 
+    own: a layer's only template is the layer, else all layers of its shape.
     norms: what of them is in the bank too; blocks: the resolution of shared ones; random: how many templates more.
     every: also the 3x3 convolutions of which a ResNet has one alone.
     """
@@ -187,8 +189,8 @@ def recast(
     def prepare(backbone: Backbone, classes: int) -> Prepared:
         model, bank = backbone(classes), backbone.bank(norms, **chosen)
         bank = rg.extend(bank, random) if random else bank
-        families = bank.families.items()
-        rg.attach(model, bank, {name: resolution if len(family.shape) > 1 else blocks for name, family in families})
+        vectors = {name: blocks for name, family in bank.families.items() if len(family.shape) == 1}
+        rg.attach(model, bank, (resolution if isinstance(resolution, dict) else {"*": resolution}) | vectors)
         rg.freeze(model, backbone.head)
         kinds = {"coefficients": [], "norms": []}
         for module, leaf, _ in attached(model).values():
@@ -281,6 +283,7 @@ METHODS = {
         *dial("RECAST own", (2, 4, "channel"), own=True),
         *dial("RECAST shared norms x4", (1, 4), norms="shared", blocks=4),
         *dial("RECAST norms", ("channel",), norms="affine"),
+        Method("RECAST head", recast({"*.attn.*": "head"}), COEFFICIENTS, only="vit", curve="RECAST"),
         *dial("RECAST", (48,), only="cifar10_vit"),
         *dial("RECAST norms", (48,), only="cifar10_vit", norms="affine"),
         *dial("RECAST all own", ("channel",), only="resnet", own=True, every=True),
