@@ -28,7 +28,7 @@ ORDER = (
     "generation", "sampling", "switching", "mixed", "library", "card", "export", "api", "comparison",
     "tasks.readers.raw", "tasks.readers.arrays", "tasks.readers.files", "tasks.readers.vision", "tasks.data",
     "tasks.costs", "tasks.classifier", "tasks.module", "tasks.features", "tasks.analytic", "tasks.methods",
-    "tasks.results", "tasks.runs", "tasks.sequence",
+    "tasks.unfinished", "tasks.results", "tasks.runs", "tasks.sequence",
     "tuning.space", "tuning.fits", "tuning.objectives", "tuning.choice", "tuning.plan", "tuning.samplers",
     "tuning.storage", "tuning.trials", "tuning.workers", "tuning.study", "report", "study_pictures", "pipelines", "cli",
 )  # fmt: skip

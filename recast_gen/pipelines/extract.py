@@ -1,9 +1,12 @@
 """extract: a pretrained network -> extract.zarr, every tensor as family stacks."""
 
+from pathlib import Path
+
 from .. import store
 from ..recipe.reading import Recipe
 from ..sources import create, head_of, read
 from ..tasks import data, module
+from ..tasks.unfinished import kept_in
 from .stage import Folder, main
 
 
@@ -23,8 +26,10 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     if asked.pretrain:
         splits = data.load(asked.pretrain.data, about["data_config"], recipe.seed)
         rates = [{"params": list(source.parameters()), "lr": asked.pretrain.lr}]
-        outcome = module.fit(source, splits, asked.pretrain, rates, recipe.seed)
-        module.one_process()
+        files = [*splits.origin, *([Path(asked.checkpoint)] if asked.checkpoint else [])]
+        with kept_in(folder / ".unfinished", [asked.model_dump(), recipe.seed], files) as place:
+            outcome = module.fit(source, splits, asked.pretrain, rates, recipe.seed, folder=place)
+            module.one_process()
         metrics = {"validation": outcome.validation, "test": outcome.test, "best_epoch": outcome.best_epoch}
         epochs = outcome.history
     weights = read(source)

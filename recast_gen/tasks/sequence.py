@@ -1,10 +1,8 @@
 """A sequence of tasks on one frozen bank: every method on every task, task files, the accuracy matrix."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from filecmp import cmp
 from math import factorial
 from pathlib import Path
@@ -16,12 +14,12 @@ from ..bank import TemplateBank
 from ..recipe.images import Task
 from ..recipe.training import Train
 from ..switching import load_task
-from ..weights import digest
 from . import data
 from .methods import KINDS, PROBE, adapted, prepare
 from .module import examine, once, one_process
 from .results import Results
 from .runs import Learner, Run
+from .unfinished import kept_in
 
 
 def adapt(
@@ -52,7 +50,8 @@ def adapt(
         results.splits += [{"task": task.name, **row} for row in splits.split_off]
         results.skipped[task.name] = splits.skipped
     origin = {path for learner in learners.values() for path in learner.splits.origin}
-    with _place(unfinished, bank, tasks, settings, seed, origin) as place:
+    asked = [bank.hash, settings.model_dump(), [task.model_dump() for task in tasks], seed]
+    with tempfile.TemporaryDirectory() as other, kept_in(unfinished or Path(other) / "runs", asked, origin) as place:
         for learner in learners.values():
             for run_seed in settings.seeds:
                 for method in (PROBE, kept):
@@ -108,21 +107,3 @@ def _orders(names: list[str], count: int, seed: int) -> Iterator[list[str]]:
         if tuple(shuffled) not in seen:
             seen.add(tuple(shuffled))
             yield shuffled
-
-
-@contextmanager
-def _place(
-    unfinished: Path | None, bank: TemplateBank, tasks: list[Task], settings: Train, seed: int, origin: set[Path]
-) -> Iterator[Path]:
-    """A folder for runs: one of its own for every bank, recipe, code and state of the images' files, so that nothing
-    stale is taken for done."""
-    if unfinished is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
-        return
-    code = [path.read_bytes() for path in sorted(Path(__file__).parents[1].rglob("*.py"))]
-    asked = [settings.model_dump(), [task.model_dump() for task in tasks], seed]
-    states = ((path, os.stat(path)) for path in sorted(map(str, origin)) if os.path.exists(path))  # else left out
-    asked += [[name, state.st_size, state.st_mtime_ns] for name, state in states]
-    yield unfinished / digest(bank.hash, asked, *(digest(text.decode()) for text in code))[:16]
-    shutil.rmtree(unfinished)

@@ -216,16 +216,21 @@ def test_two_devices_train_together_and_the_first_alone_writes_and_speaks(tmp_pa
     train = {"devices": 2, "accelerator": "cpu", "probe_lrs": None, "epochs": 1}
     images = {"source": "digits", "classes": [5, 6, 7, 8]}  # 107 to validate on, an odd number
     tasks = [{"name": "high", "data": images}]
-    pico("digits", tmp_path, tune={"choose": "mimic", "trials": 1}, train=train, tasks=tasks)
-    for stage in ("extract", "mimic", "mimic_vae", "tune"):
-        execute(stage)
+    pretrain = {"devices": 2, "accelerator": "cpu", "epochs": 2, "data": {"source": "digits", "classes": [*range(5)]}}
+    tune = {"choose": "mimic", "trials": 1}
+    pico("digits", tmp_path, model={"pretrain": pretrain}, tune=tune, train=train, tasks=tasks)
     env = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    command, env = [sys.executable, "-m", "recast_gen.pipelines.train"], env | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    command, env = [sys.executable, "-m", "recast_gen.pipelines.extract"], env | {"OMP_DISPLAY_ENV": "VERBOSE"}
     done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for stage in ("mimic", "mimic_vae", "tune"):
+        execute(stage)
+    done = subprocess.run([*command[:-1], "recast_gen.pipelines.train"], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "GOMP_SPINCOUNT = '0'" in done.stderr  # by default libgomp's threads spin while they wait
     assert "MEMBER: 2/2" in done.stderr and done.stdout.count("high, coefficients, seed 42: validation") == 1
-    train = Path("weights_store/digits/train")
+    train, extract = (Path("weights_store/digits") / stage for stage in ("train", "extract"))
+    assert len((extract / "epochs.csv").read_text().splitlines()) == 3 and not (extract / ".unfinished").exists()
     assert len((train / "runs.csv").read_text().splitlines()) == 3
     assert sorted(path.name for path in train.iterdir() if path.name.startswith(".")) == []
     count = len(data.load(Data(**images), GREY, 0).validation)

@@ -1,5 +1,6 @@
 """Images as a source has them, before any backbone: read when asked for, checked, counted."""
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -50,7 +51,7 @@ def where(data: Data) -> str:
 def sound(parts: dict[str, Raw], data: Data) -> tuple[dict[str, Raw], list[str]]:
     """The parts without images that cannot be decoded, and these by name.
 
-    Raises DataError, which names and counts them, unless ``data.skip_corrupt``.
+    Raises DataError, which names and counts them, or with ``data.skip_corrupt`` warns so.
     """
     kept, broken = {}, []
     for part, raw in parts.items():
@@ -60,12 +61,14 @@ def sound(parts: dict[str, Raw], data: Data) -> tuple[dict[str, Raw], list[str]]
             broken += [problem for problem in problems if problem]
             raw = raw.subset(np.flatnonzero([problem is None for problem in problems]))
         kept[part] = raw
-    if broken and not data.skip_corrupt:
+    if broken:
         total = sum(len(raw.labels) for raw in parts.values())
-        raise DataError(
-            f"{where(data)}: {len(broken)} of {total} images cannot be read: {listing(broken, 8)}. Remove or replace "
-            "them, or leave them out with `skip_corrupt: true`."
-        )
+        said = f"{where(data)}: {len(broken)} of {total} images cannot be read"
+        if not data.skip_corrupt:
+            raise DataError(
+                f"{said}: {listing(broken, 8)}. Remove or replace them, or leave them out with `skip_corrupt: true`."
+            )
+        warnings.warn(f"{said} and are left out: {', '.join(broken)}", stacklevel=2)
     return kept, broken
 
 
