@@ -2,8 +2,8 @@
 
     python benchmarks/incremental.py [--backbones ...] [--methods 'RECAST norms 1' ...]
 
-The tasks of `adaptation.py` come in three orders; after each, the test images of all classes so far are classified.
-RECAST's task files (of `adaptation.py`; of several seeds, one an order) know classes within their task; the task itself
+The tasks of `adaptation.py` come in three orders, one a seed; after each, the test images of all classes so far are
+classified.  RECAST's task files (of `adaptation.py`, with that seed) know classes within their task; the task itself
 comes from their own heads (largest softmax, logit, or energy over all heads), or from a head over all classes on the
 frozen backbone's features.  Those heads alone are the baselines (`incremental_heads.py`).  Writes
 results/incremental.csv, a row a step, where other backbones keep theirs, and prints final and average accuracy (%),
@@ -26,6 +26,8 @@ from incremental_heads import HEADS, joined
 import recast_gen as rg
 
 RESULTS = Path(__file__).parent / "results" / "incremental.csv"
+SHUFFLES = (tuple(random.Random(seed).sample(TASKS, len(TASKS))) for seed in range(100))
+ORDERS = dict(zip(SEEDS, dict.fromkeys(SHUFFLES)))
 KEY = ("backbone", "order", "seed", "step", "method")
 SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "softmax": lambda logits: logits.softmax(1).amax(1), "logit": lambda logits: logits.amax(1),
@@ -33,20 +35,22 @@ SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }  # fmt: skip
 
 
-def own_logits(backbone: Backbone, method: str, tasks: list[str], seed: int, images: dict[str, torch.Tensor]) -> dict:
+def own_logits(
+    backbone: Backbone, method: str, tasks: tuple[str, ...], seed: int, images: dict[str, torch.Tensor]
+) -> dict:
     """(task whose file, task whose images) -> logits ``n k``."""
     found = {}
     for task in tasks:
         prepared = seeded(METHODS[method], backbone, len(backbone.splits(task).classes), seed)
-        files = sorted((KEPT / backbone.name / method.replace(" ", "_")).glob(f"{task}-*.safetensors"))
-        rg.load_task(files[seed % len(files)], prepared.model, prepared.bank)
+        file = KEPT / backbone.name / method.replace(" ", "_") / f"{task}-{seed}.safetensors"
+        rg.load_task(file, prepared.model, prepared.bank)
         with torch.no_grad():
             for of, batch in images.items():
                 found[task, of] = torch.cat([prepared.model(part) for part in batch.split(256)])
     return found
 
 
-def sequence(backbone: Backbone, method: str, order: list[str], seed: int) -> list[dict]:
+def sequence(backbone: Backbone, method: str, order: tuple[str, ...], seed: int) -> list[dict]:
     """One row a step and way: the share of right test images of all classes so far."""
     sizes = {task: len(backbone.splits(task).classes) for task in order}
     starts = dict(zip(order, [sum(list(sizes.values())[:index]) for index in range(len(order))]))
@@ -98,8 +102,7 @@ def main() -> None:
     old = [row for row in read(RESULTS, KEY).values() if row["backbone"] not in given.backbones]
     rows = [row | {"seed": int(row["seed"]), "accuracy": float(row["accuracy"])} for row in old]
     for backbone in map(BACKBONES.get, given.backbones):
-        for seed in SEEDS:
-            order = random.Random(seed).sample(TASKS, len(TASKS))
+        for seed, order in ORDERS.items():
             for method in given.methods:
                 rows += sequence(backbone, method, order, seed)
     with open(RESULTS, "w", newline="") as file:
