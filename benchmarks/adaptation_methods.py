@@ -174,10 +174,10 @@ def ia3(layers: list[str], backbone: Backbone):
 
 
 def recast(
-    resolution: int | str | dict, own: bool = False, norms: str = "none", blocks: int = 1, random: int = 0,
+    resolution: dict[str, int | str], own: bool = False, norms: str = "none", blocks: int = 1, random: int = 0,
     every: bool = False,
 ) -> Callable:  # fmt: skip
-    """Coefficients at a resolution, or at several by globs over families.
+    """Coefficients at resolutions by globs over families of matrices and kernels.
 
     own: a layer's only template is the layer, else all layers of its shape.
     norms: what of them is in the bank too; blocks: the resolution of shared ones; random: how many templates more.
@@ -190,7 +190,7 @@ def recast(
         model, bank = backbone(classes), backbone.bank(norms, **chosen)
         bank = rg.extend(bank, random) if random else bank
         vectors = {name: blocks for name, family in bank.families.items() if len(family.shape) == 1}
-        rg.attach(model, bank, (resolution if isinstance(resolution, dict) else {"*": resolution}) | vectors)
+        rg.attach(model, bank, resolution | vectors)
         rg.freeze(model, backbone.head)
         kinds = {"coefficients": [], "norms": []}
         for module, leaf, _ in attached(model).values():
@@ -232,7 +232,7 @@ def integrations(name: str, rate: float, only: str) -> list["Method"]:
 def dial(prefix: str, values: tuple, only: str = "", **settings) -> list["Method"]:
     """RECAST at several resolutions: one curve."""
     return [
-        Method(f"{prefix} {value}", recast(value, **settings), COEFFICIENTS, only=only, curve=prefix)
+        Method(f"{prefix} {value}", recast({"*": value}, **settings), COEFFICIENTS, only=only, curve=prefix)
         for value in values
     ]
 
@@ -241,7 +241,7 @@ def randoms(prefix: str, resolution: int | str, counts: tuple, only: str = "", *
     """RECAST with so many random templates more: one curve for all resolutions."""
     return [
         Method(
-            f"{prefix} {resolution} random {more}", recast(resolution, random=more, **settings), COEFFICIENTS,
+            f"{prefix} {resolution} random {more}", recast({"*": resolution}, random=more, **settings), COEFFICIENTS,
             only=only, curve=f"{prefix} random",
         )
         for more in counts

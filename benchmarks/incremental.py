@@ -1,13 +1,14 @@
 """Class-incremental: an image of unknown task, after every task of a sequence, with no stored image.
 
-    python benchmarks/incremental.py [--backbones ...] [--methods 'RECAST norms 1' ...]
+    python benchmarks/incremental.py [run] [--backbones ...] [--methods 'RECAST norms 1' ...]
+    python benchmarks/incremental.py table
 
 The tasks of `adaptation.py` come in three orders, one a seed; after each, the test images of all classes so far are
 classified.  RECAST's task files (of `adaptation.py`, with that seed) know classes within their task; the task itself
 comes from their own heads (largest softmax, logit, or energy over all heads), or from a head over all classes on the
 frozen backbone's features.  Those heads alone are the baselines (`incremental_heads.py`).  Writes
-results/incremental.csv, a row a step, where other backbones keep theirs, and prints final and average accuracy (%),
-mean and standard deviation over orders.
+results/incremental.csv, a row a step, where other backbones keep theirs; `table` prints final and average accuracy
+(%), mean and standard deviation over orders.
 """
 
 import argparse
@@ -95,28 +96,33 @@ def sequence(backbone: Backbone, method: str, order: tuple[str, ...], seed: int)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("act", nargs="?", default="run", choices=["run", "table"])
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
     parser.add_argument("--methods", nargs="+", default=["RECAST norms 1"], choices=METHODS)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    old = [row for row in read(RESULTS, KEY).values() if row["backbone"] not in given.backbones]
-    rows = [row | {"seed": int(row["seed"]), "accuracy": float(row["accuracy"])} for row in old]
-    for backbone in map(BACKBONES.get, given.backbones):
+    if given.act == "run":
+        torch.set_num_threads(1)
+        run(given.backbones, given.methods)
+    show(list(read(RESULTS, KEY).values()))
+
+
+def run(backbones: list[str], methods: list[str]) -> None:
+    rows = [row for row in read(RESULTS, KEY).values() if row["backbone"] not in backbones]
+    for backbone in map(BACKBONES.get, backbones):
         for seed, order in ORDERS.items():
-            for method in given.methods:
+            for method in methods:
                 rows += sequence(backbone, method, order, seed)
     with open(RESULTS, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows({tuple(row.values()): row for row in rows}.values())
-    show(rows)
 
 
 def show(rows: list[dict]) -> None:
     print("| backbone | method | classes | final % | average % |\n|---|---|---|---|---|")
     for backbone, method in dict.fromkeys((row["backbone"], row["method"]) for row in rows):
         chosen = [row for row in rows if (row["backbone"], row["method"]) == (backbone, method)]
-        runs = [[100 * row["accuracy"] for row in chosen if row["seed"] == seed] for seed in SEEDS]
+        runs = [[100 * float(row["accuracy"]) for row in chosen if row["seed"] == str(seed)] for seed in SEEDS]
         cells = [
             f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
             for values in ([run[-1] for run in runs], [statistics.mean(run) for run in runs])

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import grouping
 from ..bank import Group, TemplateBank, left_over
-from ..errors import FitError, check_count, listing, nearest
+from ..errors import FitError, check_choice, check_count, listing, nearest
 from ..templates import Lazy
 from ..weights import Weights, dtype_of
 from .closed_form import closed_form
@@ -63,14 +63,13 @@ def mimic(
                 "Layouts, budgets and whitening are in closed form: leave out solver, gauge, sets and options."
             )
         return compress(weights, families, by, cut, templates, layout, axes, budget, moments, on_group)
+    check_choice("solver", solver, SOLVERS, FitError)
     if solver == "closed_form":
         fit = _prepared(closed_form, options)
-    elif solver == "direct":
+    else:
         from .direct import direct
 
         fit = _prepared(direct, {"seed": seed, **options})
-    else:
-        raise FitError(f"No solver {solver!r}.{nearest(solver, SOLVERS)} There are: {', '.join(SOLVERS)}.")
     settings = {"generator": "mimic", "solver": solver, "gauge": gauge if isinstance(gauge, str) else "given"}
     native = "svd" if solver == "closed_form" else None
     change = (
@@ -103,15 +102,14 @@ def mimic_vae(
     settings |= {"variational": options.get("variational", True), "beta": options.get("beta", 1.0)}
     cut = {"groups": groups, "group_size": group_size, "group_by": group_by}
     plan = _plan(weights, families, by, cut, templates)
+    check_choice("solver", solver, VAE_SOLVERS, FitError)
     if solver == "ppca":
         fit = _prepared(ppca, options)
-    elif solver == "vae":
+    else:
         from .vae import vaes
 
         stacks = ((weights.stack(names), kept) for _, members in plan for names, kept in members)
         fit = _prepared(vaes, {"seed": seed, **options})(stacks)
-    else:
-        raise FitError(f"No solver {solver!r}.{nearest(solver, VAE_SOLVERS)} There are: {', '.join(VAE_SOLVERS)}.")
     return _fit(weights, by, plan, fit, settings | cut | {"templates": templates}, None, 1, on_group)
 
 

@@ -1,7 +1,6 @@
 """A sequence of tasks on one frozen bank: every method on every task, task files, the accuracy matrix."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from filecmp import cmp
 from math import factorial
@@ -29,8 +28,8 @@ def adapt(
     seed: int,
     out: Path,
     recipe: str,
+    unfinished: Path,
     say: Callable[[str], None] = print,
-    unfinished: Path | None = None,
 ) -> Results:
     """Trains every task with every method and seed; the best seed on validation becomes ``out/<task>.safetensors``.
 
@@ -51,7 +50,7 @@ def adapt(
         results.skipped[task.name] = splits.skipped
     origin = {path for learner in learners.values() for path in learner.splits.origin}
     asked = [bank.hash, settings.model_dump(), [task.model_dump() for task in tasks], seed]
-    with tempfile.TemporaryDirectory() as other, kept_in(unfinished or Path(other) / "runs", asked, origin) as place:
+    with kept_in(unfinished, asked, origin) as place:
         for learner in learners.values():
             for run_seed in settings.seeds:
                 for method in (PROBE, kept):

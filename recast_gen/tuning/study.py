@@ -114,10 +114,13 @@ def _conclude(runner: Runner, own: list[dict]) -> Study:
         said = f"the recipe's own {tune.choose} bank (tune.choose)"
         groups = f"{best['groups']} groups" if _searched(best) else best["groups"]
         name = f"{best['generator']} with {groups} of at most {best['templates']} templates"
-        same = _searched(best) and rows.get(plan.space.same(best["generator"], best["groups"], best["templates"]))
-        kept = dict.fromkeys(["generator", "groups", "templates", *table[0]])
-        best = same or {key: best[key] for key in kept if key in best}
-        table += [] if same else [best]
+        tried = _searched(best) and rows.get(plan.space.same(best["generator"], best["groups"], best["templates"]))
+        if tried:
+            best = tried
+        else:
+            kept = dict.fromkeys(["generator", "groups", "templates", *table[0]])
+            best = {key: best[key] for key in kept if key in best}
+            table.append(best)
     else:
         best, said = choose(table, tune)
         setting = next(setting for setting, row in rows.items() if row is best)

@@ -240,6 +240,22 @@ def test_two_devices_train_together_and_the_first_alone_writes_and_speaks(tmp_pa
     assert rg.generate(bank, train / "tasks" / "high.safetensors")["head.weight"].shape == (4, 16)
 
 
+def test_training_of_a_backbone_that_was_killed_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pretrain = {"epochs": 40, "data": {"source": "digits", "classes": [*range(5)]}}
+    recipe, extract = pico("digits", tmp_path, model={"pretrain": pretrain}), Path("weights_store/digits/extract")
+    whole = execute("extract", recipe)
+    assert capsys.readouterr().out.count("  epoch ") == 4
+    shutil.rmtree(extract)
+    command, env = [sys.executable, "-m", "recast_gen.pipelines.extract"], os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as stage:
+        assert "epoch 10/40" in stage.stdout.readline() and "epoch 20/40" in stage.stdout.readline()
+        stage.kill()
+    assert not (extract / "extract.zarr").exists()
+    assert execute("extract", recipe) == whole
+    assert capsys.readouterr().out.count("  epoch ") == 3 and not (extract / ".unfinished").exists()
+
+
 def test_a_stage_whose_input_is_missing_says_what_to_run_and_writes_nothing(tmp_path):
     pico("digits", tmp_path)
     done = subprocess.run(

@@ -14,7 +14,7 @@ def run(bank, tmp_path, **train):
     data = [Data(source="digits", rotate=turn, classes=[0, 1, 2]) for turn in (0, 90)]
     tasks = [Task(name=f"t{each.rotate}", data=each) for each in data]
     settings = Train(epochs=1, batch_size=512, seeds=[0], **train)
-    results = adapt(bank, tasks, settings, 0, tmp_path, "pico", say=lambda line: None)
+    results = adapt(bank, tasks, settings, 0, tmp_path, "pico", tmp_path / "unfinished", lambda line: None)
     return results, taskfile.read(tmp_path / "t0.safetensors", bank)
 
 

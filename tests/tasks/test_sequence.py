@@ -41,7 +41,7 @@ FAST = {"epochs": 2, "batch_size": 64, "lr": 0.05, "head_lr": 0.05, "seeds": [42
 
 def test_nothing_is_forgotten_and_no_order_changes_a_task_file(bank, tmp_path):
     lines = []
-    found = adapt(bank, TASKS, Train(**FAST, orders=2), 0, tmp_path, "pico", lines.append)
+    found = adapt(bank, TASKS, Train(**FAST, orders=2), 0, tmp_path, "pico", tmp_path / "unfinished", lines.append)
     assert [(row["after"], row["of"]) for row in found.matrix if row["order"] == 0] == [
         ("high", "high"), ("negative", "high"), ("negative", "negative"),
         ("turned", "high"), ("turned", "negative"), ("turned", "turned"),
@@ -127,7 +127,7 @@ def test_what_was_trained_on_other_images_is_not_taken_for_done(bank, tmp_path, 
     def learn(images, unfinished, say=print) -> float:
         write(images)
         (out := tmp_path / f"out{unfinished.name}").mkdir(exist_ok=True)
-        found = adapt(bank, [task], Train(**FAST), 0, out, "pico", say, unfinished)
+        found = adapt(bank, [task], Train(**FAST), 0, out, "pico", unfinished, say)
         return found.summary()["tasks"]["t"]["coefficients"]["test"]
 
     def stop(line):
@@ -143,7 +143,7 @@ def test_what_was_trained_on_other_images_is_not_taken_for_done(bank, tmp_path, 
 def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_trained(bank, tmp_path):
     lines = []
     with pytest.raises(AttachError, match="'clr' finds nothing to act on"):
-        adapt(bank, TASKS, Train(**FAST, adapter="clr"), 0, tmp_path, "pico", lines.append)
+        adapt(bank, TASKS, Train(**FAST, adapter="clr"), 0, tmp_path, "pico", tmp_path / "unfinished", lines.append)
     assert not lines
 
 
