@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +13,21 @@ PATIENCE = 30  # seconds that a process has to end after Ctrl+C
 
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """Holds Ctrl+C back for a moment; a process that starts in it holds it back until it says otherwise (`stopped`)."""
+    """Holds Ctrl+C back for a moment; a process that starts in it holds it back until it says otherwise (`stopped`).
+
+    A thread that does not block it may hear it in the main thread's place, which would be interrupted all the same.
+    """
+    heard, interruptible = [], threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda *_: heard.append(True)) if interruptible else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if interruptible:
+            signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 def run_many(command: list[str], count: int) -> None:

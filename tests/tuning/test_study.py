@@ -242,6 +242,29 @@ def interrupt(): os.kill(parent, 2); time.sleep(0.5)
     assert time.monotonic() - start < 30 and (tmp_path / "said").read_text() == left
 
 
+def test_ctrl_c_while_a_worker_starts_is_passed_on_to_it_whichever_thread_hears_it(monkeypatch):
+    made, start = [], workers.subprocess.Popen
+
+    def interrupted(*words, **how):
+        made.append(start(*words, **how))
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        return made[-1]
+
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)  # which does not block the signal
+    other.start()
+    monkeypatch.setattr(workers.subprocess, "Popen", interrupted)
+    waits = "import signal, time; signal.pthread_sigmask(signal.SIG_UNBLOCK, {2}); time.sleep(60)"
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            workers.run_many([sys.executable, "-c", waits], 2)
+    finally:
+        done.set(), other.join()
+    assert [process.poll() for process in made] == [-signal.SIGINT]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_what_a_killed_writer_left_half_written_is_cut_while_others_work(tmp_path):
     run(tmp_path / "j", trials=3)
     with (tmp_path / "j").open("ab") as file:
