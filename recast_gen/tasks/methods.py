@@ -35,8 +35,9 @@ def prepare(
     adapts, name = method == adapted(settings), bank.backbone["head"]
     head = freeze(model, name, coefficients=adapts and settings.coefficients)
     trained = {"head": list(head.parameters())}
-    for module, leaf, source in attached(model).values() if adapts and settings.coefficients else ():
-        kind = "norms" if source.templates.values.ndim == 2 else "coefficients"  # vectors or matrices
+    for module, leaf, _ in attached(model).values() if adapts and settings.coefficients else ():
+        weight = getattr(module, "weight", None)
+        kind = "norms" if weight is not None and weight.ndim == 1 else "coefficients"  # biases of other layers too
         trained.setdefault(kind, []).append(module.parametrizations[leaf].original)
     if adapts and settings.adapter != "none":
         tensors = add_adapter(model, settings.adapter, name, seed, **settings.adapter_options)

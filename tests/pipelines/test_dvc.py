@@ -37,9 +37,8 @@ def clone(tmp_path_factory) -> Path:
             folder / name,
             **({"ignore": shutil.ignore_patterns("__pycache__")} if copy is shutil.copytree else {}),
         )
-    (folder / ".dvc").mkdir()
-    (folder / "weights_store").mkdir()
-    for name in (".dvc/config", ".dvc/.gitignore", "weights_store/.gitignore"):
+    for name in (".dvc/config", ".dvc/.gitignore", ".dvc/plots/runs.json", "weights_store/.gitignore"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     pico("digits", folder)
     sh(folder, "git", "init", "-q")
@@ -83,7 +82,8 @@ def test_an_edited_section_makes_only_its_own_stages_stale(clone, section, chang
 def test_metrics_and_plots_are_shown(clone):
     assert "weights_store/digits/train/metrics.json" in sh(clone, "dvc", "metrics", "show")
     sh(clone, "dvc", "plots", "show")
-    assert "epochs.csv" in (clone / "dvc_plots" / "index.html").read_text()
+    drawn = (clone / "dvc_plots" / "index.html").read_text()
+    assert "epochs.csv" in drawn and '"field": "run"' in drawn
 
 
 def test_the_report_is_drawn_again_to_the_same_bytes_and_its_path_printed(clone):

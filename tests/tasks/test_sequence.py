@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 from torch import nn
 
+import recast_gen as rg
 from recast_gen.errors import AttachError
 from recast_gen.pipelines.stage import execute
 from recast_gen.recipe.images import Data, Task
@@ -56,6 +57,14 @@ def test_nothing_is_forgotten_and_no_order_changes_a_task_file(bank, tmp_path):
         assert row["head"] and row["bytes"] > 0 and (row["coefficients"] > 0) == (row["method"] == "coefficients")
     assert {"seconds", "peak_bytes"} < found.costs[0].keys() and len(found.costs) == len(found.runs) == 6
     assert summary["tasks"]["high"]["coefficients"]["bytes"] == (tmp_path / "high.safetensors").stat().st_size
+
+
+def test_biases_count_as_coefficients_and_vectors_of_norms_as_norms(bank):
+    tuned = rg.mimic(bank.base(), families=["blocks.*.bias"])
+    _, trained = prepare("coefficients", tuned, bank.base(), 3, Train(), 0)
+    names = [name for family in tuned.families.values() for name in family.names]
+    assert len(trained["norms"]) == sum("norm" in name for name in names) > 0
+    assert len(trained["coefficients"]) == sum("norm" not in name for name in names) > 0
 
 
 def test_the_protocol_is_that_of_the_literature():
