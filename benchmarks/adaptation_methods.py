@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from backbones import Backbone
-from incremental_heads import NearestMean, Ridge
+from incremental_heads import HEADS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -43,7 +43,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to adapt, by gradient (prepare) or by a head in closed form (solve, from features and a seed).
+    """A way to adapt, by gradient (prepare) or by a head of `incremental_heads.py` (solve, from features and a seed).
 
     rate: where the search for the learning rate of what it trains besides the head starts.  features: only the head is
     new, on the frozen network's features.  only: a part of the names of the backbones that it fits.  curve: the name
@@ -92,7 +92,7 @@ def probe(backbone: Backbone, classes: int) -> Prepared:
 
 
 def closed(backbone: Backbone, model: nn.Module) -> Prepared:
-    """A head in closed form; what it holds beyond a linear head on the features counts as an adapter."""
+    """A head of `incremental_heads.py`; what it holds beyond a linear head on the features counts as an adapter."""
     *body, head = model if isinstance(model, nn.Sequential) else [model]
     size = sum(p.numel() for p in head.parameters())
     plain = head.out_features * (getattr(backbone(), backbone.head).in_features + 1)
@@ -144,13 +144,16 @@ def peft(make: Callable[[list[str], Backbone], object]) -> Callable:
     return prepare
 
 
-def lora(rank: int) -> Callable:
-    """Hu et al., 2021, https://arxiv.org/abs/2106.09685, on every linear layer or convolution; alpha = rank."""
+def lora(rank: int, dora: bool = False) -> Callable:
+    """Hu et al., 2021, https://arxiv.org/abs/2106.09685, on every linear layer or convolution; alpha = rank.
+
+    dora: with a magnitude an output (Liu et al., 2024, https://arxiv.org/abs/2402.09353).
+    """
 
     def config(layers, _):
         from peft import LoraConfig
 
-        return LoraConfig(r=rank, lora_alpha=rank, target_modules=layers)
+        return LoraConfig(r=rank, lora_alpha=rank, target_modules=layers, use_dora=dora)
 
     return peft(config)
 
@@ -256,9 +259,7 @@ def first_of(head: Callable) -> Callable:
 METHODS = {
     method.name: method
     for method in (
-        Method("nearest class mean", None, features=True, solve=first_of(NearestMean)),
-        Method("ridge", None, features=True, solve=first_of(lambda seed: Ridge(seed, 0))),
-        Method("ridge on 1024 random features", None, features=True, solve=first_of(Ridge)),
+        *(Method(name, None, features=True, solve=first_of(head)) for name, head in HEADS.items()),
         Method("linear probe", probe, features=True),
         Method("norm tuning", norms, 0.01),
         Method("BitFit", bitfit, 0.01),
@@ -275,6 +276,7 @@ METHODS = {
         Method("(IA)3", peft(ia3), 0.03),
         Method("full fine-tuning", full, 0.002),
         *(Method(f"LoRA r={rank}", lora(rank), 0.006, curve="LoRA") for rank in (2, 4, 8)),
+        Method("DoRA r=1", lora(1, dora=True), 0.006),
         *integrations("CLR", 0.01, "resnet"),
         *integrations("MeLo", 0.005, "vit"),
         *integrations("AdaptFormer", 0.005, "vit"),
@@ -294,6 +296,8 @@ METHODS = {
         *randoms("RECAST own", "channel", (1, 2), own=True),
         *randoms("RECAST all own", "channel", (1,), only="resnet", own=True, every=True),
         *randoms("RECAST all", "channel", (4,), only="resnet", every=True),
+        *randoms("RECAST own norms", "channel", (1,), only="vit", own=True, norms="affine"),
+        *randoms("RECAST all own shifts", "channel", (2,), only="resnet", own=True, norms="shifts", every=True),
     )
 }
 METHODS |= {other.name: other for method in METHODS.values() if method.prepare for other in [method.from_ridge()]}

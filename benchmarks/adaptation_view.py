@@ -46,7 +46,7 @@ class Point:
 
     @property
     def start(self) -> str | None:
-        """How the head starts: "" or FROM_RIDGE; None for one in closed form."""
+        """How the head starts: "" or FROM_RIDGE; None for one that has no such start."""
         solved = self.method in METHODS and METHODS[self.method].solve
         return None if solved else FROM_RIDGE * self.method.endswith(FROM_RIDGE)
 
@@ -95,7 +95,10 @@ def summary(rows: Iterable[dict]) -> None:
     for place, methods in places.items():
         cells = {p.method: _cell(p) for p in methods}
         named[place] = [cells.get(name, "") for name in SUMMARY]
-        chosen = (best([p for p in competing(methods, "") if p.ours is ours], budget) for budget, ours in columns)
+        chosen = (
+            best([p for p in methods if p.start in ("", None) and alone(p) and p.ours is ours], budget)
+            for budget, ours in columns
+        )
         at_budgets[place] = [f"{p.method}: {_cell(p)}" if p else "" for p in chosen]
     _print(SUMMARY, named)
     print()
@@ -112,9 +115,9 @@ def _cell(point: Point) -> str:
     return f"{point.test:.1f}" + (f" ({point.numbers})" if point.numbers else "")
 
 
-def competing(methods: list[Point], start: str) -> list[Point]:
-    """Those whose heads start so or are in closed form, and that are not RECAST beside an adapter."""
-    return [p for p in methods if p.start in (start, None) and " + " not in p.method]
+def alone(point: Point) -> bool:
+    """Whether it is not RECAST beside an adapter."""
+    return " + " not in point.method
 
 
 def best(methods: list[Point], numbers: float) -> Point | None:
@@ -126,18 +129,34 @@ def checks(methods: list[Point]) -> Iterator[tuple[str, float | None, str]]:
     """Of one backbone and task: target, by how many points it is met (negative: missed; None: does not apply), why."""
     for start in ("", FROM_RIDGE):
         yield from checks_of(start, {p.method: p for p in methods if p.start in (start, None)})
+    yield from front(methods, ", whatever the start")
 
 
 def checks_of(start: str, named: dict[str, Point]) -> Iterator[tuple[str, float | None, str]]:
-    """The checks among methods whose heads start alike or are in closed form, by their names."""
+    """The checks among methods whose heads start alike or have no start, by their names."""
     probe, lora = (named.get(name + start) for name in ("linear probe", "LoRA r=1"))
     for at_one in (p for p in named.values() if probe and p.method.split()[:2] == ["RECAST", "1"]):
         need = 5 if "vit" in probe.backbone else 10
         text = f"{at_one.method.replace('RECAST', 'resolution')} over the probe by {need}"
         margin = at_one.test - probe.test - need if probe.test < 75 else None
         yield text, margin, f"{at_one.test:.1f} with {at_one.numbers} numbers, and {probe.test:.1f}"
-    ours, peers = ([p for p in competing(list(named.values()), start) if p.ours is mine] for mine in (True, False))
-    budgets = sorted({LEAST, *(p.numbers for p in named.values() if LEAST <= p.numbers <= MOST)})
+    yield from front(list(named.values()), start)
+    ours = [p for p in named.values() if p.ours and alone(p)]
+    if lora and (mine := best(ours, lora.numbers / 4)):
+        why = f"{mine.method} ({mine.numbers}) {mine.test:.1f}, LoRA ({lora.numbers}) {lora.test:.1f}"
+        yield f"{lora.method} with a quarter of its numbers", mine.test - lora.test, why
+    for name, with_both in named.items():
+        adapter, plus, _ = name.partition(" + ")
+        if plus and adapter + start in named:
+            without = named[adapter + start]
+            why = f"{with_both.test:.1f} and {without.test:.1f}"
+            yield f"{without.method} better with coefficients", with_both.test - without.test, why
+
+
+def front(methods: list[Point], which: str) -> Iterator[tuple[str, float, str]]:
+    """The check of the best RECAST at every budget that a method sets, against the best peer: at its least margin."""
+    ours, peers = ([p for p in methods if alone(p) and p.ours is mine] for mine in (True, False))
+    budgets = sorted({LEAST, *(p.numbers for p in methods if LEAST <= p.numbers <= MOST)})
     gaps = [
         (best(ours, budget).test - peer.test, budget, best(ours, budget), peer)
         for budget in budgets if (peer := best(peers, budget)) and best(ours, budget)
@@ -146,16 +165,7 @@ def checks_of(start: str, named: dict[str, Point]) -> Iterator[tuple[str, float 
         gap, budget, mine, peer = min(gaps, key=lambda found: found[:2])
         why = f"least at {budget} numbers: {mine.method} {mine.test:.1f}, {peer.method} {peer.test:.1f}; "
         why += f"on or above at {sum(found[0] >= 0 for found in gaps)} of {len(gaps)} budgets"
-        yield f"on or above the peers' front{start}", gap, why
-    if lora and (mine := best(ours, lora.numbers / 4)):
-        why = f"{mine.method} ({mine.numbers}) {mine.test:.1f}, LoRA ({lora.numbers}) {lora.test:.1f}"
-        yield f"{lora.method} with a quarter of its numbers", mine.test - lora.test, why
-    for name, with_both in named.items():
-        adapter, plus, _ = name.partition(" + ")
-        if plus and adapter + start in named:
-            alone = named[adapter + start]
-            why = f"{with_both.test:.1f} and {alone.test:.1f}"
-            yield f"{alone.method} better with coefficients", with_both.test - alone.test, why
+        yield f"on or above the peers' front{which}", gap, why
 
 
 def targets(rows: Iterable[dict]) -> None:

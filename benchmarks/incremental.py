@@ -4,11 +4,12 @@
     python benchmarks/incremental.py table
 
 The tasks of `adaptation.py` come in three orders, one a seed; after each, the test images of all classes so far are
-classified.  RECAST's task files (of `adaptation.py`, with that seed) know classes within their task; the task itself
+classified.  RECAST's task files (of `sequence.py`, with that seed) know classes within their task; the task itself
 comes from their own heads (largest softmax, logit, or energy over all heads), or from a head over all classes on the
 frozen backbone's features.  Those heads alone are the baselines (`incremental_heads.py`).  Writes
-results/incremental.csv, a row a step, where other backbones keep theirs; `table` prints final and average accuracy
-(%), mean and standard deviation over orders.
+results/incremental.csv, a row a step, where other backbones keep theirs: of a head also how many numbers it keeps for
+the next task, and the seconds and memory (MB) of its step.  `table` prints final and average accuracy (%), mean and
+standard deviation over orders, and the last step's costs.
 """
 
 import argparse
@@ -25,11 +26,13 @@ from backbones import BACKBONES, TASKS, Backbone
 from incremental_heads import HEADS, joined
 
 import recast_gen as rg
+from recast_gen.tasks.costs import Meter
 
 RESULTS = Path(__file__).parent / "results" / "incremental.csv"
 SHUFFLES = (tuple(random.Random(seed).sample(TASKS, len(TASKS))) for seed in range(100))
 ORDERS = dict(zip(SEEDS, dict.fromkeys(SHUFFLES)))
 KEY = ("backbone", "order", "seed", "step", "method")
+NO_COSTS = dict.fromkeys(("kept", "seconds", "mb"), "")
 SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "softmax": lambda logits: logits.softmax(1).amax(1), "logit": lambda logits: logits.amax(1),
     "energy": lambda logits: logits.logsumexp(1),
@@ -70,9 +73,12 @@ def sequence(backbone: Backbone, method: str, order: tuple[str, ...], seed: int)
         local = torch.stack([  # the class that each task's own network would name, if the image were of that task
             torch.cat([own[each, of].argmax(1) for of in seen]) + starts[each] for each in seen
         ], 1)  # fmt: skip
-        guesses = {}
+        guesses, costs = {}, {}
         for name, head in heads.items():
+            meter = Meter()
             solved = head.step(parts["train", task], parts["validation", task], old, sizes[task])
+            costs[name] = {"kept": head.kept, "seconds": f"{meter.read()['seconds']:.3g}"}
+            costs[name] |= {"mb": f"{meter.read()['peak_bytes'] / 2**20:.3g}"}
             with torch.no_grad():
                 guesses[name] = solved(test[0]).argmax(1)
             bounds = torch.tensor([starts[each] for each in seen[1:]])
@@ -87,7 +93,7 @@ def sequence(backbone: Backbone, method: str, order: tuple[str, ...], seed: int)
             {
                 "backbone": backbone.name, "order": " ".join(order), "seed": seed, "step": step,
                 "classes": old + sizes[task], "method": name,
-                "accuracy": round(float((guess == test[1]).float().mean()), 6),
+                "accuracy": round(float((guess == test[1]).float().mean()), 6), **costs.get(name, NO_COSTS),
             }
             for name, guess in guesses.items()
         ]  # fmt: skip
@@ -119,15 +125,20 @@ def run(backbones: list[str], methods: list[str]) -> None:
 
 
 def show(rows: list[dict]) -> None:
-    print("| backbone | method | classes | final % | average % |\n|---|---|---|---|---|")
+    columns = ("backbone", "method", "classes", "final %", "average %", "kept numbers", "seconds", "MB")
+    print(f"| {' | '.join(columns)} |\n" + "|---" * len(columns) + "|")
     for backbone, method in dict.fromkeys((row["backbone"], row["method"]) for row in rows):
         chosen = [row for row in rows if (row["backbone"], row["method"]) == (backbone, method)]
-        runs = [[100 * float(row["accuracy"]) for row in chosen if row["seed"] == str(seed)] for seed in SEEDS]
+        runs = [[row for row in chosen if row["seed"] == str(seed)] for seed in SEEDS]
+        tests = [[100 * float(row["accuracy"]) for row in run] for run in runs]
         cells = [
             f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
-            for values in ([run[-1] for run in runs], [statistics.mean(run) for run in runs])
+            for values in ([run[-1] for run in tests], [statistics.mean(run) for run in tests])
         ]
-        print(f"| {backbone} | {method} | {chosen[-1]['classes']} | {cells[0]} | {cells[1]} |")
+        if costs := [run[-1] for run in runs if run[-1]["kept"]]:
+            medians = {name: statistics.median(float(row[name]) for row in costs) for name in NO_COSTS}
+            cells += [f"{medians['kept']:.0f}", f"{medians['seconds']:.2g}", f"{medians['mb']:.2g}"]
+        print(f"| {' | '.join([backbone, method, chosen[-1]['classes'], *cells, *[''] * (5 - len(cells))])} |")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from recast_gen.tasks.data import Splits
 from recast_gen.tasks.module import fit
 
 EPOCHS, BATCH = 10, 32
-RATE = 0.2  # of heads on features: the linear probe's, by its study
+RATES = (0.02, 0.06, 0.2, 0.6)  # of heads by gradient: the best on the first task's validation stays
 SAMPLES = 64  # drawn of every class for its alignment
 
 
@@ -35,6 +35,11 @@ def nearest_mean(means: torch.Tensor) -> nn.Linear:
     return linear(means, -means.square().sum(1) / 2)
 
 
+def triangle(size: int) -> int:
+    """Numbers of a symmetric matrix."""
+    return size * (size + 1) // 2
+
+
 def random_layer(features: int, width: int, seed: int) -> nn.Sequential:
     """A fixed layer with ReLU, drawn from the seed, for regression after it; none for width 0."""
     with torch.random.fork_rng(devices=[]):
@@ -43,21 +48,28 @@ def random_layer(features: int, width: int, seed: int) -> nn.Sequential:
     return nn.Sequential(*layers).requires_grad_(False)
 
 
-def trained_head(train: Part, validation: Part, classes: int, seed: int) -> nn.Module:
-    """A linear head by gradient on features, its best epoch on validation."""
-    torch.manual_seed(seed)
-    head = nn.Linear(train[0].shape[1], classes)
-    sets = [TensorDataset(*part) for part in (train, validation, validation)]
-    settings = Training(epochs=EPOCHS, batch_size=BATCH, schedule="onecycle")
-    fit(
-        head,
-        Splits(*sets, classes=list(map(str, range(classes)))),
-        settings,
-        [{"params": list(head.parameters()), "lr": RATE}],
-        seed,
-        "none",
-    )
-    return head
+class Trained:
+    """A linear head by gradient on features; its best epoch on what is held out."""
+
+    def __init__(self, seed: int):
+        self.seed, self.rate = seed, None
+
+    def __call__(self, train: Part, held: Part, classes: int, judge: Part) -> nn.Module:
+        """judge: features and labels that the first call chooses its rate by, for all calls."""
+        heads = {rate: self._fit(train, held, classes, rate) for rate in ([self.rate] if self.rate else RATES)}
+        with torch.no_grad():
+            right = {rate: int((head(judge[0]).argmax(1) == judge[1]).sum()) for rate, head in heads.items()}
+        self.rate = max(right, key=right.get)
+        return heads[self.rate]
+
+    def _fit(self, train: Part, held: Part, classes: int, rate: float) -> nn.Module:
+        torch.manual_seed(self.seed)
+        head = nn.Linear(train[0].shape[1], classes)
+        sets = [TensorDataset(*part) for part in (train, held, held)]
+        splits = Splits(*sets, classes=list(map(str, range(classes))))
+        settings = Training(epochs=EPOCHS, batch_size=BATCH, schedule="onecycle")
+        fit(head, splits, settings, [{"params": list(head.parameters()), "lr": rate}], self.seed, "none")
+        return head
 
 
 class NearestMean:
@@ -70,6 +82,11 @@ class NearestMean:
         fresh = class_means(train[0], train[1] - old, new)
         self.means = torch.cat([self.means, fresh]) if old else fresh
         return nearest_mean(self.means)
+
+    @property
+    def kept(self) -> int:
+        """Numbers that the next task's head is made from."""
+        return self.means.numel()
 
 
 class Ridge:
@@ -86,17 +103,21 @@ class Ridge:
             self.head.add(self.body(train[0]), train[1])
         return nn.Sequential(*self.body, self.head.solve())
 
+    @property
+    def kept(self) -> int:
+        return triangle(len(self.head.gram)) + self.head.products.numel()  # the random layer is its seed
+
 
 class FeTrIL(NearestMean):
     """Old classes are features of new ones, moved to the old mean."""
 
     def __init__(self, seed: int):
         super().__init__(seed)
-        self.seed = seed
+        self.trained = Trained(seed)
 
     def step(self, train: Part, validation: Part, old: int, new: int) -> nn.Module:
         super().step(train, validation, old, new)
-        return trained_head(self._moved(train, old), self._moved(validation, old), old + new, self.seed)
+        return self.trained(self._moved(train, old), self._moved(validation, old), old + new, validation)
 
     def _moved(self, part: Part, old: int) -> Part:
         features, labels = part
@@ -112,7 +133,7 @@ class Alignment:
     """SLCA: a head on samples of every class's normal distribution (its mean and covariance)."""
 
     def __init__(self, seed: int):
-        self.seed, self.classes = seed, []
+        self.seed, self.trained, self.classes = seed, Trained(seed), []
 
     def step(self, train: Part, validation: Part, old: int, new: int) -> nn.Module:
         features, labels = train
@@ -122,7 +143,11 @@ class Alignment:
             self.classes.append(torch.distributions.MultivariateNormal(chosen.mean(0), spread))
         torch.manual_seed(self.seed)
         parts = [self._sampled(count) for count in (SAMPLES, SAMPLES // 4)]
-        return trained_head(*parts, old + new, self.seed)
+        return self.trained(*parts, old + new, validation)
+
+    @property
+    def kept(self) -> int:
+        return sum(len(c.loc) + triangle(len(c.loc)) for c in self.classes)
 
     def _sampled(self, count: int) -> Part:
         return joined([(c.sample((count,)).float(), torch.full((count,), i)) for i, c in enumerate(self.classes)])

@@ -23,6 +23,7 @@ def backbone(name: str, classes: int | None = None) -> nn.Module:
 def images(task: str, name: str, most: int | None = None) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Part -> images ``n c h w`` as the network wants them, labels: train, validation (15 % of train, fixed), test.
 
+    Channels last, which takes convolutions on a CPU less time.
     most: how many training images at most.
     """
     file = np.load(REAL / f"{task}.npz")
@@ -32,7 +33,8 @@ def images(task: str, name: str, most: int | None = None) -> dict[str, tuple[tor
     rest, held = train_test_split(np.arange(len(labels)), test_size=0.15, stratify=labels, random_state=0)
     for part, source, chosen in (("train", "train", rest[:most]), ("validation", "train", held), ("test", "test", ...)):
         pixels = torch.from_numpy(file[f"x_{source}"][chosen]).permute(0, 3, 1, 2) / 255
-        parts[part] = ((pixels - mean) / std).contiguous(), torch.from_numpy(file[f"y_{source}"][chosen])
+        pixels = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+        parts[part] = pixels, torch.from_numpy(file[f"y_{source}"][chosen])
     return parts
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/step.py [RUNS]
 
-Medians of RUNS (7) steps each, taken in turns on one thread: forward, backward, AdamW.  Ratios to the fully trainable
-layers; their target is 1.25 at most.  `state` is the optimizer's memory.  Writes results/step.csv.
+The ways are named as in `adaptation.py`.  Medians of RUNS (7) steps each, taken in turns on one thread: forward,
+backward, AdamW.  Ratios to the fully trainable layers; their target is 1.25 at most.  `state` is the
+optimizer's memory.  Writes results/step.csv.
 """
 
 import csv
@@ -13,7 +14,8 @@ import time
 
 import timm
 import torch
-from short_training import RESULTS, backbone
+from backbones import BACKBONES
+from short_training import RESULTS
 from torch.nn.functional import cross_entropy
 
 import recast_gen as rg
@@ -22,25 +24,31 @@ CASES = {
     "ViT-S, 4 images of 224 px": (
         lambda: timm.create_model("vit_small_patch16_224", num_classes=10), "head", {}, (4, 3, 224, 224)
     ),
-    "ResNet-20, 64 images of 32 px": (lambda: backbone("resnet20"), "linear", {"by": "shape"}, (64, 3, 32, 32)),
+    "ResNet-20, 64 images of 32 px": (BACKBONES["cifar10_resnet20"], "linear", {"by": "shape"}, (64, 3, 32, 32)),
+    "ResNet-56, 64 images of 32 px": (BACKBONES["cifar10_resnet56"], "linear", {"by": "shape"}, (64, 3, 32, 32)),
 }  # fmt: skip
-RESOLUTIONS = (1, 4, "channel")
+WAYS = {  # name -> resolution of matrices and kernels, norms, random templates more
+    "1": (1, "none", 0), "4": (4, "none", 0), "channel": ("channel", "none", 0), "norms 1": (1, "affine", 0),
+    "1 random 64": (1, "none", 64), "channel random 4": ("channel", "none", 4),
+}  # fmt: skip
 
 
 def steps(make, head: str, settings: dict, shape: tuple) -> dict:
     """Name -> (a step, its optimizer), each on a model of its own."""
     torch.manual_seed(0)
     images, labels, found = torch.randn(shape), torch.randint(10, shape[:1]), {}
-    bank = rg.mimic(make(), **settings)
-    for name in ("trainable", *RESOLUTIONS):
+    for name in ("trainable", *WAYS):
         model = make().eval()
+        resolution, norms, random = WAYS.get(name, WAYS["1"])
+        bank = rg.mimic(model, norms=norms, **settings)
         if name == "trainable":
             model.requires_grad_(False)
             for layer in bank.layers:
                 model.get_parameter(layer).requires_grad_(True)
             model.get_submodule(head).requires_grad_(True)
         else:
-            rg.attach(model, rg.mimic(model, **settings), resolution=name)
+            vectors = {key: 1 for key, family in bank.families.items() if len(family.shape) == 1}
+            rg.attach(model, rg.extend(bank, random) if random else bank, {"*": resolution} | vectors)
             rg.freeze(model, head)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
@@ -72,7 +80,7 @@ def main(runs: int = 7) -> None:
         for name in found:
             median = statistics.median(seconds[name])
             rows.append({
-                "case": case, "resolution": name, "seconds": round(median, 4), "ratio": round(median / base, 3),
+                "case": case, "way": name, "seconds": round(median, 4), "ratio": round(median / base, 3),
                 "state_bytes": state[name], "state_ratio": f"{state[name] / state['trainable']:.2g}", "runs": runs,
             })  # fmt: skip
             print(*rows[-1].values(), sep="  ", flush=True)

@@ -1,21 +1,23 @@
 """Where should a bank's templates come from?  Every source at equal numbers, on real networks and images.
 
-    python benchmarks/templates.py      # goes on where it stopped; about 40 minutes of one core
+    python benchmarks/templates.py [run] [--networks ...] [--tasks ...]    # goes on where it stopped; about 40 minutes
+    python benchmarks/templates.py table                                   # of one core a network and task
 
-`own`: each layer's own scale, in more blocks.  The others: the own layer and, from each source, as many templates more
-as keep the count of trained numbers, blocks times templates a layer.  `vae` samples a VAE of all layers of a shape;
-`tasks` takes the principal directions of what the two other tasks changed (`own`, 16 blocks); sequences of tasks have
-them from the second task on.
-Test accuracy of the last epoch, 900 training images, 6 epochs, one cycle, coefficients at 0.07 of their layers
-(`rg.rates`), head at 0.005.  Writes results/templates.csv, one row a run, and prints means and standard deviations
-over seeds.
+`own`: each layer's own scale, in more blocks, up to one an output.  The others: the own layer and, from each source, as
+many templates more as keep the count of trained numbers, blocks times templates a layer.  `vae` samples a VAE of all
+layers of a shape; `tasks` takes the principal directions of what the two other tasks changed (`own`, 16 blocks);
+sequences of tasks have them from the second task on.
+900 training images, 6 epochs, one cycle, head at 0.005.  Coefficients' rates (`rg.rates`) are studied for every setting
+on validation with the first seed; the other seeds train at the best.  Writes results/templates.csv, one row a run;
+`table` prints means and standard deviations of the last epoch's test accuracy over seeds at that rate.
 """
 
+import argparse
 import csv
 import itertools
 import statistics
-import sys
 import time
+from collections.abc import Iterator
 from functools import cache
 
 import torch
@@ -25,11 +27,13 @@ from short_training import HEADS, accuracy, backbone, images, train
 import recast_gen as rg
 from recast_gen import sources
 
-KEY = ("backbone", "task", "source", "blocks", "templates", "seed")
-SHAPES = [(1, 2), (1, 4), (4, 4)]  # blocks, templates: 2, 4, 16 numbers a layer
+SETTING = ("network", "task", "source", "blocks", "templates")
+KEY = (*SETTING, "rate", "seed")
+BLOCKS, TEMPLATES = (1, 4, 16), (2, 3, 4)  # no source of layers has more in the ViT
+OWN = (2, 4, 8, 16, 32, 64)  # blocks; the most that divide a layer's outputs and are not more
 SOURCES = ("own", "layers", "random", "vae", "tasks")
 TASKS = ("sign_digits", "clothing", "omniglot50")
-EPOCHS, MOST, RATE = 6, 900, 0.07
+EPOCHS, MOST, RATES, SEEDS, LEARNT = 6, 900, (0.02, 0.06, 0.2), range(3), 0.06
 
 
 @cache
@@ -37,6 +41,7 @@ def weights(name: str) -> sources.Weights:
     return sources.read(backbone(name))
 
 
+@cache
 def own(name: str) -> rg.TemplateBank:
     return rg.mimic(weights(name), by="shape", group_size=1)
 
@@ -49,61 +54,98 @@ def vae(name: str) -> rg.TemplateBank:
 @cache
 def learnt(name: str, task: str) -> dict:
     """The weights that a task ends with: own scale, 16 blocks."""
-    model, _ = adapt(name, task, own(name), 16, seed=0)
+    model, _ = adapt(name, task, own(name), 16, LEARNT, seed=0)
     return {tensor: array.numpy() for tensor, array in rg.bake(model).state_dict().items()}
 
 
-def adapt(name: str, task: str, bank: rg.TemplateBank, blocks: int, seed: int):
+def adapt(name: str, task: str, bank: rg.TemplateBank, blocks: int, rate: float, seed: int):
     parts = images(task, name, MOST)
     torch.manual_seed(seed)
     model = backbone(name, int(parts["train"][1].max()) + 1)
-    rg.attach(model, bank, resolution=blocks)
+    rg.attach(model, bank, {key: dividing(family.shape[0], blocks) for key, family in bank.families.items()})
     head = rg.freeze(model, HEADS[name])
     train(
-        model, parts["train"], [{"params": list(head.parameters()), "lr": 5e-3}, *rg.rates(model, RATE)], EPOCHS, seed
+        model, parts["train"], [{"params": list(head.parameters()), "lr": 5e-3}, *rg.rates(model, rate)], EPOCHS, seed
     )
     return model, parts
 
 
-def measure(name: str, task: str, source: str, blocks: int, templates: int, seed: int) -> dict:
+def dividing(outputs: int, most: int) -> int:
+    return max(blocks for blocks in range(1, most + 1) if outputs % blocks == 0)
+
+
+def measure(name: str, task: str, source: str, blocks: int, templates: int, rate: float, seed: int) -> dict:
     bank = own(name)
     if source != "own":
         given = {"tasks": [learnt(name, other) for other in TASKS if other != task]} if source == "tasks" else {}
         given |= {"vae": vae(name)} if source == "vae" else {}
         bank = rg.extend(bank, templates - 1, source, seed, **given)
     start = time.process_time()
-    model, parts = adapt(name, task, bank, blocks, seed)
+    model, parts = adapt(name, task, bank, blocks, rate, seed)
     return {
         "numbers": sum(parameter.numel() for parameter in rg.coefficients(model)),
+        "validation": accuracy(model, parts["validation"]),
         "test": accuracy(model, parts["test"]),
         "seconds": time.process_time() - start,
     }
 
 
-def keys():
-    for name, task, seed in itertools.product(("resnet20", "vit"), TASKS[:1], range(3)):
-        shapes = [(blocks * templates, 1, "own") for blocks, templates in SHAPES]
-        shapes += [(*shape, source) for shape, source in itertools.product(SHAPES, SOURCES[1:])]
-        for blocks, templates, source in dict.fromkeys(shapes):
-            yield name, task, source, blocks, templates, seed
+def settings(networks: list[str], tasks: list[str]) -> Iterator[tuple]:
+    for task, name in itertools.product(tasks, networks):
+        yield from ((name, task, "own", blocks, 1) for blocks in OWN)
+        yield from ((name, task, *shape) for shape in itertools.product(SOURCES[1:], BLOCKS, TEMPLATES))
+
+
+def run(table: Table, networks: list[str], tasks: list[str]) -> None:
+    for setting in settings(networks, tasks):
+        for seed in SEEDS:
+            for rate in RATES if seed == SEEDS[0] else [best(runs(table)[tuple(map(str, setting))])]:
+                if (*setting, rate, seed) not in table:
+                    table.add(*setting, rate, seed, **measure(*setting, rate, seed))
+
+
+def runs(table: Table) -> dict[tuple, list[dict]]:
+    """Setting -> its rows."""
+    found: dict[tuple, list[dict]] = {}
+    for row in csv.DictReader(table.path.open()):
+        found.setdefault(tuple(row[name] for name in SETTING), []).append(row)
+    return found
+
+
+def best(rows: list[dict]) -> float:
+    """The rate of the first seed's best validation accuracy."""
+    studied = (row for row in rows if row["seed"] == str(SEEDS[0]))
+    return float(max(studied, key=lambda row: float(row["validation"]))["rate"])
+
+
+def show(table: Table) -> None:
+    print("| network, task | blocks x templates | " + " | ".join(SOURCES) + " |\n" + "|---" * 7 + "|")
+    found = runs(table)
+    for name, task in dict.fromkeys(setting[:2] for setting in found):
+        for blocks, templates in sorted(itertools.product(BLOCKS, TEMPLATES), key=lambda shape: shape[0] * shape[1]):
+            shapes = dict.fromkeys(SOURCES, (blocks, templates))
+            shapes["own"] = (max(count for count in OWN if count <= blocks * templates), 1)
+            cells = (found.get((name, task, source, *map(str, shape)), []) for source, shape in shapes.items())
+            print(f"| {name}, {task} | {blocks} x {templates} | " + " | ".join(map(cell, cells)) + " |")
+
+
+def cell(rows: list[dict]) -> str:
+    tests = [100 * float(row["test"]) for row in rows if float(row["rate"]) == best(rows)]
+    return f"{statistics.mean(tests):.1f} ± {statistics.stdev(tests):.1f}" if len(tests) == len(SEEDS) else ""
 
 
 def main() -> None:
-    table = Table("templates.csv", KEY, ("numbers", "test", "seconds"))
-    for key in keys():
-        if key not in table:
-            table.add(*key, **measure(*key))
-    rows = list(csv.DictReader(table.path.open()))
-    columns = ("backbone", "task", "numbers", "blocks", "templates", "source")
-    settings = {tuple(row[column] for column in columns) for row in rows}
-    for setting in sorted(settings, key=lambda setting: (*setting[:2], int(setting[2]), *setting[3:])):
-        tests = [100 * float(row["test"]) for row in rows if tuple(row[column] for column in columns) == setting]
-        spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
-        print(
-            *(f"{word:>12}" for word in setting), f"{statistics.mean(tests):6.1f} +- {spread:.1f}  ({len(tests)} seeds)"
-        )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("act", nargs="?", default="run", choices=["run", "table"])
+    parser.add_argument("--networks", nargs="+", default=list(HEADS), choices=HEADS)
+    parser.add_argument("--tasks", nargs="+", default=TASKS[:2], choices=TASKS)
+    given = parser.parse_args()
+    table = Table("templates.csv", KEY, ("numbers", "validation", "test", "seconds"))
+    if given.act == "run":
+        torch.set_num_threads(1)
+        run(table, given.networks, given.tasks)
+    show(table)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    sys.exit(main())
+    main()
