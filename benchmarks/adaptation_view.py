@@ -210,7 +210,7 @@ def picture(rows: Iterable[dict], folder: Path = RESULTS) -> None:
                     chosen = [p for p in places[backbone, task] if curve == _curve(p.method)]
                     if chosen:
                         columns = zip(*((p.numbers, p.test, p.spread) for p in chosen))
-                        style = {"marker": "o" if curve.startswith("RECAST") else "s", "markersize": 3, "capsize": 2}
+                        style = {"marker": "o" if curve.startswith("RECAST") else "s", "markersize": 3}
                         colour = colours[curve.removesuffix(FROM_RIDGE)]
                         style |= {"linestyle": "-" if curve in plain else "--", "linewidth": 1}
                         style["markerfacecolor"] = colour if curve in plain else "white"
