@@ -39,7 +39,7 @@ from recast_gen.tasks.module import accuracy, fit
 
 ROOT = Path(__file__).parents[1]
 RESULTS, STUDIES = (ROOT / "benchmarks/results" / name for name in ("adaptation.csv", "adaptation_rates.csv"))
-KEPT = ROOT / "weights_store" / "adaptation"  # task files, which `incremental.py` reads
+KEPT = ROOT / "weights_store" / "adaptation"  # task files
 SEEDS = (0, 1, 2)
 STEPS, STUDY_STEPS, BATCH = 410, 123, 32  # 10 and 3 epochs of sign digits
 HEAD = 0.06  # where the search for the head's learning rate starts
@@ -174,6 +174,10 @@ def epochs(backbone: Backbone, task: str, steps: int) -> int:
     return round(steps / math.ceil(len(backbone.splits(task).train) / BATCH))
 
 
+def task_file(backbone: str, method: str, task: str, seed: int) -> Path:
+    return KEPT / backbone / method.replace(" ", "_") / f"{task}-{seed}.safetensors"
+
+
 def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[int], minutes: float) -> None:
     """Every run that is not in the results yet, in order, until the minutes are over."""
     stop = time.monotonic() + 60 * minutes
@@ -189,7 +193,7 @@ def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[
                         return
                     backbone.features(task)  # and the images, in memory before any run
                     rate, head = (0.0, 0.0) if method.solve else study(backbone, task, method)
-                    file = KEPT / backbone.name / method.name.replace(" ", "_") / f"{task}-{seed}.safetensors"
+                    file = task_file(backbone.name, method.name, task, seed)
                     about = {"epochs": epochs(backbone, task, STEPS), "rate": rate, "head_rate": head}
                     row = apart(backbone, task, method, seed, *about.values(), file)
                     row |= dict(zip(KEY, key)) | about | MADE_BY

@@ -178,13 +178,13 @@ def ia3(layers: list[str], backbone: Backbone):
 
 def recast(
     resolution: dict[str, int | str], own: bool = False, norms: str = "none", blocks: int = 1, random: int = 0,
-    every: bool = False,
+    every: bool = False, even: bool = False,
 ) -> Callable:  # fmt: skip
     """Coefficients at resolutions by globs over families of matrices and kernels.
 
     own: a layer's only template is the layer, else all layers of its shape.
     norms: what of them is in the bank too; blocks: the resolution of shared ones; random: how many templates more.
-    every: also the 3x3 convolutions of which a ResNet has one alone.
+    every: also the 3x3 convolutions of which a ResNet has one alone.  even: beside norms, coefficients have their rate.
     """
     chosen = {"families": ("*.weight@*x3x3",)} if every else {}
     chosen |= {"group_size": 1} if own else {}
@@ -201,7 +201,7 @@ def recast(
             kinds[kind].append(module.parametrizations[leaf].original)
         trained = kinds | {"head": _head(backbone, model)}
         save = partial(rg.save_task, model=model, bank=bank, head=backbone.head)
-        return Prepared(model, trained, save, bank, faster={} if norms == "none" else BESIDE)
+        return Prepared(model, trained, save, bank, faster={} if even or norms == "none" else BESIDE)
 
     return prepare
 
@@ -296,8 +296,18 @@ METHODS = {
         *randoms("RECAST own", "channel", (1, 2), own=True),
         *randoms("RECAST all own", "channel", (1,), only="resnet", own=True, every=True),
         *randoms("RECAST all", "channel", (4,), only="resnet", every=True),
-        *randoms("RECAST own norms", "channel", (1,), only="vit", own=True, norms="affine"),
-        *randoms("RECAST all own shifts", "channel", (2,), only="resnet", own=True, norms="shifts", every=True),
+        *dial("RECAST even norms", (48,), only="cifar10_vit", norms="affine", even=True),
+        *randoms("RECAST own even norms", "channel", (1,), only="vit", own=True, norms="affine", even=True),
+        *randoms(
+            "RECAST all own even shifts",
+            "channel",
+            (2,),
+            only="resnet",
+            own=True,
+            norms="shifts",
+            every=True,
+            even=True,
+        ),
     )
 }
 METHODS |= {other.name: other for method in METHODS.values() if method.prepare for other in [method.from_ridge()]}

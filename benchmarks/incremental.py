@@ -7,32 +7,33 @@ The tasks of `adaptation.py` come in three orders, one a seed; after each, the t
 classified.  RECAST's task files (of `sequence.py`, with that seed) know classes within their task; the task itself
 comes from their own heads (largest softmax, logit, or energy over all heads), or from a head over all classes on the
 frozen backbone's features.  Those heads alone are the baselines (`incremental_heads.py`).  Writes
-results/incremental.csv, a row a step, where other backbones keep theirs: of a head also how many numbers it keeps for
-the next task, and the seconds and memory (MB) of its step.  `table` prints final and average accuracy (%), mean and
-standard deviation over orders, and the last step's costs.
+results/incremental.csv, a row a step and way, with how many numbers it keeps for the next task (task files with their
+heads, and a head's own) and, of a head, the seconds and peak memory of its step.  `table` prints final and average
+accuracy (%), mean and standard deviation over orders, and the last step's costs.
 """
 
 import argparse
 import csv
+import itertools
 import random
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from adaptation import KEPT, SEEDS, read
+from adaptation import SEEDS, task_file
 from adaptation_methods import METHODS, seeded
 from backbones import BACKBONES, TASKS, Backbone
 from incremental_heads import HEADS, joined
+from measured import Table
+from safetensors import safe_open
 
 import recast_gen as rg
 from recast_gen.tasks.costs import Meter
 
-RESULTS = Path(__file__).parent / "results" / "incremental.csv"
 SHUFFLES = (tuple(random.Random(seed).sample(TASKS, len(TASKS))) for seed in range(100))
 ORDERS = dict(zip(SEEDS, dict.fromkeys(SHUFFLES)))
 KEY = ("backbone", "order", "seed", "step", "method")
-NO_COSTS = dict.fromkeys(("kept", "seconds", "mb"), "")
+COSTS = ("kept", "seconds", "peak_bytes")
 SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "softmax": lambda logits: logits.softmax(1).amax(1), "logit": lambda logits: logits.amax(1),
     "energy": lambda logits: logits.logsumexp(1),
@@ -46,12 +47,17 @@ def own_logits(
     found = {}
     for task in tasks:
         prepared = seeded(METHODS[method], backbone, len(backbone.splits(task).classes), seed)
-        file = KEPT / backbone.name / method.replace(" ", "_") / f"{task}-{seed}.safetensors"
-        rg.load_task(file, prepared.model, prepared.bank)
+        rg.load_task(task_file(backbone.name, method, task, seed), prepared.model, prepared.bank)
         with torch.no_grad():
             for of, batch in images.items():
                 found[task, of] = torch.cat([prepared.model(part) for part in batch.split(256)])
     return found
+
+
+def stored(backbone: Backbone, method: str, task: str, seed: int) -> int:
+    """Numbers in a task's file."""
+    with safe_open(task_file(backbone.name, method, task, seed), "pt") as file:
+        return sum(file.get_tensor(name).numel() for name in file.keys())
 
 
 def sequence(backbone: Backbone, method: str, order: tuple[str, ...], seed: int) -> list[dict]:
@@ -74,11 +80,12 @@ def sequence(backbone: Backbone, method: str, order: tuple[str, ...], seed: int)
             torch.cat([own[each, of].argmax(1) for of in seen]) + starts[each] for each in seen
         ], 1)  # fmt: skip
         guesses, costs = {}, {}
+        files = sum(stored(backbone, method, each, seed) for each in seen)
         for name, head in heads.items():
             meter = Meter()
             solved = head.step(parts["train", task], parts["validation", task], old, sizes[task])
-            costs[name] = {"kept": head.kept, "seconds": f"{meter.read()['seconds']:.3g}"}
-            costs[name] |= {"mb": f"{meter.read()['peak_bytes'] / 2**20:.3g}"}
+            costs[name] = {"kept": head.kept, **dict(zip(COSTS[1:], meter.read().values()))}
+            costs[f"{method}, task by {name}"] = {"kept": head.kept + files}
             with torch.no_grad():
                 guesses[name] = solved(test[0]).argmax(1)
             bounds = torch.tensor([starts[each] for each in seen[1:]])
@@ -91,9 +98,8 @@ def sequence(backbone: Backbone, method: str, order: tuple[str, ...], seed: int)
         guesses[f"{method}, task known"] = local.gather(1, right_task[:, None])[:, 0]
         rows += [
             {
-                "backbone": backbone.name, "order": " ".join(order), "seed": seed, "step": step,
-                "classes": old + sizes[task], "method": name,
-                "accuracy": round(float((guess == test[1]).float().mean()), 6), **costs.get(name, NO_COSTS),
+                "step": step, "method": name, "classes": old + sizes[task],
+                "accuracy": float((guess == test[1]).float().mean()), **costs.get(name, {"kept": files}),
             }
             for name, guess in guesses.items()
         ]  # fmt: skip
@@ -106,26 +112,24 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
     parser.add_argument("--methods", nargs="+", default=["RECAST norms 1"], choices=METHODS)
     given = parser.parse_args()
+    table = Table("incremental.csv", KEY, ("classes", "accuracy", *COSTS))
     if given.act == "run":
         torch.set_num_threads(1)
-        run(given.backbones, given.methods)
-    show(list(read(RESULTS, KEY).values()))
+        run(table, given.backbones, given.methods)
+    show(list(csv.DictReader(table.path.open())))
 
 
-def run(backbones: list[str], methods: list[str]) -> None:
-    rows = [row for row in read(RESULTS, KEY).values() if row["backbone"] not in backbones]
-    for backbone in map(BACKBONES.get, backbones):
-        for seed, order in ORDERS.items():
-            for method in methods:
-                rows += sequence(backbone, method, order, seed)
-    with open(RESULTS, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({tuple(row.values()): row for row in rows}.values())
+def run(table: Table, backbones: list[str], methods: list[str]) -> None:
+    for backbone, (seed, order), method in itertools.product(backbones, ORDERS.items(), methods):
+        about = (backbone, " ".join(order), seed)
+        if (*about, len(order), f"{method}, task known") not in table:
+            for row in sequence(BACKBONES[backbone], method, order, seed):
+                if (key := (*about, row.pop("step"), row.pop("method"))) not in table:
+                    table.add(*key, **row)
 
 
 def show(rows: list[dict]) -> None:
-    columns = ("backbone", "method", "classes", "final %", "average %", "kept numbers", "seconds", "MB")
+    columns = ("backbone", "method", "classes", "final %", "average %", "numbers", "seconds", "MB")
     print(f"| {' | '.join(columns)} |\n" + "|---" * len(columns) + "|")
     for backbone, method in dict.fromkeys((row["backbone"], row["method"]) for row in rows):
         chosen = [row for row in rows if (row["backbone"], row["method"]) == (backbone, method)]
@@ -135,10 +139,10 @@ def show(rows: list[dict]) -> None:
             f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
             for values in ([run[-1] for run in tests], [statistics.mean(run) for run in tests])
         ]
-        if costs := [run[-1] for run in runs if run[-1]["kept"]]:
-            medians = {name: statistics.median(float(row[name]) for row in costs) for name in NO_COSTS}
-            cells += [f"{medians['kept']:.0f}", f"{medians['seconds']:.2g}", f"{medians['mb']:.2g}"]
-        print(f"| {' | '.join([backbone, method, chosen[-1]['classes'], *cells, *[''] * (5 - len(cells))])} |")
+        for name, unit in zip(COSTS, (1, 1, 2**20)):
+            costs = [float(run[-1][name]) / unit for run in runs if run[-1][name]]
+            cells.append(f"{statistics.median(costs):.{0 if name == 'kept' else 2}f}" if costs else "")
+        print(f"| {' | '.join([backbone, method, chosen[-1]['classes'], *cells])} |")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import statistics
 from pathlib import Path
 
 import torch
-from adaptation import KEPT, RESULTS, STEPS, descended, epochs, read
 from adaptation import KEY as RUN
+from adaptation import RESULTS, STEPS, descended, epochs, read, task_file
 from adaptation_methods import METHODS, Prepared, seeded
 from backbones import BACKBONES, Backbone
 from incremental import ORDERS
@@ -59,7 +59,7 @@ def kept(prepared: Prepared, backbone: Backbone, name: str, task: str, seed: int
     """What a task has for itself: its file, or its head on a network that all share."""
     if name == SHARED:
         return copy.deepcopy(getattr(prepared.model, backbone.head))
-    file = KEPT / backbone.name / name.replace(" ", "_") / f"{task}-{seed}.safetensors"
+    file = task_file(backbone.name, name, task, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     prepared.save(file)
     return file

@@ -3,13 +3,14 @@
     python benchmarks/templates.py [run] [--networks ...] [--tasks ...]    # goes on where it stopped; about 40 minutes
     python benchmarks/templates.py table                                   # of one core a network and task
 
-`own`: each layer's own scale, in more blocks, up to one an output.  The others: the own layer and, from each source, as
-many templates more as keep the count of trained numbers, blocks times templates a layer.  `vae` samples a VAE of all
-layers of a shape; `tasks` takes the principal directions of what the two other tasks changed (`own`, 16 blocks);
-sequences of tasks have them from the second task on.
+`own`: each layer's own scale, in more blocks.  The others: the own layer and templates from each source, blocks times
+templates numbers a layer.  `own` has as many, or the next fewer where a layer's outputs have no so many equal blocks.
+`vae` samples a VAE of all layers of a shape; `tasks` takes the principal directions of what the two other tasks changed
+(`own`, 16 blocks); sequences of tasks have them from the second task on.
 900 training images, 6 epochs, one cycle, head at 0.005.  Coefficients' rates (`rg.rates`) are studied for every setting
 on validation with the first seed; the other seeds train at the best.  Writes results/templates.csv, one row a run;
-`table` prints means and standard deviations of the last epoch's test accuracy over seeds at that rate.
+`table` prints test accuracy after the last epoch at that rate (%, mean and standard deviation over seeds) and, in
+brackets, how many numbers were trained.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from recast_gen import sources
 SETTING = ("network", "task", "source", "blocks", "templates")
 KEY = (*SETTING, "rate", "seed")
 BLOCKS, TEMPLATES = (1, 4, 16), (2, 3, 4)  # no source of layers has more in the ViT
-OWN = (2, 4, 8, 16, 32, 64)  # blocks; the most that divide a layer's outputs and are not more
+OWN = (2, 3, 4, 8, 12, 16, 32, 48, 64)  # blocks, or the next fewer that divide a layer's outputs
 SOURCES = ("own", "layers", "random", "vae", "tasks")
 TASKS = ("sign_digits", "clothing", "omniglot50")
 EPOCHS, MOST, RATES, SEEDS, LEARNT = 6, 900, (0.02, 0.06, 0.2), range(3), 0.06
@@ -92,7 +93,8 @@ def measure(name: str, task: str, source: str, blocks: int, templates: int, rate
 
 def settings(networks: list[str], tasks: list[str]) -> Iterator[tuple]:
     for task, name in itertools.product(tasks, networks):
-        yield from ((name, task, "own", blocks, 1) for blocks in OWN)
+        outputs = [family.shape[0] for family in own(name).families.values()]
+        yield from ((name, task, "own", blocks, 1) for blocks in OWN if any(count % blocks == 0 for count in outputs))
         yield from ((name, task, *shape) for shape in itertools.product(SOURCES[1:], BLOCKS, TEMPLATES))
 
 
@@ -124,14 +126,17 @@ def show(table: Table) -> None:
     for name, task in dict.fromkeys(setting[:2] for setting in found):
         for blocks, templates in sorted(itertools.product(BLOCKS, TEMPLATES), key=lambda shape: shape[0] * shape[1]):
             shapes = dict.fromkeys(SOURCES, (blocks, templates))
-            shapes["own"] = (max(count for count in OWN if count <= blocks * templates), 1)
+            counts = (count for count in OWN if (name, task, "own", str(count), "1") in found)
+            shapes["own"] = (max((count for count in counts if count <= blocks * templates), default=0), 1)
             cells = (found.get((name, task, source, *map(str, shape)), []) for source, shape in shapes.items())
             print(f"| {name}, {task} | {blocks} x {templates} | " + " | ".join(map(cell, cells)) + " |")
 
 
 def cell(rows: list[dict]) -> str:
     tests = [100 * float(row["test"]) for row in rows if float(row["rate"]) == best(rows)]
-    return f"{statistics.mean(tests):.1f} ± {statistics.stdev(tests):.1f}" if len(tests) == len(SEEDS) else ""
+    if len(tests) < len(SEEDS):
+        return ""
+    return f"{statistics.mean(tests):.1f} ± {statistics.stdev(tests):.1f} ({rows[0]['numbers']})"
 
 
 def main() -> None:
