@@ -296,18 +296,8 @@ METHODS = {
         *randoms("RECAST own", "channel", (1, 2), own=True),
         *randoms("RECAST all own", "channel", (1,), only="resnet", own=True, every=True),
         *randoms("RECAST all", "channel", (4,), only="resnet", every=True),
+        *dial("RECAST even norms", (16,), norms="affine", even=True),
         *dial("RECAST even norms", (48,), only="cifar10_vit", norms="affine", even=True),
-        *randoms("RECAST own even norms", "channel", (1,), only="vit", own=True, norms="affine", even=True),
-        *randoms(
-            "RECAST all own even shifts",
-            "channel",
-            (2,),
-            only="resnet",
-            own=True,
-            norms="shifts",
-            every=True,
-            even=True,
-        ),
     )
 }
 METHODS |= {other.name: other for method in METHODS.values() if method.prepare for other in [method.from_ridge()]}

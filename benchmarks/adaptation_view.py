@@ -157,14 +157,14 @@ def front(methods: list[Point], which: str) -> Iterator[tuple[str, float, str]]:
     """The check of the best RECAST at every budget that a method sets, against the best peer: at its least margin."""
     ours, peers = ([p for p in methods if alone(p) and p.ours is mine] for mine in (True, False))
     budgets = sorted({LEAST, *(p.numbers for p in methods if LEAST <= p.numbers <= MOST)})
-    gaps = [
-        (best(ours, budget).test - peer.test, budget, best(ours, budget), peer)
-        for budget in budgets if (peer := best(peers, budget)) and best(ours, budget)
-    ]  # fmt: skip
+    pairs = [(budget, best(ours, budget), peer) for budget in budgets if (peer := best(peers, budget))]
+    gaps = [(mine.test - peer.test, budget, mine, peer) for budget, mine, peer in pairs if mine]
     if gaps:
         gap, budget, mine, peer = min(gaps, key=lambda found: found[:2])
         why = f"least at {budget} numbers: {mine.method} {mine.test:.1f}, {peer.method} {peer.test:.1f}; "
-        why += f"on or above at {sum(found[0] >= 0 for found in gaps)} of {len(gaps)} budgets"
+        why += f"on or above at {sum(found[0] >= 0 for found in gaps)} of {len(pairs)} budgets"
+        if len(gaps) < len(pairs):
+            why += f", {len(pairs) - len(gaps)} of them too small for RECAST"
         yield f"on or above the peers' front{which}", gap, why
 
 

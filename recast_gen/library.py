@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from . import adapter, mixed, sources, switching, taskfile
 from .bank import TemplateBank, load_bank
-from .errors import AttachError, TaskError, listing, nearest
+from .errors import AttachError, TaskError, listing, nearest, takes_images
 from .parts import joined, whole
 from .reparam import attach, attached, hosts, set_coefficients, suspend
 from .templates import mix
@@ -104,7 +104,8 @@ class TaskLibrary:
         leaves the model as it was.  Where tasks have fewer classes than others of the batch, their logits end in -inf.
         Raises TaskError for unknown names, another count than of images, and models that cannot mix (see `mixed`).
         """
-        with self.lock:
+        remedy = f"give them as the bank's backbone takes them: {self.bank.backbone.get('data_config')}."
+        with self.lock, takes_images(f"shape {tuple(images.shape[1:])}", TaskError, remedy):
             if tasks is None:
                 return self.model(images)
             tasks = [tasks] * len(images) if isinstance(tasks, str) else list(tasks)

@@ -116,6 +116,8 @@ def verified(path: str | Path) -> tuple[dict, dict, dict[str, np.ndarray]]:
     except FileNotFoundError:
         raise TaskError(f"{path} does not exist; expected a task file.") from None
     except Exception as error:
+        if Path(path).is_dir():
+            raise TaskError(f"{path} is a folder, as a bank is one; expected a task file.") from None
         raise TaskError(f"{path} cannot be read as a task file ({error}): copy or train it again.") from error
     if meta.get("format") != FORMAT:
         raise TaskError(f"{path} has task format {meta.get('format')}; expected {FORMAT}.")

@@ -71,7 +71,7 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
     origin = [path for raw in parts.values() for path in raw.files]
     origin += [Path(data.path)] if data.path and Path(data.path).is_file() else []
     parts, skipped = sound(parts, data)
-    parts, split_off = _complete(parts, data, seed)
+    parts, split_off = _complete(parts, names, data, seed)
     keep = list(range(len(names))) if data.classes is None else data.classes
     unknown = [label for label in keep if not 0 <= label < len(names)]
     if unknown:
@@ -80,7 +80,10 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
     if twice := repeated(classes):
         raise DataError(f"{where(data)} names classes {listing(twice)} twice: give each a name of its own.")
     if len(keep) < 2:
-        raise DataError(f"{where(data)}: a task needs two classes or more; found {len(keep)}.")
+        raise DataError(
+            f"{where(data)}: a task needs two classes or more; found {len(keep)} ({listing(classes)}). Add images of "
+            "another, or list more `classes`."
+        )
     ready = {}
     for part, raw in parts.items():
         raw = _only(raw, keep)
@@ -127,7 +130,7 @@ def _dataset(raw: Raw, data: Data, data_config: dict, augment: str = "none") -> 
     return TensorDataset(torch.stack([image for image, _ in images]), torch.from_numpy(raw.labels))
 
 
-def _complete(parts: dict[str, Raw], data: Data, seed: int) -> tuple[dict[str, Raw], list[dict]]:
+def _complete(parts: dict[str, Raw], classes: list[str], data: Data, seed: int) -> tuple[dict[str, Raw], list[dict]]:
     """Splits validation and test off the training part where the source has none; says which images these are."""
     if "train" not in parts:
         raise DataError(f"{where(data)} has only {listing(parts)} images; a task needs some to train on.")
@@ -141,7 +144,10 @@ def _complete(parts: dict[str, Raw], data: Data, seed: int) -> tuple[dict[str, R
                 np.arange(len(raw.labels)), test_size=round(share * size), stratify=raw.labels, random_state=seed
             )
         except ValueError as error:
-            raise DataError(f"{where(data)} is too small to split off {share:.0%} for {part} ({error}).") from error
+            counts = np.bincount(raw.labels, minlength=len(classes))
+            few = [name for name, count in zip(classes, counts) if count == 1]
+            why = f"class {listing(few)} has one image left for it: add some, or remove it" if few else error
+            raise DataError(f"{where(data)} is too small to split off {share:.0%} for {part} ({why}).") from error
         parts["train"], parts[part] = raw.subset(np.sort(rest)), raw.subset(np.sort(chosen))
         rows += [{"part": part, "image": name} for name in parts[part].names]
     return parts, rows

@@ -143,7 +143,8 @@ def check(model: nn.Module, splits: Splits) -> None:
     if outputs.ndim != 2 or outputs.shape[1] != len(splits.classes):
         raise DataError(
             f"The head gives {tuple(outputs.shape[1:])} numbers an image; the task has {len(splits.classes)} classes: "
-            f"{listing(splits.classes)}. Make the model with `num_classes: {len(splits.classes)}`."
+            f"{listing(splits.classes)}. Make the model with `num_classes: {len(splits.classes)}`, which "
+            "a function of your own must take."
         )
 
 

@@ -15,7 +15,7 @@ from ..recipe.training import Train
 from ..switching import load_task
 from . import data
 from .methods import KINDS, PROBE, adapted, prepare
-from .module import examine, once, one_process
+from .module import check, examine, once, one_process
 from .results import Results
 from .runs import Learner, Run
 from .unfinished import kept_in
@@ -42,9 +42,10 @@ def adapt(
     """
     results, learners, best, base, say = Results(), {}, {}, bank.base(), once(say)
     kept = adapted(settings)
-    prepare(kept, bank, base, 2, settings, seed)  # an adapter that does not fit is refused before anything is trained
     for task in tasks:
         splits = data.load(task.data, bank.backbone["data_config"], seed, settings.augment)
+        model, _ = prepare(kept, bank, base, len(splits.classes), settings, seed)
+        check(model, splits)  # before any task is trained
         learners[task.name] = Learner(task.name, splits, bank, base, settings, recipe)
         results.splits += [{"task": task.name, **row} for row in splits.split_off]
         results.skipped[task.name] = splits.skipped

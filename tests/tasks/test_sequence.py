@@ -19,11 +19,12 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import recast_gen as rg
-from recast_gen.errors import AttachError
+from recast_gen.errors import AttachError, DataError
 from recast_gen.pipelines.stage import execute
 from recast_gen.recipe.images import Data, Task
 from recast_gen.recipe.training import Train
-from recast_gen.tasks import data
+from recast_gen.sources import rebuild
+from recast_gen.tasks import data, methods
 from recast_gen.tasks.analytic import best_ridge
 from recast_gen.tasks.features import before_head
 from recast_gen.tasks.methods import KINDS, prepare, rates
@@ -154,6 +155,14 @@ def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_trained(bank
     with pytest.raises(AttachError, match="'clr' finds nothing to act on"):
         adapt(bank, TASKS, Train(**FAST, adapter="clr"), 0, tmp_path, "pico", tmp_path / "unfinished", lines.append)
     assert not lines
+
+
+def test_a_head_of_other_classes_is_refused_before_anything_is_trained(bank, tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(methods, "rebuild", lambda base, num_classes: rebuild(base, num_classes=3))
+    with pytest.raises(DataError, match=r"gives \(3,\) numbers an image; the task has 4 classes"):
+        adapt(bank, TASKS, Train(**FAST), 0, tmp_path, "pico", tmp_path / "unfinished", lines.append)
+    assert not lines and not list(tmp_path.iterdir())
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
