@@ -120,9 +120,9 @@ def alone(point: Point) -> bool:
     return " + " not in point.method
 
 
-def best(methods: list[Point], numbers: float) -> Point | None:
-    """The most accurate on validation of the methods with at most so many numbers."""
-    return max((p for p in methods if p.numbers <= numbers), key=lambda p: p.mean("validation"), default=None)
+def best(methods: list[Point], numbers: float, on: str = "validation") -> Point | None:
+    """The most accurate, on validation unless said, of the methods with at most so many numbers."""
+    return max((p for p in methods if p.numbers <= numbers), key=lambda p: p.mean(on), default=None)
 
 
 def checks(methods: list[Point]) -> Iterator[tuple[str, float | None, str]]:
@@ -130,6 +130,7 @@ def checks(methods: list[Point]) -> Iterator[tuple[str, float | None, str]]:
     for start in ("", FROM_RIDGE):
         yield from checks_of(start, {p.method: p for p in methods if p.start in (start, None)})
     yield from front(methods, ", whatever the start")
+    yield from front(methods, " as drawn: of both the best on test", "test")
 
 
 def checks_of(start: str, named: dict[str, Point]) -> Iterator[tuple[str, float | None, str]]:
@@ -153,11 +154,11 @@ def checks_of(start: str, named: dict[str, Point]) -> Iterator[tuple[str, float 
             yield f"{without.method} better with coefficients", with_both.test - without.test, why
 
 
-def front(methods: list[Point], which: str) -> Iterator[tuple[str, float, str]]:
+def front(methods: list[Point], which: str, on: str = "validation") -> Iterator[tuple[str, float, str]]:
     """The check of the best RECAST at every budget that a method sets, against the best peer: at its least margin."""
     ours, peers = ([p for p in methods if alone(p) and p.ours is mine] for mine in (True, False))
     budgets = sorted({LEAST, *(p.numbers for p in methods if LEAST <= p.numbers <= MOST)})
-    pairs = [(budget, best(ours, budget), peer) for budget in budgets if (peer := best(peers, budget))]
+    pairs = [(budget, best(ours, budget, on), peer) for budget in budgets if (peer := best(peers, budget, on))]
     gaps = [(mine.test - peer.test, budget, mine, peer) for budget, mine, peer in pairs if mine]
     if gaps:
         gap, budget, mine, peer = min(gaps, key=lambda found: found[:2])
