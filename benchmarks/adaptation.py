@@ -7,8 +7,9 @@ Heads start at random or, where a method's name ends so, from ridge regression. 
 learning rate of what it trains besides the head, judged on validation alone (one seed, a third of a run).  The head's
 rate is the better for it of two: the best for norm tuning and the best for the linear probe with the same start.  Then
 every seed trains; the best epoch on validation is kept and its test accuracy reported.  Steps, batches, schedule and
-images are the same for all.  A finished run is one row in ``results/adaptation.csv`` (a study's in
-``results/adaptation_rates.csv``), and a restart skips it.
+images are the same for all but the heads of `incremental_heads.py` (FeTrIL is not here: on one task it is the linear
+probe; class statistics train 10 epochs on samples, at the best of four rates from whole runs).  A finished run is one
+row in ``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a restart skips it.
 
 Seconds are of this process's CPU time, one thread, without the frozen features that a probe learns from and ridge
 regression starts from, and compare where `cpu` and `precision` are the same; mb is the peak of its memory over what it

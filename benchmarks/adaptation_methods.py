@@ -259,7 +259,7 @@ def first_of(head: Callable) -> Callable:
 METHODS = {
     method.name: method
     for method in (
-        *(Method(name, None, features=True, solve=first_of(head)) for name, head in HEADS.items()),
+        *(Method(name, None, features=True, solve=first_of(head)) for name, head in HEADS.items() if name != "FeTrIL"),
         Method("linear probe", probe, features=True),
         Method("norm tuning", norms, 0.01),
         Method("BitFit", bitfit, 0.01),

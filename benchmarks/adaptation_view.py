@@ -163,9 +163,9 @@ def front(methods: list[Point], which: str, on: str = "validation") -> Iterator[
     if gaps:
         gap, budget, mine, peer = min(gaps, key=lambda found: found[:2])
         why = f"least at {budget} numbers: {mine.method} {mine.test:.1f}, {peer.method} {peer.test:.1f}; "
-        why += f"on or above at {sum(found[0] >= 0 for found in gaps)} of {len(pairs)} budgets"
-        if len(gaps) < len(pairs):
-            why += f", {len(pairs) - len(gaps)} of them too small for RECAST"
+        why += f"on or above at {sum(found[0] >= 0 for found in gaps)} of {len(gaps)} budgets"
+        if smaller := len(pairs) - len(gaps):
+            why += f", {smaller} more too small for RECAST"
         yield f"on or above the peers' front{which}", gap, why
 
 

@@ -4,7 +4,7 @@
     python benchmarks/incremental.py table
 
 The tasks of `adaptation.py` come in three orders, one a seed; after each, the test images of all classes so far are
-classified.  RECAST's task files (of `sequence.py`, with that seed) know classes within their task; the task itself
+classified.  RECAST's task files (which `sequence.py` leaves) know classes within their task; the task itself
 comes from their own heads (largest softmax, logit, or energy over all heads), or from a head over all classes on the
 frozen backbone's features.  Those heads alone are the baselines (`incremental_heads.py`).  Writes
 results/incremental.csv, a row a step and way, with how many numbers it keeps for the next task (task files with their
@@ -134,6 +134,8 @@ def show(rows: list[dict]) -> None:
     for backbone, method in dict.fromkeys((row["backbone"], row["method"]) for row in rows):
         chosen = [row for row in rows if (row["backbone"], row["method"]) == (backbone, method)]
         runs = [[row for row in chosen if row["seed"] == str(seed)] for seed in SEEDS]
+        if not all(runs):
+            continue
         tests = [[100 * float(row["accuracy"]) for row in run] for run in runs]
         cells = [
             f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"

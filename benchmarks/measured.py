@@ -12,7 +12,10 @@ class Table:
         if not self.path.exists():
             self._write(dict(zip(self.columns, self.columns)))
         with self.path.open(newline="") as file:
-            self.done = {tuple(row[name] for name in key) for row in csv.DictReader(file)}
+            rows = csv.DictReader(file)
+            if tuple(rows.fieldnames or ()) != self.columns:
+                raise SystemExit(f"{self.path} has other columns than {', '.join(self.columns)}: move it away.")
+            self.done = {tuple(row[name] for name in key) for row in rows}
 
     def __contains__(self, key: tuple) -> bool:
         return tuple(map(str, key)) in self.done
@@ -20,6 +23,7 @@ class Table:
     def add(self, *key, **values) -> None:
         row = dict(zip(self.key, key)) | {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in values.items()}
         self._write(row)
+        self.done.add(tuple(map(str, key)))
         print(*(f"{name} {value}" for name, value in row.items()), sep=", ", flush=True)
 
     def _write(self, row: dict) -> None:

@@ -31,13 +31,18 @@ from recast_gen.tasks.module import examine
 from recast_gen.tasks.results import protocol
 
 SEQUENCE = ("backbone", "method", "order", "seed")
+MOST = sum(len(order) * (len(order) + 1) // 2 for order in ORDERS.values())  # rows of a method on a backbone
 SHARED = "full fine-tuning"  # whose network is all tasks'
-CHOICES = [SHARED, *(name for name in METHODS if name.startswith("RECAST"))]
+CHOICES = [SHARED, *(name for name, method in METHODS.items() if name.startswith("RECAST") and not method.start)]
 
 
 def sequence(backbone: Backbone, name: str, order: tuple[str, ...], seed: int) -> list[dict]:
     """One row an accuracy, of a task after another."""
     learnt, rows, runs, last = {}, [], read(RESULTS, RUN), None
+    if missing := [task for task in order if (backbone.name, task, name, str(seed)) not in runs]:
+        raise SystemExit(
+            f"{backbone.name}, {name} has no rates for {', '.join(missing)}: run adaptation.py with it first."
+        )
     for task in order:
         splits, run = backbone.splits(task), runs[backbone.name, task, name, str(seed)]
         prepared = seeded(METHODS[name], backbone, len(splits.classes), seed)
@@ -79,7 +84,8 @@ def run(table: Table, backbones: list[str], methods: list[str]) -> None:
                 about = (backbone.name, method, " ".join(order), seed)
                 if (*about, order[-1], order[-1]) not in table:
                     for row in sequence(backbone, method, order, seed):
-                        table.add(*about, **row)
+                        if (key := (*about, row.pop("after"), row.pop("of"))) not in table:
+                            table.add(*key, **row)
 
 
 def show(table: Table) -> None:
@@ -90,6 +96,7 @@ def show(table: Table) -> None:
     for row in csv.DictReader(table.path.open()):
         row |= {"test": 100 * float(row["test"]), "same_logits": row["same_logits"] == "True"}
         found.setdefault((row["backbone"], row["method"]), {}).setdefault(row["order"], []).append(row)
+    found = {setting: orders for setting, orders in found.items() if sum(map(len, orders.values())) == MOST}
     for setting, orders in found.items():
         each = [protocol(rows) for rows in orders.values()]
         means = ([one[name] for one in each] for name in ("average_accuracy", "backward_transfer"))

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from . import adapter, mixed, sources, switching, taskfile
 from .bank import TemplateBank, load_bank
-from .errors import AttachError, TaskError, listing, nearest, takes_images
+from .errors import AttachError, TaskError, listing, nearest
 from .parts import joined, whole
 from .reparam import attach, attached, hosts, set_coefficients, suspend
 from .templates import mix
@@ -102,10 +102,13 @@ class TaskLibrary:
 
         tasks: None, the model as it is switched now; a name for all images, or one name an image, in one forward that
         leaves the model as it was.  Where tasks have fewer classes than others of the batch, their logits end in -inf.
-        Raises TaskError for unknown names, another count than of images, and models that cannot mix (see `mixed`).
+        Raises TaskError for unknown names, another count than of images, images of other channels, and models that
+        cannot mix (see `mixed`).
         """
-        remedy = f"give them as the bank's backbone takes them: {self.bank.backbone.get('data_config')}."
-        with self.lock, takes_images(f"shape {tuple(images.shape[1:])}", TaskError, remedy):
+        size = (self.bank.backbone.get("data_config") or {}).get("input_size")
+        if size and images.shape[1:2] != (size[0],):
+            raise TaskError(f"Images of shape {tuple(images.shape)}; expected n c h w with c = {size[0]}.")
+        with self.lock:
             if tasks is None:
                 return self.model(images)
             tasks = [tasks] * len(images) if isinstance(tasks, str) else list(tasks)

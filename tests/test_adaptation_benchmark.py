@@ -116,7 +116,7 @@ def test_targets_say_by_how_much_they_are_met_or_missed(capsys):
     said = capsys.readouterr().out
     assert "resolution 1 over the probe by 5: MISSED by 1.0 (64.0 with 64 numbers, and 60.0)" in said
     assert "resolution 1 random 32 over the probe by 5: met by 1.0 (66.0 with 600 numbers, and 60.0)" in said
-    assert "front: MISSED by 5.0 (least at 3000 numbers: RECAST 16 75.0, LoRA r=1 80.0; on or above at 5 of 7" in said
+    assert "front: MISSED by 5.0 (least at 3000 numbers: RECAST 16 75.0, LoRA r=1 80.0; on or above at 5 of 6" in said
     assert "front, whatever the start: MISSED by 5.0 (least at 3000 numbers: RECAST 16 75.0" in said
     assert "resolution 1 from ridge over the probe by 5: met by 1.0 (71.0 with 64 numbers, and 65.0)" in said
     assert "quarter of its numbers: MISSED by 5.0 (RECAST 16 (700) 75.0, LoRA (3000) 80.0)" in said

@@ -42,10 +42,10 @@ def adapt(
     """
     results, learners, best, base, say = Results(), {}, {}, bank.base(), once(say)
     kept = adapted(settings)
+    prepare(kept, bank, base, 2, settings, seed)  # an adapter that does not fit is refused before anything is read
     for task in tasks:
         splits = data.load(task.data, bank.backbone["data_config"], seed, settings.augment)
-        model, _ = prepare(kept, bank, base, len(splits.classes), settings, seed)
-        check(model, splits)  # before any task is trained
+        check(prepare(kept, bank, base, len(splits.classes), settings, seed)[0], splits)  # before any is trained
         learners[task.name] = Learner(task.name, splits, bank, base, settings, recipe)
         results.splits += [{"task": task.name, **row} for row in splits.split_off]
         results.skipped[task.name] = splits.skipped
