@@ -8,9 +8,9 @@ templates numbers a layer.  `own` has as many, or the next fewer where a layer's
 `vae` samples a VAE of all layers of a shape; `tasks` takes the principal directions of what the two other tasks changed
 (`own`, 16 blocks); sequences of tasks have them from the second task on.
 900 training images, 6 epochs, one cycle, head at 0.005.  Coefficients' rates (`rg.rates`) are studied for every setting
-on validation with the first seed, of three; the other seeds train at the best, which may lie beyond.  Writes results/templates.csv, one row a run;
-`table` prints test accuracy after the last epoch at that rate (%, mean and standard deviation over seeds) and, in
-brackets, how many numbers were trained.
+on validation with the first seed, of three; the other seeds train at the best, which may lie beyond.  Writes
+results/templates.csv, one row a run; `table` prints test accuracy after the last epoch at that rate (%, mean and
+standard deviation over seeds) and, in brackets, how many numbers were trained.
 """
 
 import argparse
