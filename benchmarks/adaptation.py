@@ -1,6 +1,6 @@
 """RECAST and its peers on really trained networks and real images: accuracy against trained numbers, and what it costs.
 
-    python benchmarks/adaptation.py [run] [--minutes 50] [--backbones ...] [--tasks ...] [--methods GLOB ...]
+    python benchmarks/adaptation.py [run] [--minutes 40] [--backbones ...] [--tasks ...] [--methods GLOB ...]
     python benchmarks/adaptation.py table | summary | targets | picture
 
 Heads start at random or, where a method's name ends so, from ridge regression.  Every method has its own study of the
@@ -10,6 +10,7 @@ every seed trains; the best epoch on validation is kept and its test accuracy re
 images are the same for all but the heads of `incremental_heads.py` (FeTrIL is not here: on one task it is the linear
 probe; class statistics train 10 epochs on samples, at the best of four rates from whole runs).  A finished run is one
 row in ``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a restart skips it.
+After the minutes nothing begins that is not begun; the longest study with its run takes 15 more.
 
 Seconds are of this process's CPU time, one thread, without the frozen features that a probe learns from and ridge
 regression starts from, and compare where `cpu` and `precision` are the same; mb is the peak of its memory over what it
@@ -205,7 +206,7 @@ def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("act", nargs="?", default="run", choices=["run", "table", "summary", "targets", "picture"])
-    parser.add_argument("--minutes", type=float, default=50)
+    parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--methods", nargs="+", default=["*"])
