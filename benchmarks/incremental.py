@@ -12,7 +12,6 @@ heads, and a head's own) and, of a head, the seconds and peak memory of its step
 accuracy (%), mean and standard deviation over orders, and the last step's costs.
 """
 
-import argparse
 import csv
 import itertools
 import random
@@ -24,7 +23,7 @@ from adaptation import SEEDS, task_file
 from adaptation_methods import METHODS, seeded
 from backbones import BACKBONES, TASKS, Backbone
 from incremental_heads import HEADS, joined
-from measured import Table
+from measured import Table, asked
 from safetensors import safe_open
 
 import recast_gen as rg
@@ -107,14 +106,9 @@ def sequence(backbone: Backbone, method: str, order: tuple[str, ...], seed: int)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", nargs="?", default="run", choices=["run", "table"])
-    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
-    parser.add_argument("--methods", nargs="+", default=["RECAST norms 1"], choices=METHODS)
-    given = parser.parse_args()
+    given = asked(__doc__, backbones=(BACKBONES, BACKBONES), methods=(["RECAST norms 1"], METHODS))
     table = Table("incremental.csv", KEY, ("classes", "accuracy", *COSTS))
     if given.act == "run":
-        torch.set_num_threads(1)
         run(table, given.backbones, given.methods)
     show(list(csv.DictReader(table.path.open())))
 
@@ -124,8 +118,7 @@ def run(table: Table, backbones: list[str], methods: list[str]) -> None:
         about = (backbone, " ".join(order), seed)
         if (*about, len(order), f"{method}, task known") not in table:
             for row in sequence(BACKBONES[backbone], method, order, seed):
-                if (key := (*about, row.pop("step"), row.pop("method"))) not in table:
-                    table.add(*key, **row)
+                table.add(*about, row.pop("step"), row.pop("method"), **row)
 
 
 def show(rows: list[dict]) -> None:

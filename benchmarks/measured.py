@@ -1,7 +1,11 @@
 """A table of measurements in results/: a row is on disk as soon as it is measured, and a restart skips it."""
 
+import argparse
 import csv
+from collections.abc import Iterable
 from pathlib import Path
+
+import torch
 
 
 class Table:
@@ -21,6 +25,9 @@ class Table:
         return tuple(map(str, key)) in self.done
 
     def add(self, *key, **values) -> None:
+        """Writes a row that is not there yet."""
+        if key in self:
+            return
         row = dict(zip(self.key, key)) | {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in values.items()}
         self._write(row)
         self.done.add(tuple(map(str, key)))
@@ -29,3 +36,18 @@ class Table:
     def _write(self, row: dict) -> None:
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+
+
+def asked(doc: str, **choices: tuple[Iterable[str], Iterable[str]]) -> argparse.Namespace:
+    """A benchmark's arguments: ``act``, run or table, and lists of names; choices: the default, and what there is.
+
+    A run is on one thread.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("act", nargs="?", default="run", choices=["run", "table"])
+    for name, (default, known) in choices.items():
+        parser.add_argument(f"--{name}", nargs="+", default=list(default), choices=known)
+    given = parser.parse_args()
+    if given.act == "run":
+        torch.set_num_threads(1)
+    return given

@@ -11,8 +11,6 @@ pair of tasks, and the task files, where `adaptation.py` has its; `table` prints
 forgetting (see `recast_gen.tasks.results.protocol`; %).
 """
 
-import argparse
-import copy
 import csv
 import statistics
 from pathlib import Path
@@ -23,7 +21,7 @@ from adaptation import RESULTS, STEPS, descended, epochs, read, task_file
 from adaptation_methods import METHODS, Prepared, seeded
 from backbones import BACKBONES, Backbone
 from incremental import ORDERS
-from measured import Table
+from measured import Table, asked
 
 import recast_gen as rg
 from recast_gen.recipe.training import Training
@@ -47,11 +45,11 @@ def sequence(backbone: Backbone, name: str, order: tuple[str, ...], seed: int) -
         splits, run = backbone.splits(task), runs[backbone.name, task, name, str(seed)]
         prepared = seeded(METHODS[name], backbone, len(splits.classes), seed)
         if last and name == SHARED:
-            body = {key: value for key, value in last.items() if not key.startswith(backbone.head)}
+            body = {key: value for key, value in last.state_dict().items() if not key.startswith(backbone.head)}
             prepared.model.load_state_dict(body, strict=False)
         found = (float(run[column]) for column in ("rate", "head_rate"))
         descended(prepared, splits, seed, epochs(backbone, task, STEPS), *found)
-        last = copy.deepcopy(prepared.model.state_dict())
+        last = prepared.model
         learnt[task] = kept(prepared, backbone, name, task, seed), examine(prepared.model, splits.test, Training())[1]
         for of, (what, logits) in learnt.items():
             again(prepared, backbone, what)
@@ -63,7 +61,7 @@ def sequence(backbone: Backbone, name: str, order: tuple[str, ...], seed: int) -
 def kept(prepared: Prepared, backbone: Backbone, name: str, task: str, seed: int) -> Path | torch.nn.Module:
     """What a task has for itself: its file, or its head on a network that all share."""
     if name == SHARED:
-        return copy.deepcopy(getattr(prepared.model, backbone.head))
+        return getattr(prepared.model, backbone.head)
     file = task_file(backbone.name, name, task, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     prepared.save(file)
@@ -84,8 +82,7 @@ def run(table: Table, backbones: list[str], methods: list[str]) -> None:
                 about = (backbone.name, method, " ".join(order), seed)
                 if (*about, order[-1], order[-1]) not in table:
                     for row in sequence(backbone, method, order, seed):
-                        if (key := (*about, row.pop("after"), row.pop("of"))) not in table:
-                            table.add(*key, **row)
+                        table.add(*about, row.pop("after"), row.pop("of"), **row)
 
 
 def show(table: Table) -> None:
@@ -112,14 +109,9 @@ def show(table: Table) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", nargs="?", default="run", choices=["run", "table"])
-    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
-    parser.add_argument("--methods", nargs="+", default=["RECAST norms 1", SHARED], choices=CHOICES)
-    given = parser.parse_args()
+    given = asked(__doc__, backbones=(BACKBONES, BACKBONES), methods=(["RECAST norms 1", SHARED], CHOICES))
     table = Table("sequence.csv", (*SEQUENCE, "after", "of"), ("test", "same_logits"))
     if given.act == "run":
-        torch.set_num_threads(1)
         run(table, given.backbones, given.methods)
     show(table)
 

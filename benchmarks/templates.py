@@ -13,7 +13,6 @@ results/templates.csv, one row a run; `table` prints test accuracy after the las
 standard deviation over seeds) and, in brackets, how many numbers were trained.
 """
 
-import argparse
 import csv
 import itertools
 import statistics
@@ -22,7 +21,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import torch
-from measured import Table
+from measured import Table, asked
 from short_training import HEADS, accuracy, backbone, images, train
 
 import recast_gen as rg
@@ -140,14 +139,9 @@ def cell(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", nargs="?", default="run", choices=["run", "table"])
-    parser.add_argument("--networks", nargs="+", default=list(HEADS), choices=HEADS)
-    parser.add_argument("--tasks", nargs="+", default=TASKS[:2], choices=TASKS)
-    given = parser.parse_args()
+    given = asked(__doc__, networks=(HEADS, HEADS), tasks=(TASKS[:2], TASKS))
     table = Table("templates.csv", KEY, ("numbers", "validation", "test", "seconds"))
     if given.act == "run":
-        torch.set_num_threads(1)
         run(table, given.networks, given.tasks)
     show(table)
 
