@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -12,13 +12,14 @@ from urllib.parse import quote
 import numpy as np
 from safetensors import safe_open
 
-from .errors import StoreError
+from .errors import StoreError, listing
 from .files import CODES, atomic, header_of, recover, save_tensors
 from .weights import LazyTensors, Weights, bits_of, digest, dtype_of, refuse_nonfinite
 
 FORMAT = 2
 KINDS = ("layers", "bank")
 SHARD_BYTES = 64 * 2**20
+ABSENT, CRC_BYTES = 2**64 - 1, 4  # in a shard's index: the offset of a row that is not there; the checksum behind it
 Stack = Iterable[np.ndarray]  # rows ``...`` with a shape ``l ...`` and a dtype: an array, `Rows`, or `Stored`
 REMEDY = "Write it again: `dvc repro --force` of its stage, or copy it afresh."
 
@@ -117,13 +118,13 @@ def _save_zarr(path: Path, arrays: Mapping[str, Stack], about: dict) -> str:
 class Stored:
     """A stack ``l ...`` on disk: ``[...]``, ``[a:b]`` and ``[i]`` read rows; each is verified before it is returned.
 
-    hashes: of every row.  read: row -> its numbers ``1 ...``.  missing: how many chunks are not there.
+    hashes: of every row.  read: row -> its numbers ``1 ...``.  missing: the rows that are not there.
     mapped: the whole stack, where it is mapped to memory; what is returned is then a part of it and not a copy.
     """
 
     def __init__(
-        self, name: str, shape: tuple[int, ...], dtype: str, hashes: list[str], read: Callable, missing: int = 0,
-        mapped: np.ndarray | None = None,
+        self, name: str, shape: tuple[int, ...], dtype: str, hashes: list[str], read: Callable,
+        missing: Sequence[int] = (), mapped: np.ndarray | None = None,
     ):  # fmt: skip
         self.name, self.shape, self.dtype, self._mapped = name, tuple(shape), dtype_of(dtype), mapped
         self._hashes, self._read, self._missing = hashes, read, missing
@@ -139,7 +140,7 @@ class Stored:
             values = self._mapped[wanted[0] : wanted[0] + len(wanted)] if wanted else self._mapped[:0]
         try:
             if self._missing:
-                raise ValueError(f"{self._missing} chunks are missing")
+                raise ValueError(f"{listing(self._missing)} of its {len(self)} rows are missing, counted from 0")
             for place, row in enumerate(wanted):  # one at a time, as zarr needs three times what it reads
                 found = np.asarray(self._read(row)).view(self.dtype)
                 if self._mapped is None:
@@ -187,10 +188,27 @@ def _open_zarr(path: Path) -> tuple[dict[str, Stored], dict, dict]:
     for folder in sorted(folder.name for folder in path.iterdir() if folder.is_dir()):
         array = root[folder]  # root.arrays() prints asyncio's traces for a damaged one
         name, dtype, hashes[name] = (array.attrs[key] for key in ("name", "dtype", "sha256"))
-        missing = array.nchunks - array.nchunks_initialized
+        missing = _missing(path / folder, array.shape[0], array.shards[0], array.ndim)
         read = lambda row, array=array: array[row : row + 1]  # noqa: E731
         arrays[name] = Stored(f"{path}: array {name}", array.shape, dtype, hashes[name], read, missing)
     return arrays, hashes, dict(root.attrs)
+
+
+def _missing(folder: Path, rows: int, together: int, ndim: int) -> list[int]:
+    """The rows of an array that its shards do not hold, by the index at the end of each: offset and size of every row.
+
+    zarr's own count is in whole shards, so that a last one of fewer rows counts too many.
+    Source: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
+    """
+    missing = []
+    for start in range(0, rows, together):
+        index = np.full((together, 2), ABSENT, "<u8")
+        with suppress(FileNotFoundError):
+            with open(folder.joinpath("c", str(start // together), *["0"] * (ndim - 1)), "rb") as shard:
+                shard.seek(-index.nbytes - CRC_BYTES, os.SEEK_END)
+                index = np.frombuffer(shard.read(index.nbytes), "<u8").reshape(index.shape)
+        missing += [start + int(row) for row in np.flatnonzero(index[: rows - start, 0] == ABSENT)]
+    return missing
 
 
 def _open_packed(path: Path) -> tuple[dict[str, Stored], dict, dict]:

@@ -10,6 +10,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from google_crc32c import value
 from safetensors import safe_open
 
 from recast_gen import store
@@ -72,6 +73,32 @@ def test_any_arrays_and_attributes_come_back_bit_for_bit(tmp_path_factory, array
     assert stored.keys() == arrays.keys()
     assert all(same(stored[name][...], array) for name, array in arrays.items())
     assert all(same(stored[name][-1], array[-1]) for name, array in arrays.items())
+
+
+@given(
+    st.integers(1, 9), st.integers(1, 60), st.sampled_from(["float32", "bfloat16", "int64"]), st.data(),
+)  # fmt: skip
+def test_arrays_of_any_number_of_shards_come_back_and_a_row_that_goes_is_named(
+    tmp_path_factory, rows, shard_bytes, dtype, data
+):
+    path, array = tmp_path_factory.mktemp("store") / "a.zarr", noise(dtype, [rows, 3])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store, "SHARD_BYTES", shard_bytes)
+        store.save(path, "bank", {"a": array}, {})
+    assert same(read(path)[0]["a"], array)
+    gone = data.draw(st.integers(0, rows - 1))
+    together = zarr.open_group(path, mode="r")["a"].shards[0]
+    shard = path / "a" / "c" / str(gone // together) / "0"
+    content = bytearray(shard.read_bytes())
+    place = len(content) - 4 - 16 * (together - gone % together)
+    content[place : place + 16] = b"\xff" * 16  # as a shard says that it has no such row
+    content[-4:] = value(bytes(content[-4 - 16 * together : -4])).to_bytes(4, "little")
+    shard.write_bytes(content)
+    with pytest.raises(StoreError, match=rf"\b{gone} of its {rows} rows are missing"):
+        read(path)
+    shard.unlink()
+    with pytest.raises(StoreError, match=r"rows are missing"):
+        read(path)
 
 
 @settings(max_examples=8)
