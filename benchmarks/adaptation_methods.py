@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import recast_gen as rg
-from recast_gen.files import save_tensors
-from recast_gen.reparam import attached
+from recast_gen.model.attach import attached
 from recast_gen.tasks.analytic import ridge_start
 from recast_gen.tasks.data import Splits
-from recast_gen.tensors import to_numpy
+from recast_gen.weights.files import save_tensors
+from recast_gen.weights.tensors import to_numpy
 
 COEFFICIENTS = 0.03  # where the search for their learning rate starts
 BESIDE = {"coefficients": 0.3}  # their rate over that of norms or an adapter that trains beside them

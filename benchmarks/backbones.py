@@ -16,8 +16,8 @@ from torch.utils.data import TensorDataset
 
 import recast_gen as rg
 from recast_gen.recipe.images import Data
-from recast_gen.sources import fill, read
 from recast_gen.tasks import data
+from recast_gen.weights.sources import fill, read
 
 REAL = Path(os.environ.get("RECAST_REAL", Path(__file__).parents[2] / "shared" / "real"))
 TASKS = ("sign_digits", "omniglot50", "clothing")
@@ -58,7 +58,7 @@ class Backbone:
 
     @lru_cache(maxsize=8)  # noqa: B019  (two fields' worth, for a benchmark's life)
     def bank(self, norms: str = "none", **settings) -> rg.TemplateBank:
-        from recast_gen.norms import with_norms
+        from recast_gen.mimicry.norms import with_norms
 
         bank = rg.mimic(self(), **{"by": self.by, "gauge": "identity"} | settings)
         return bank if norms == "none" else with_norms(bank, norms)

@@ -25,7 +25,7 @@ from backbones import BACKBONES, IMAGENET, REAL
 import recast_gen as rg
 from recast_gen.errors import FitError
 from recast_gen.mimicry.measures import overall
-from recast_gen.sources import read
+from recast_gen.weights.sources import read
 
 SHARES = (0.25, 0.5, 0.75, 0.9)
 LAYOUTS = ("layer", "row", "column", "tile", "auto")

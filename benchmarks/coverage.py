@@ -17,8 +17,8 @@ import timm
 import torch
 
 import recast_gen as rg
-from recast_gen.grouping import families
-from recast_gen.sources import shapes
+from recast_gen.weights.families import families
+from recast_gen.weights.sources import shapes
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recast_gen import generation, mimic, taskfile
-from recast_gen.bank import load_bank, mix, pack
+from recast_gen import mimic
+from recast_gen.bank import generation, taskfile
+from recast_gen.bank.bank import load_bank, mix, pack
 
 WIDTH, DEPTH = 384, 12
 BLOCK = {

@@ -31,8 +31,8 @@ from measured import Table
 from torch.nn.functional import cross_entropy
 
 import recast_gen as rg
-from recast_gen import sources, store
 from recast_gen.pipelines.stage import execute
+from recast_gen.weights import sources, store
 
 KEY = ("network", "experiment", "generator", "setting")
 COLUMNS = (

@@ -48,7 +48,7 @@ def case(depth: int, width: int, hidden: int) -> None:
     import zarr.codecs  # noqa: F401  so that it is no part of what is measured
 
     from recast_gen.mimicry.fit import mimic
-    from recast_gen.weights import LazyTensors, Weights
+    from recast_gen.weights.named import LazyTensors, Weights
 
     def layer(seed: int, shape: tuple[int, ...]) -> np.ndarray:
         return np.random.default_rng(seed).random(shape, dtype=np.float32) - np.float32(0.5)
@@ -96,11 +96,11 @@ def solvers(runs: int) -> None:
     import timm
     import torch
 
-    from recast_gen import grouping
     from recast_gen.mimicry.closed_form import closed_form
     from recast_gen.mimicry.direct import direct
     from recast_gen.mimicry.measures import certificate
-    from recast_gen.sources import read
+    from recast_gen.weights.families import select, split
+    from recast_gen.weights.sources import read
 
     def floor() -> None:
         for stack in stacks:
@@ -110,8 +110,8 @@ def solvers(runs: int) -> None:
 
     torch.manual_seed(0)
     weights = read(timm.create_model("vit_small_patch16_224"))
-    chosen = grouping.select(weights.families(), FAMILIES)
-    stacks = [weights.stack(names) for family in chosen.values() for names in grouping.split(family, GROUPS)]
+    chosen = select(weights.families(), FAMILIES)
+    stacks = [weights.stack(names) for family in chosen.values() for names in split(family, GROUPS)]
     ways = {
         "floor: two products": floor,
         "closed form": lambda: [closed_form(stack, len(stack)) for stack in stacks],

@@ -2,8 +2,8 @@
 
     python benchmarks/rates.py      # goes on where it stopped; about 15 minutes of one core
 
-`relative` is the one number of the rule in `recast_gen.learning_rates`.  Writes results/rates.csv, one row a run, and
-prints them, a line a setting.  900 training images at most, 6 epochs, one cycle, head at 0.005.
+`relative` is the one number of the rule in `recast_gen.model.learning_rates`.  Writes results/rates.csv, one row a run,
+and prints them, a line a setting.  900 training images at most, 6 epochs, one cycle, head at 0.005.
 """
 
 import csv

@@ -39,8 +39,8 @@ def vit_base(folder: Path) -> list[tuple[str, float, str, str]]:
     import timm
 
     import recast_gen as rg
-    from recast_gen.sources import read
-    from recast_gen.store import save_layers
+    from recast_gen.weights.sources import read
+    from recast_gen.weights.store import save_layers
 
     weights = read(timm.create_model("vit_base_patch16_224"))
     save_layers(folder / "extract.zarr", weights)

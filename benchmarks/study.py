@@ -21,7 +21,7 @@ from recast_gen.recipe.reading import Recipe
 from recast_gen.tuning.plan import Plan
 from recast_gen.tuning.study import study
 from recast_gen.tuning.trials import Runner
-from recast_gen.weights import Weights
+from recast_gen.weights.named import Weights
 
 NETWORKS = {
     "CIFAR ViT": ("cifar10_vit", "index", None),

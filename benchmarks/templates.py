@@ -25,7 +25,7 @@ from measured import Table, asked
 from short_training import HEADS, accuracy, backbone, images, train
 
 import recast_gen as rg
-from recast_gen import sources
+from recast_gen.weights import sources
 
 SETTING = ("network", "task", "source", "blocks", "templates")
 KEY = (*SETTING, "rate", "seed")

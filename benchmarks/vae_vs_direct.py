@@ -30,11 +30,12 @@ from measured import Table
 from torch.nn.functional import cross_entropy
 
 import recast_gen as rg
-from recast_gen import grouping, sources
 from recast_gen.mimicry.factorization import coordinates
 from recast_gen.mimicry.layer_vae import LayerVAE, Objective
 from recast_gen.mimicry.measures import overall
 from recast_gen.mimicry.vae import vaes
+from recast_gen.weights import sources
+from recast_gen.weights.families import select, split
 
 LAST = "numbers trained: flattened encoder"
 FAMILIES = ["blocks.*.attn.qkv", "blocks.*.attn.proj", "blocks.*.mlp.fc1", "blocks.*.mlp.fc2"]
@@ -116,8 +117,8 @@ def vit_small() -> list[tuple]:
     """(what, (wall, CPU), unit) of the cost of ViT-S."""
     torch.manual_seed(0)
     weights = sources.read(timm.create_model("vit_small_patch16_224"))
-    chosen = grouping.select(weights.families(), FAMILIES)
-    groups = [(weights.stack(names), 2) for family in chosen.values() for names in grouping.split(family, 6)]
+    chosen = select(weights.families(), FAMILIES)
+    groups = [(weights.stack(names), 2) for family in chosen.values() for names in split(family, 6)]
     model = LayerVAE(len(groups), 2, 2, HIDDEN, Objective()).double()
     layers = torch.from_numpy(np.stack([coordinates(stack).layers for stack, _ in groups]))
     flat = torch.cat(

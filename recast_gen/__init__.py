@@ -5,19 +5,23 @@ Every public name is imported on first use, so that generation on a device needs
 
 from importlib import import_module
 
-_HOME = {
-    "families": "api", "mimic": "api", "mimic_vae": "api", "mimic_tokens": "api", "moments": "api",
-    "with_norms": "norms", "extend": "extension",
-    "TemplateBank": "bank", "load_bank": "bank", "pack": "bank", "unpack": "bank",
-    "TokenBank": "tokens.bank", "load_tokens": "tokens.bank",
-    "generate": "generation", "sample": "sampling", "interpolate": "sampling",
-    "attach": "reparam", "coefficients": "reparam", "detach": "adapter", "bake": "adapter", "freeze": "adapter",
-    "add_adapter": "adapter", "remove_adapter": "adapter",
-    "rates": "learning_rates",
-    "save_task": "switching", "load_task": "switching", "TaskLibrary": "library",
-    "to_onnx": "export", "to_peft": "export", "to_folder": "export",
-    "RecastError": "errors",
-}  # fmt: skip
+_NAMES = {
+    "api": "families mimic mimic_vae mimic_tokens moments",
+    "bank.bank": "TemplateBank load_bank pack unpack",
+    "bank.tokens": "TokenBank load_tokens",
+    "bank.generation": "generate",
+    "bank.sampling": "sample interpolate",
+    "mimicry.norms": "with_norms",
+    "mimicry.extension": "extend",
+    "model.attach": "attach coefficients",
+    "model.adapters.apply": "detach bake freeze add_adapter remove_adapter",
+    "model.learning_rates": "rates",
+    "model.switching": "save_task load_task",
+    "model.library": "TaskLibrary",
+    "model.export": "to_onnx to_peft to_folder",
+    "errors": "RecastError",
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = list(_HOME)
 
 

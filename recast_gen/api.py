@@ -5,18 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from . import grouping, sources
-from .bank import TemplateBank, left_over
+from .bank.bank import TemplateBank, left_over
+from .bank.tokens import TokenBank
 from .mimicry import fit
-from .norms import with_norms
-from .tokens.bank import TokenBank
-from .weights import SplitQkv, Weights
+from .mimicry.norms import with_norms
+from .weights import sources
+from .weights.families import Families, select
+from .weights.named import SplitQkv, Weights
 
 
-def families(source: Any, by: str = "index", split_qkv: bool = False) -> grouping.Families:
-    """Every tensor of a source in exactly one family, by name; see `recast_gen.grouping.families`.
+def families(source: Any, by: str = "index", split_qkv: bool = False) -> Families:
+    """Every tensor of a source in exactly one family, by name; see `recast_gen.weights.families.families`.
 
-    split_qkv: a fused qkv is three, ``blocks.*.attn.qkv#q.weight`` and so on; see `recast_gen.parts.parts`.
+    split_qkv: a fused qkv is three, ``blocks.*.attn.qkv#q.weight`` and so on; see `recast_gen.weights.qkv.parts`.
     Raises SourceError for what is no source of weights, FamilyError for an unknown `by`.
     """
     return _read(source, split_qkv).families(by)
@@ -47,7 +48,7 @@ def mimic(
     the error is then that of the layers' outputs on them.
     split_qkv: as in `families`.
     norms: ``affine``, ``scales``, ``shifts`` or ``shared``, the bank generates normalisation layers too, alone for no
-    `families` (an empty list); see `recast_gen.norms.with_norms`.
+    `families` (an empty list); see `recast_gen.mimicry.norms.with_norms`.
     settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``, and
     ``layout="auto", budget=0.5`` to compress.
     Raises SourceError for what is no source of weights, FamilyError for families and groups that it does not have,
@@ -75,7 +76,7 @@ def moments(
 
     weights = _read(source, split_qkv)
     model = source if hasattr(source, "state_dict") else sources.rebuild(weights)
-    chosen = grouping.select(weights.families(by), families)
+    chosen = select(weights.families(by), families)
     return moments(model, images, [name for family in chosen.values() for name in family.names])
 
 
@@ -104,10 +105,10 @@ def mimic_tokens(
 ) -> TokenBank:
     """A generator below whole layers: ``rg.generate(bank, depth=8)`` makes a network of another depth.
 
-    tokens: ``neuron``, ``head``, ``tile``, or several.  settings: see `recast_gen.tokens.fit.mimic_tokens`.
+    tokens: ``neuron``, ``head``, ``tile``, or several.  settings: see `recast_gen.mimicry.tokens.mimic_tokens`.
     Raises SourceError for what is no source of weights, FitError for settings out of range.
     """
-    from .tokens.fit import mimic_tokens
+    from .mimicry.tokens import mimic_tokens
 
     weights = sources.read(source, timm_kwargs)
     if "heads" not in settings:

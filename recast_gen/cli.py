@@ -40,19 +40,19 @@ def inspect(
     every: Annotated[bool, typer.Option("--all", help="Also families that have nothing to share.")] = False,
 ) -> None:
     """Prints a network's families, what a bank would store and a task would cost; how good a bank is; or a task."""
-    from .grouping import split
-    from .sources import shapes
-    from .store import kind_of
-    from .tables import show
-    from .weights import SplitQkv, Weights
+    from .console import show
+    from .weights.families import split
+    from .weights.named import SplitQkv, Weights
+    from .weights.sources import shapes
+    from .weights.store import kind_of
 
     kind = kind_of(source)
     if kind == "task":
         _print_task(source)
         return
     if kind == "bank":
-        from .bank import open_bank
-        from .mimicry.printed import print_certificate
+        from .bank.bank import open_bank
+        from .mimicry.measures import print_certificate
 
         bank = open_bank(source)
         print(f"{source}: bank {bank.hash} of {bank.backbone.get('timm_model') or 'a network of its own'}")
@@ -79,9 +79,9 @@ def inspect(
 
 
 def _print_task(path: str) -> None:
-    from .card import metrics
-    from .tables import show
-    from .taskfile import ADAPTER, verified
+    from .bank.taskfile import ADAPTER, verified
+    from .console import show
+    from .model.card import metrics
 
     meta, about, tensors = verified(path)
     size, adapter = Path(path).stat().st_size, about.get("adapter")
@@ -130,8 +130,8 @@ def tune_worker(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage
 @app.command()
 def studies(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage = None) -> None:
     """Lists the studies of a recipe's storage: an edit of what a trial measures starts a new one, old ones stay."""
+    from .console import show
     from .pipelines.tune import studies
-    from .tables import show
 
     rows = [
         [row["study"], row["started"], row["trials"], row.get("settings", ""), str(row.get("model", "")),
@@ -165,11 +165,12 @@ def onnx(
     out: Annotated[Path, typer.Option(help="The ONNX file to write.")] = Path("model.onnx"),
 ) -> None:
     """Writes a task's complete model as ONNX and checks it in onnxruntime."""
-    from . import sources, taskfile
-    from .bank import load_bank
-    from .export import to_onnx
-    from .generation import generate
-    from .weights import Weights
+    from .bank import taskfile
+    from .bank.bank import load_bank
+    from .bank.generation import generate
+    from .model.export import to_onnx
+    from .weights import sources
+    from .weights.named import Weights
 
     loaded = load_bank(bank)
     if not (size := loaded.backbone.get("data_config", {}).get("input_size")):
@@ -191,7 +192,7 @@ def peft(
     rank: Annotated[int, typer.Option(help="Of every layer's LoRA.")] = 16,
 ) -> None:
     """Writes a task as a PEFT LoRA adapter, the nearest of its rank."""
-    from .export import to_peft
+    from .model.export import to_peft
 
     made = to_peft(bank, task, out, rank)
     print(f"{out}: rank {rank} loses {made['relative_error']:.3g} of what the task adds (relative)")
@@ -205,7 +206,7 @@ def folder(
     licence: Annotated[str | None, typer.Option(help="Of the base; what timm says when not given.")] = None,
 ) -> None:
     """Writes a bank, its tasks and a model card, ready to publish."""
-    from .export import to_folder
+    from .model.export import to_folder
 
     print(to_folder(bank, tasks, out, licence))
 
@@ -219,10 +220,10 @@ def compare(
     images: Annotated[str, typer.Option(help="A folder with one subfolder a class, or an .npz.")],
 ) -> None:
     """Prints what the bank changes: features block by block, predictions, accuracy."""
-    from .bank import load_bank
-    from .comparison import compare
-    from .sources import model_of
+    from .bank.bank import load_bank
+    from .model.comparison import compare
     from .tasks.data import load_all
+    from .weights.sources import model_of
 
     network, about = model_of(model)
     found = compare(load_bank(bank), network, load_all(images, about.get("data_config", {})))
@@ -248,7 +249,7 @@ def generate(
     """Writes a task's complete weights, on the CPU, with numpy alone, layer by layer."""
     from math import prod
 
-    from .generation import write
+    from .bank.generation import write
 
     asked = {"depth": depth, "temperature": temperature, "seed": seed}
     made = write(bank, task, out, **{name: value for name, value in asked.items() if value is not None})
@@ -259,7 +260,7 @@ Out = Annotated[Path, typer.Option(help="The folder to write task files to.")]
 
 
 def _write_tasks(bank, tasks: list, out: Path, word: str) -> None:
-    from .taskfile import write
+    from .bank.taskfile import write
 
     for index, task in enumerate(tasks):
         write(out / f"{word}_{index:03d}.safetensors", task, bank)
@@ -276,9 +277,9 @@ def sample(
     out: Out = Path("samples"),
 ) -> None:
     """Draws coefficients from a bank of mimic_vae and writes each set as a task file with the backbone's head."""
-    from .bank import open_bank
-    from .sampling import sample
-    from .taskfile import Task
+    from .bank.bank import open_bank
+    from .bank.sampling import sample
+    from .bank.taskfile import Task
 
     opened = open_bank(bank)
     about = {"source": source, "temperature": temperature, "seed": seed}
@@ -295,8 +296,8 @@ def interpolate(
     out: Out = Path("between"),
 ) -> None:
     """Writes task files in equal steps between two tasks, or with one layer on its way to another of its group."""
-    from .bank import open_bank
-    from .sampling import interpolate
+    from .bank.bank import open_bank
+    from .bank.sampling import interpolate
 
     opened = open_bank(bank)
     ends = [None if end == "base" else end for end in (start, end)]
@@ -309,7 +310,7 @@ def pack(
     file: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
 ) -> None:
     """Writes a bank as one file, nothing lost; every command reads it as it reads the directory."""
-    from .bank import pack
+    from .bank.bank import pack
 
     print(f"{file}: bank {pack(bank, file)}")
 
@@ -320,6 +321,6 @@ def unpack(
     bank: Annotated[Path, typer.Argument(help="The bank.zarr to write.")],
 ) -> None:
     """Writes a packed bank as a directory again, nothing lost."""
-    from .bank import unpack
+    from .bank.bank import unpack
 
     print(f"{bank}: bank {unpack(file, bank)}")

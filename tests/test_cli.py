@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import load_file
 
 import recast_gen as rg
-from recast_gen.tables import show
+from recast_gen.console import show
 
 
 def recast(*words, cwd=None) -> subprocess.CompletedProcess:

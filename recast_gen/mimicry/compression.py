@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from .. import grouping
-from ..bank import Group, TemplateBank, left_over
+from ..bank.bank import Group, TemplateBank, left_over
+from ..bank.layouts import Layout, layouts
 from ..errors import FitError, check_count, nearest
-from ..layouts import Layout, layouts
-from ..weights import Weights, dtype_of
+from ..weights.families import Family, select
+from ..weights.named import Weights, dtype_of
 from .factorization import Factorization
 from .measures import certificate
 from .optimum import Problem, energy, invertible
@@ -101,7 +101,7 @@ def compress(
         raise FitError(f"Both budget={budget} and templates={templates!r} were given: give one of them.")
     if templates != "full":
         check_count("templates", templates, FitError)
-    chosen = grouping.select(weights.families(by), families)
+    chosen = select(weights.families(by), families)
     banks, laid, rest = {}, {}, left_over(weights, {name for family in chosen.values() for name in family.names})
     for family in chosen.values():
         layers = weights.stack(family.names)
@@ -132,7 +132,7 @@ def compress(
     return TemplateBank(banks, rest, weights.backbone, settings)
 
 
-def _group(family: grouping.Family, names: tuple[str, ...], problem: Problem, fitted: Factorization) -> Group:
+def _group(family: Family, names: tuple[str, ...], problem: Problem, fitted: Factorization) -> Group:
     layout, layers = problem.layout, len(names)
     measured = certificate(problem.matrix, fitted, dtype_of(family.dtype).itemsize, layers=layers)
     if problem.moments is not None:

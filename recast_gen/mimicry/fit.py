@@ -6,11 +6,11 @@ from inspect import signature
 
 import numpy as np
 
-from .. import grouping
-from ..bank import Group, TemplateBank, left_over
+from ..bank.bank import Group, TemplateBank, left_over
+from ..bank.templates import Lazy
 from ..errors import FitError, check_choice, check_count, listing, nearest
-from ..templates import Lazy
-from ..weights import Weights, dtype_of
+from ..weights.families import Family, select
+from ..weights.named import Weights, dtype_of
 from .closed_form import closed_form
 from .compression import compress
 from .factorization import Factorization, combine, regauge
@@ -19,7 +19,7 @@ from .ppca import ppca
 from .similarity import cut_up
 
 Fit = Callable[[np.ndarray, int], Factorization]
-Plan = list[tuple[grouping.Family, list[tuple[tuple[str, ...], int]]]]  # families, and of each group: names, templates
+Plan = list[tuple[Family, list[tuple[tuple[str, ...], int]]]]  # families, and of each group: names, templates
 
 
 def mimic(
@@ -142,7 +142,7 @@ def _fit(weights, by, plan: Plan, fit, settings, change, sets, on_group) -> Temp
 
 def _plan(weights: Weights, families, by: str, cut: dict, templates: int | str) -> Plan:
     plan = []
-    for family in grouping.select(weights.families(by), families).values():
+    for family in select(weights.families(by), families).values():
         members = cut_up(weights, family, **cut)
         largest = max(map(len, members))
         if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
@@ -156,7 +156,7 @@ def _plan(weights: Weights, families, by: str, cut: dict, templates: int | str) 
 
 
 def _group(
-    weights: Weights, family: grouping.Family, names: tuple[str, ...], fit: Callable, change: Callable | None, sets: int
+    weights: Weights, family: Family, names: tuple[str, ...], fit: Callable, change: Callable | None, sets: int
 ) -> tuple[Group, list[dict]]:
     """One group's fit and its history.  Of lazy weights, what the layers give again is not kept but read then."""
     stack = weights.stack(names)

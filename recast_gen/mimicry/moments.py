@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import DataError, FitError, listing
-from ..modes import evaluating
-from ..parts import whole
+from ..weights.modes import evaluating
+from ..weights.qkv import whole
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..layouts import Layout
+from ..bank.layouts import Layout
 from .factorization import Factorization, gram, spectrum
 
 RIDGE = 1e-2  # of the mean second moment, added to it: directions that calibration never saw still count a little

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ..quiet import quiet
+from ..console import quiet
 
 SAVES = 20  # checkpoints in a run
 Say = Callable[[int, int, dict], None]  # epochs done, epochs, mean of each number

@@ -2,29 +2,29 @@
 
 import numpy as np
 
-from .. import grouping
 from ..errors import FitError, check_choice
-from ..weights import Weights
+from ..weights.families import Family, split
+from ..weights.named import Weights
 from .factorization import gram
 
 ORDERS = ("consecutive", "similarity")
 
 
 def cut_up(
-    weights: Weights, family: grouping.Family, groups: int | list[list[int]] | None = None,
+    weights: Weights, family: Family, groups: int | list[list[int]] | None = None,
     group_size: int | None = None, group_by: str = "consecutive",
 ) -> list[tuple[str, ...]]:  # fmt: skip
-    """The names of every group of a family, as `grouping.split` or, by ``similarity``, `alike` cuts it.
+    """The names of every group of a family, as `split` or, by ``similarity``, `alike` cuts it.
 
     Raises FitError for another `group_by`, and for similarity without a count of groups.
     """
-    found = grouping.split(family, groups, group_size)
+    found = split(family, groups, group_size)
     check_choice("group_by", group_by, ORDERS, FitError)
     if group_by == "consecutive":
         return found
     if not isinstance(groups, int):
         raise FitError("group_by='similarity' needs `groups`, the number of groups, and neither lists nor group_size.")
-    return grouping.split(family, alike(weights.stack(family.names), groups))
+    return split(family, alike(weights.stack(family.names), groups))
 
 
 def alike(stack: np.ndarray, groups: int) -> list[list[int]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..weights import digest
+from ..weights.named import digest
 from .grouped_lbfgs import GroupedLBFGS
 from .layer_vae import LayerVAE
 from .resumable import Resumable, Say, run

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from .. import store
 from ..recipe.reading import Recipe
-from ..sources import create, head_of, read
 from ..tasks import data, module
 from ..tasks.unfinished import kept_in
+from ..weights import store
+from ..weights.sources import create, head_of, read
 from .stage import Folder, main
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import generation
-from ..bank import open_bank
+from ..bank import generation
+from ..bank.bank import open_bank
 from ..errors import FoldError, RecipeError, nearest, plainly
-from ..files import atomic
 from ..recipe.reading import Recipe, load
+from ..weights.files import atomic
 from .stage import Folder, arguments, execute
 
 

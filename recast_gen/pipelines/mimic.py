@@ -5,13 +5,12 @@ from functools import partial
 
 import numpy as np
 
-from ..grouping import select
 from ..mimicry import fit
-from ..mimicry.measures import overall
-from ..mimicry.printed import print_certificate, rows
+from ..mimicry.measures import overall, print_certificate, rows
 from ..recipe.fits import Groups
 from ..recipe.reading import Recipe
-from ..weights import Weights
+from ..weights.families import select
+from ..weights.named import Weights
 from .stage import Folder, main, progress
 
 
@@ -25,9 +24,9 @@ def _moments(weights: Weights, recipe: Recipe) -> dict:
     """Of the layers' inputs on calibration images, drawn by the recipe's seed."""
     import torch
 
-    from .. import sources
     from ..mimicry.moments import moments
     from ..tasks import data
+    from ..weights import sources
 
     section = recipe.mimic.calibration or recipe.model.pretrain.data
     images = data.load(section, weights.backbone.get("data_config", {}), recipe.seed).train

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from .. import store
 from ..api import mimic_tokens
-from ..files import atomic
 from ..mimicry import fit
 from ..recipe.reading import Recipe
-from ..weights import Weights
+from ..weights import store
+from ..weights.files import atomic
+from ..weights.named import Weights
 from .mimic import fit_bank
 from .stage import Folder, main, progress, write_csv
 

@@ -5,12 +5,13 @@ from statistics import median
 import numpy as np
 from safetensors.numpy import load_file
 
-from .. import report, store, study_pictures
-from ..bank import TemplateBank, load_bank
-from ..files import atomic
-from ..parts import rows, whole
+from ..bank.bank import TemplateBank, load_bank
 from ..recipe.reading import Recipe
-from ..report import Section
+from ..weights import store
+from ..weights.files import atomic
+from ..weights.qkv import rows, whole
+from . import pictures, study_pictures
+from .pictures import Section
 from .stage import Folder, main
 
 NOT_COUNTS = ("test", "spread", "bytes")  # what the summary of a task and method says besides numbers trained, by kind
@@ -36,38 +37,38 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         Section(
             "What was trained, against the linear probe",
             "Both trained for the same epochs with the same seeds; dots are seeds.",
-            report.accuracies(runs),
+            pictures.accuracies(runs),
         ),
         Section("After every task", _protocol(trained), _matrix(matrix)),
         Section(
-            "Cosine similarity per layer", "Of each layer to what each fit rebuilds; 1 is exact.", report.cosine(fits)
+            "Cosine similarity per layer", "Of each layer to what each fit rebuilds; 1 is exact.", pictures.cosine(fits)
         ),
         Section(
             "Singular spectrum of each group",
             "Of the tuned bank. Real layers are nearly orthogonal, so it is flat; dashed: how many templates are kept.",
-            report.spectra(bank.certificate),
+            pictures.spectra(bank.certificate),
         ),
         *_study(recipe, folder, tuned["reason"]),
         Section(
             "Where the numbers are",
             "Log axis: a task adds what it trains and its head to what all tasks share.",
-            report.parameters(_counts(bank, trained)),
+            pictures.parameters(_counts(bank, trained)),
         ),
     ]
     if warnings:
-        told = report.table([[warning] for warning in warnings], ["warning"])
+        told = pictures.table([[warning] for warning in warnings], ["warning"])
         sections.insert(0, Section("Warnings", "What the fits could not do as asked, and what helps.", told))
     if first:
         values = _values(bank, originals, load_file(weights[first]))
         about = "Their histogram over that of the original layers, per family."
-        sections.append(Section(f"Weights generated for {first}", about, report.histograms(values)))
+        sections.append(Section(f"Weights generated for {first}", about, pictures.histograms(values)))
     summary = (
         f"{recipe.model.name or recipe.model.checkpoint}, {extracted['parameters']:,} parameters, "
         f"{extracted['shareable_share']:.0%} of them in layers that can share templates. "
         f"{len(trained['tasks'])} tasks, average accuracy "
         f"{trained['average_accuracy']:.1%}, forgetting {trained['forgetting']:.1%}."
     )
-    text = report.page(f"recast_gen: {folder.recipe_path.stem}", summary, sections)
+    text = pictures.page(f"recast_gen: {folder.recipe_path.stem}", summary, sections)
     with atomic(folder / "report.html") as fresh:
         fresh.write_text(text)
     return {"bytes": len(text.encode()), "sections": len(sections)}
@@ -108,7 +109,7 @@ def _tasks(trained: dict, costs: list[dict]) -> str:
             peak = f"{max(int(row['peak_bytes']) for row in own) / 2**20:.0f}"
             counts = [f"{found[kind]:,}" for kind in kinds]
             rows.append([task, method.replace("_", " "), accuracy, *counts, found["bytes"], seconds, peak])
-    return report.table(rows, ["task", "method", "test, %", *kinds, "bytes", "seconds", "peak MiB"])
+    return pictures.table(rows, ["task", "method", "test, %", *kinds, "bytes", "seconds", "peak MiB"])
 
 
 def _protocol(trained: dict) -> str:
@@ -130,7 +131,9 @@ def _matrix(matrix: list[dict]) -> str:
     first = [row for row in matrix if row["order"] == "0"]
     tasks = list(dict.fromkeys(row["after"] for row in first))
     found = {(row["after"], row["of"]): f"{100 * float(row['test']):.1f}" for row in first}
-    return report.table([[after, *(found.get((after, of), "") for of in tasks)] for after in tasks], ["after", *tasks])
+    return pictures.table(
+        [[after, *(found.get((after, of), "") for of in tasks)] for after in tasks], ["after", *tasks]
+    )
 
 
 def _counts(bank: TemplateBank, trained: dict) -> dict[str, int]:

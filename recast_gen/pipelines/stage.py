@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from .. import store
 from ..errors import StoreError, plainly
-from ..files import atomic, recover
 from ..recipe.reading import Recipe, load
-from ..weights import SplitQkv, Weights
+from ..weights import store
+from ..weights.files import atomic, recover
+from ..weights.named import SplitQkv, Weights
 
 DEFAULT = "pipelines/digits.yaml"
 STORE = Path("weights_store")

@@ -1,9 +1,9 @@
 """train: a bank and tasks -> one task file a task, the accuracies and their matrix."""
 
-from ..bank import load_bank
-from ..files import atomic
+from ..bank.bank import load_bank
 from ..recipe.reading import Recipe
 from ..tasks.sequence import adapt
+from ..weights.files import atomic
 from .stage import Folder, main
 
 

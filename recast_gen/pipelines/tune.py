@@ -5,15 +5,15 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from .. import store
-from ..bank import TemplateBank, load_bank
+from ..bank.bank import TemplateBank, load_bank
 from ..errors import plainly
-from ..extension import extend
-from ..files import atomic
-from ..norms import with_norms
+from ..mimicry.extension import extend
+from ..mimicry.norms import with_norms
 from ..recipe.reading import Recipe, load
 from ..tuning.storage import connect, summaries
 from ..tuning.study import study, work
+from ..weights import store
+from ..weights.files import atomic
 from .stage import Folder, arguments, execute
 
 

@@ -23,7 +23,7 @@ SEEN_BY = {
 
 
 class Extend(Section):
-    """More templates for the chosen bank, base coefficients 0; see `recast_gen.extension`."""
+    """More templates for the chosen bank, base coefficients 0; see `recast_gen.mimicry.extension`."""
 
     source: Literal["random", "layers", "vae", "tasks"] = "random"  # vae: stage mimic_vae's
     templates: Count

@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-from ..adapter import ADAPTERS, add_adapter
-from ..bank import TemplateBank
-from ..learning_rates import rates as relative_rates
+from ..bank.bank import TemplateBank
+from ..model.adapters.apply import ADAPTERS, add_adapter
+from ..model.attach import attach, attached, freeze
+from ..model.learning_rates import rates as relative_rates
 from ..recipe.training import Train
-from ..reparam import attach, attached, freeze
-from ..sources import rebuild
-from ..weights import Weights
+from ..weights.named import Weights
+from ..weights.sources import rebuild
 
 PROBE = "linear_probe"
 KINDS = ("coefficients", "norms", "adapter", "head")  # of trained parameters, as they are counted apart

@@ -17,8 +17,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from ..console import quiet
 from ..errors import DataError, FitError, listing, takes_images
-from ..quiet import quiet
 from ..recipe.training import Training
 from .classifier import Classifier
 from .data import Splits

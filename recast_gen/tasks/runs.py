@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..bank import TemplateBank
+from ..bank.bank import TemplateBank
+from ..model.switching import save_task
 from ..recipe.training import Train
-from ..switching import save_task
-from ..weights import Weights
+from ..weights.named import Weights
 from .analytic import ridge_start, wants_ridge
 from .data import Splits
 from .features import before_head

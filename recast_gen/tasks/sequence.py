@@ -9,10 +9,10 @@ from random import Random
 
 from torch import equal
 
-from ..bank import TemplateBank
+from ..bank.bank import TemplateBank
+from ..model.switching import load_task
 from ..recipe.images import Task
 from ..recipe.training import Train
-from ..switching import load_task
 from . import data
 from .methods import KINDS, PROBE, adapted, prepare
 from .module import check, examine, once, one_process

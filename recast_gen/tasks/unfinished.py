@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..weights import digest
+from ..weights.named import digest
 
 
 @contextmanager

@@ -5,12 +5,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from .. import grouping
-from ..bank import TemplateBank, left_over
+from ..bank.bank import TemplateBank, left_over
 from ..mimicry.factorization import gram, spectrum
 from ..mimicry.fit import mimic, mimic_vae
 from ..recipe.reading import Recipe
-from ..weights import Weights, dtype_of
+from ..weights.families import select, split
+from ..weights.named import Weights, dtype_of
 from .space import ALL, Setting
 
 
@@ -24,7 +24,7 @@ class Fits:
 
     def __init__(self, weights: Weights, recipe: Recipe):
         self.weights, self.recipe = weights, recipe
-        self.families = grouping.select(weights.families(recipe.by), recipe.families)
+        self.families = select(weights.families(recipe.by), recipe.families)
         self.rows = lru_cache(maxsize=None)(self._rows)
         self.group = lru_cache(maxsize=None)(self._group)
         self.bank = lru_cache(maxsize=1)(self._bank)
@@ -74,7 +74,7 @@ class Fits:
         for name, family in self.families.items():
             groups, templates = setting.cut(name)
             start = 0
-            for index, names in enumerate(grouping.split(family, groups)):
+            for index, names in enumerate(split(family, groups)):
                 size = len(names)
                 found[name, index] = self.group(kind, name, start, start + size, min(templates, size))
                 start += size

@@ -6,13 +6,13 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from .. import sources
-from ..bank import Group, TemplateBank, left_over
+from ..bank.bank import Group, TemplateBank, left_over
 from ..errors import DataError
 from ..mimicry.measures import overall
-from ..norms import with_norms
+from ..mimicry.norms import with_norms
+from ..model.resolution import blocks
 from ..recipe.reading import Recipe
-from ..resolution import blocks
+from ..weights import sources
 from .fits import Fits
 from .space import Setting
 
@@ -104,7 +104,7 @@ class Measure:
         return Subset(images, range(min(asked.probe_images, len(images))))
 
     def _disagreement(self, bank: TemplateBank) -> dict:
-        from ..comparison import compare
+        from ..model.comparison import compare
 
         found = compare(bank, self._network, self._probe)
         last = list(found["blocks"].values())[-1]

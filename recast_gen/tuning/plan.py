@@ -1,7 +1,7 @@
 """What makes a study this one and no other: layers, space, objectives; its name is their hash."""
 
 from ..recipe.reading import Recipe
-from ..weights import Weights, digest
+from ..weights.named import Weights, digest
 from .fits import Fits
 from .objectives import MAXIMISED, OF_MODEL, Measure
 from .space import Space

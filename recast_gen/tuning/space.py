@@ -7,8 +7,8 @@ from functools import cached_property
 from itertools import product
 
 from ..errors import RecipeError
-from ..grouping import Families, Family
 from ..recipe.reading import Recipe
+from ..weights.families import Families, Family
 
 ALL = ""  # the label of a cut that all families share
 Cut = tuple[int, int]  # groups, and templates that a group has at most

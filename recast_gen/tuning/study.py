@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from ..bank import TemplateBank
+from ..bank.bank import TemplateBank
 from ..errors import FitError
 from ..recipe.reading import Recipe
-from ..weights import Weights
+from ..weights.named import Weights
 from .choice import choose, front
 from .objectives import MAXIMISED, excess
 from .plan import Plan

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import recast_gen as rg
+from recast_gen.bank.layouts import NAMED, Layout
 from recast_gen.errors import AttachError, DataError, FitError
-from recast_gen.layouts import NAMED, Layout
 from recast_gen.mimicry.factorization import Factorization
 from recast_gen.mimicry.measures import overall
 from recast_gen.mimicry.optimum import Problem, energy, invertible

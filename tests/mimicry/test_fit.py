@@ -8,9 +8,9 @@ import torch
 from safetensors.numpy import save_file
 
 import recast_gen as rg
-from recast_gen import sources, store
 from recast_gen.errors import SourceError
-from recast_gen.tensors import to_numpy
+from recast_gen.weights import sources, store
+from recast_gen.weights.tensors import to_numpy
 
 FITS = {
     "svd": (rg.mimic, {}),

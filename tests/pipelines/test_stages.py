@@ -17,13 +17,13 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 import recast_gen as rg
+from recast_gen.bank.taskfile import verified
 from recast_gen.errors import RecastError
 from recast_gen.pipelines import STAGES
 from recast_gen.pipelines.stage import Folder, execute
+from recast_gen.pipelines.study_pictures import pareto
 from recast_gen.recipe.images import Data
 from recast_gen.recipe.reading import load
-from recast_gen.study_pictures import pareto
-from recast_gen.taskfile import verified
 from recast_gen.tasks import data
 
 RECIPES = Path(__file__).parents[2] / "pipelines"

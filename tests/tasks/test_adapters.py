@@ -2,7 +2,7 @@
 
 import pytest
 
-from recast_gen import taskfile
+from recast_gen.bank import taskfile
 from recast_gen.errors import AttachError, RecipeError
 from recast_gen.recipe import reading
 from recast_gen.recipe.images import Data, Task

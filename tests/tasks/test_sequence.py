@@ -23,7 +23,6 @@ from recast_gen.errors import AttachError, DataError
 from recast_gen.pipelines.stage import execute
 from recast_gen.recipe.images import Data, Task
 from recast_gen.recipe.training import Train
-from recast_gen.sources import rebuild
 from recast_gen.tasks import data, methods
 from recast_gen.tasks.analytic import best_ridge
 from recast_gen.tasks.features import before_head
@@ -32,6 +31,7 @@ from recast_gen.tasks.module import accuracy, fit
 from recast_gen.tasks.results import protocol
 from recast_gen.tasks.runs import Learner
 from recast_gen.tasks.sequence import adapt
+from recast_gen.weights.sources import rebuild
 
 TASKS = [
     Task(name="high", data=Data(source="digits", classes=[5, 6, 7])),

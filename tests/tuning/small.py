@@ -3,7 +3,7 @@
 import numpy as np
 
 from recast_gen.recipe.reading import Recipe
-from recast_gen.weights import Weights
+from recast_gen.weights.named import Weights
 
 SHAPES = {"attn.qkv": (6, 4), "mlp.fc1": (8, 4), "mlp.fc2": (4, 8)}
 

@@ -1,1 +1,0 @@
-"""One adapter a file: what it trains at one place of a model; `recast_gen.adapter` puts them on and takes them off."""

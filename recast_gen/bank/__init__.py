@@ -1,0 +1,1 @@
+"""Templates and coefficients with numpy alone: all that a device needs, generation included."""

@@ -1,0 +1,49 @@
+"""Adapters that are functions of a weight: the same lines for torch, and for generation with numpy alone."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..errors import TaskError
+
+ROWS = {1: [[1.0]], 2: [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]}  # parts of a weight's rows that get an update of their own
+
+
+def masked(weight, mask):
+    """Weight ``o ...`` where the mask ``o ...`` is 1, else 0."""
+    return weight * mask
+
+
+def low_rank(weight, down, up, rows):
+    """Weight ``(g p) i`` plus an update ``up @ down`` for each part p of its rows; rows: ``g p`` says which is whose.
+
+    down: ``p r i``.  up: ``p o r``.
+    """
+    return weight + (rows @ (up @ down).reshape(len(up), -1)).reshape(weight.shape)
+
+
+def _masked(weight: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    if mask.dtype != np.uint8 or mask.shape != (-(-weight.size // 8),):
+        raise ValueError(f"{weight.size} bits were expected")
+    return masked(weight, np.unpackbits(mask, count=weight.size).reshape(weight.shape).astype(weight.dtype))
+
+
+def _low_rank(weight: np.ndarray, down: np.ndarray, up: np.ndarray) -> np.ndarray:
+    factors = (array.astype(np.float32) for array in (weight, down, up, np.array(ROWS[len(up)])))
+    return low_rank(*factors).astype(weight.dtype)
+
+
+FOLDS = {"piggyback": _masked, "melo": _low_rank}
+
+
+def fold(adapter: str, place: str, weight: np.ndarray, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The weight at `place` under an adapter's tensors as a task file holds them, in its own dtype.
+
+    adapter: one of `FOLDS`.  Raises TaskError for tensors that do not fit.
+    """
+    try:
+        return FOLDS[adapter](weight, **tensors)
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise TaskError(
+            f"The task's {adapter} does not fit {place} of shape {weight.shape} ({error}): train it again."
+        ) from error

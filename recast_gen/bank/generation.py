@@ -1,0 +1,105 @@
+"""Bank + task -> weights, on a CPU with numpy alone."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import FitError, FoldError, TaskError, listing
+from ..weights.files import save_tensors, stream_tensors
+from . import taskfile
+from .bank import TemplateBank, open_bank
+from .folding import FOLDS, fold
+from .tokens import TokenBank, is_tokens, load_tokens
+
+
+def _open(bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None):
+    bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    if isinstance(task, Mapping):
+        task = taskfile.of(task, bank)
+    if not (task is None or isinstance(task, taskfile.Task)):
+        task = taskfile.read(task, bank)
+    return bank, task
+
+
+def stream(
+    bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, array) of every tensor of `generate`, one at a time, with one group of templates in memory.
+
+    Raises StoreError and TaskError for files that do not belong together, and for a damaged array before its turn;
+    FoldError for an adapter that adds layers.
+    """
+    bank, task = _open(bank, task)
+    if task is None:
+        yield from bank.stream()
+        return
+    head, adapter = taskfile.head_for(bank, task), task.about.get("adapter", {}).get("name")
+    if adapter and adapter not in FOLDS:
+        raise FoldError(
+            f"The task's adapter {adapter!r} adds layers, which no plain weights hold: use it on a live model "
+            "(rg.load_task, rg.TaskLibrary)."
+        )
+    if unknown := task.adapter.keys() - bank.shapes.keys():
+        raise TaskError(f"The task's {adapter} is for {listing(sorted(unknown), 4)}, which the backbone lacks.")
+    for name, tensor in bank.stream(task.coefficients):
+        part, tensor = task.adapter.get(bank.ties.get(name, name)), head.get(name, tensor)
+        yield name, fold(adapter, name, tensor, part) if part else tensor
+
+
+def generate(
+    bank: TemplateBank | TokenBank | str | Path, task: taskfile.Task | str | Path | None = None, **options
+) -> dict[str, np.ndarray]:
+    """The complete state dict of a task (of the backbone itself for None): name -> array in the original dtype.
+
+    task: a task file, or coefficients by tensor name, as `sample` draws them, for the backbone's own head.
+    From a token bank, ``depth=8`` and the other options of `TokenBank.generate` make a network of another depth.
+    Raises StoreError and TaskError for files that are damaged or do not belong together, and FitError for such options
+    with a bank of templates, which knows no other depth.
+    """
+    tokens = _tokens(bank, task, options)
+    return tokens.generate(**options) if tokens else dict(stream(bank, task))
+
+
+def _tokens(bank, task, options: dict) -> TokenBank | None:
+    """The token bank that a bank is; None for a bank of templates."""
+    if isinstance(bank, str | Path) and is_tokens(bank):
+        bank = load_tokens(bank)
+    if not isinstance(bank, TokenBank):
+        if options:
+            raise FitError(f"{', '.join(options)} need a token bank: rg.mimic_tokens(model) makes one.")
+        return None
+    if task is not None:
+        raise TaskError("A token bank has no tasks: generate its network, and adapt that one.")
+    return bank
+
+
+def write(
+    bank: TemplateBank | TokenBank | str | Path, task: taskfile.Task | str | Path | None, out: str | Path, **options
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Generates into one safetensors file, atomically, from a bank of templates layer by layer; options: of `generate`.
+
+    Returns (shape, dtype name) by name.  Its metadata names the architecture where the bank knows it (``timm_model``,
+    ``timm_kwargs``), ``num_classes`` of the task and the depth of generated layers included.
+    Raises as `generate`, and TaskError where `out` is the bank or the task.
+    """
+    if any(isinstance(path, str | Path) and Path(path).resolve() == Path(out).resolve() for path in (bank, task)):
+        raise TaskError(f"{out} is read, and would be lost: write the weights to another file.")
+    if tokens := _tokens(bank, task, options):
+        made, about = tokens.generate(**options), tokens.about(options.get("depth"))
+        save_tensors(out, made, _metadata(about, about.get("timm_kwargs", {})))
+        return {name: (array.shape, array.dtype.name) for name, array in made.items()}
+    bank, task = _open(bank, task)
+    about, shapes = dict(bank.backbone.get("timm_kwargs", {})), bank.shapes
+    if task is not None:
+        if task.outputs:  # without a head of its own, it has the backbone's
+            about["num_classes"] = task.outputs
+        shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.head_for(bank, task).items()}
+    stream_tensors(out, shapes, stream(bank, task), _metadata(bank.backbone, about))
+    return shapes
+
+
+def _metadata(backbone: dict, kwargs: dict) -> dict[str, str]:
+    model = backbone.get("timm_model")
+    return {"format": "pt"} | ({"timm_model": model, "timm_kwargs": json.dumps(kwargs)} if model else {})

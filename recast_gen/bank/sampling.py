@@ -1,0 +1,113 @@
+"""New coefficients: drawn from a bank's VAE, or between two tasks or two layers; numpy only."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import FitError, TaskError, check_choice, check_count
+from .bank import Group, TemplateBank, open_bank
+from .taskfile import Task, of, read
+
+SOURCES = ("posterior", "prior")
+Coefficients = dict[str, np.ndarray]
+
+
+def sample(
+    bank: TemplateBank | str | Path, n: int = 1, temperature: float = 1.0, seed: int = 0, source: str = "posterior"
+) -> list[Coefficients]:
+    """`n` coefficient sets (tensor name -> ``1 1 t`` float32) drawn from the VAE; the first of more are the same.
+
+    source: ``posterior``, each layer around its own coefficients, or ``prior``, which knows of no layer: a network
+    drawn from it has lost what its layers are for.  temperature: factor on the standard deviation; 0 gives the mean.
+    A group of one layer keeps it, and so do normalisation layers in a bank (``1 b t``, as they are there).
+    Raises FitError where there is no distribution, and for options out of range.
+    """
+    bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    check_count("n", n, FitError)
+    if not 0 <= temperature < np.inf:
+        raise FitError(f"temperature={temperature}: give 0 or more.")
+    check_choice("source", source, SOURCES, FitError)
+    fitted = {key: group for key, group in bank.groups.items() if not group.vectors}
+    if not fitted:
+        raise FitError("This bank has normalisation layers alone, which have no distribution to sample from.")
+    kept = {name: base for group in bank.groups.values() if group.vectors for name, base in group}
+    mean, deviation = (np.concatenate(parts) for parts in zip(*(_moments(*item, source) for item in fitted.items())))
+    noise = np.random.default_rng(seed).standard_normal((n, len(mean)))
+    drawn = (mean + temperature * deviation * noise).astype(np.float32)
+    slots, start = {}, 0
+    for group in fitted.values():
+        for name in group.names:
+            slots[name] = slice(start, start := start + len(group.templates))
+    return [{name: row[None, None, slot] for name, slot in slots.items()} | kept for row in drawn]
+
+
+def _moments(key: tuple[str, int], group: Group, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of all coefficients of a group, flat."""
+    if group.posterior is None:
+        raise FitError(
+            f"Group {key} has no distribution to sample from: fit the bank with mimic_vae(variational=True)."
+        )
+    mean, deviation = group.posterior.astype(np.float64)
+    if source == "prior" and len(group.names) > 1:
+        known = deviation.any(0, keepdims=True)  # templates that came later are not the VAE's
+        mean, deviation = np.zeros_like(mean), np.ones_like(mean) * known
+    return mean.ravel(), deviation.ravel()
+
+
+End = str | Path | Task | Mapping[str, np.ndarray] | None
+
+
+def interpolate(bank: TemplateBank | str | Path, start: End, end: End, steps: int = 5) -> list[Task]:
+    """Tasks in equal steps from `start` to `end`, both included; `generate` makes weights of them.
+
+    An end is a task file, a `Task`, coefficients by tensor name, or None for the backbone's own.  Heads go along where
+    both ends have one of the same shape; else it is the backbone's.  Or both ends are names of layers in one group: the
+    coefficients are then the backbone's, with layer `start` on its way to `end`.
+    Raises FitError for layers of different groups, and TaskError for tasks of different resolutions or with adapters.
+    """
+    bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    if not isinstance(steps, int) or steps < 2:
+        raise FitError(f"steps={steps!r}: give 2 or more, both ends included.")
+    base = {name: coefficients for group in bank.groups.values() for name, coefficients in group}
+    layers = [end for end in (start, end) if str(end) in base]
+    if len(layers) == 2:
+        if bank.layers[start] is not bank.layers[end]:
+            raise FitError(
+                f"{start} and {end} are in different groups: only layers that share templates have a between."
+            )
+        ends = (Task(base, {}), Task(base | {start: base[end]}, {}))
+    elif layers:
+        raise FitError(f"{layers[0]!r} is a layer, the other end is not: give two layers of one group, or two tasks.")
+    else:
+        ends = tuple(_task(bank, base, end) for end in (start, end))
+    heads = [{name: array.shape for name, array in task.head.items()} for task in ends]
+    shared = heads[0] if heads[0] == heads[1] else {}
+    made = []
+    for at in np.linspace(0, 1, steps, dtype=np.float32):
+        between = [
+            {name: _between(name, part[0][name], part[1][name], at) for name in names}
+            for part, names in (([task.coefficients for task in ends], base), ([task.head for task in ends], shared))
+        ]
+        made.append(Task(*between, {"interpolated": float(at)}))
+    return made
+
+
+def _task(bank: TemplateBank, base: Coefficients, end: End) -> Task:
+    if end is None:
+        return Task(base, {})
+    if isinstance(end, Mapping):
+        return of(end, bank)
+    task = end if isinstance(end, Task) else read(end, bank)
+    if task.adapter:
+        raise TaskError(f"A task has the adapter {task.about['adapter']['name']!r}: only coefficients have a between.")
+    return task
+
+
+def _between(name: str, first: np.ndarray, last: np.ndarray, at: np.float32) -> np.ndarray:
+    try:
+        return ((1 - at) * first + at * last).astype(first.dtype)
+    except ValueError:
+        raise TaskError(
+            f"{name} is {first.shape} in one task and {last.shape} in the other: interpolate tasks of one resolution."
+        ) from None

@@ -1,0 +1,56 @@
+"""What templates and coefficients are to each other; templates in memory, on disk, and drawn from a seed."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..weights.named import dtype_of
+
+
+def mix(coefficients, templates):
+    """Weight ``o ...`` of one layer from coefficients ``s b t`` and templates ``t o ...``.
+
+    Output block b (of b equal blocks along o) is ``mean_s sum_t c[s, b, t] * T[t, block b]``: RECAST eq. 2
+    (Tasnim & Plummer, ICLR 2025, https://arxiv.org/abs/2411.16870), with blocks added here.  Takes numpy and torch;
+    numpy goes row by row, r rows a block, which stay in the processor's cache and below BLAS's threads.
+    """
+    _, blocks, count = coefficients.shape
+    rows = templates.shape[1] // blocks if isinstance(templates, np.ndarray) else 1
+    pieces = templates.reshape(count, blocks, rows, -1).swapaxes(0, 1).swapaxes(1, 2)  # b r t n
+    return (coefficients.mean(0)[:, None, None, :] @ pieces).reshape(templates.shape[1:])
+
+
+def project(weight: np.ndarray, templates: np.ndarray, resolution: int = 1) -> np.ndarray:
+    """Coefficients ``1 b t`` (float32) whose `mix` is nearest to weight ``o ...`` in least squares."""
+    pieces = templates.astype(np.float64).reshape(len(templates), resolution, -1).swapaxes(0, 1)  # b t n
+    target = weight.astype(np.float64).reshape(resolution, -1, 1)
+    gram = pieces @ pieces.swapaxes(1, 2)
+    solved = np.linalg.pinv(gram, hermitian=True) @ (pieces @ target)
+    return solved[None, :, :, 0].astype(np.float32)
+
+
+def random_templates(shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
+    """Templates of random signs times `scale` (float32), the same bits on every machine.
+
+    A bit generator's raw stream is fixed by numpy's policy (NEP 19), that of its normal variates is not.
+    """
+    size = int(np.prod(shape))
+    bits = np.unpackbits(np.random.PCG64(seed).random_raw(-(-size // 64)).astype("<u8").view(np.uint8), count=size)
+    return (np.float32(scale) * (2 * bits.astype(np.float32) - 1)).reshape(shape)
+
+
+class Lazy:
+    """An array on disk, in place of one in memory: every ``[...]`` reads and verifies it.  Raises StoreError then."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, read: Callable[[], np.ndarray]):
+        self.shape, self.dtype, self._read = tuple(shape), dtype_of(dtype), read
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key) -> np.ndarray:
+        return self._read()[key]

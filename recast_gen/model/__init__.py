@@ -1,0 +1,1 @@
+"""A bank on a live network: attach, adapters, switching, export."""

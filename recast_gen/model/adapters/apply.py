@@ -1,0 +1,203 @@
+"""Adapters on any model, with a bank attached or without: put on, taken off, known by name."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from ...errors import AttachError, check_choice, listing, nearest
+from .. import attach
+from .adaptformer import AdaptFormer
+from .clr import Clr
+from .melo import Melo
+from .part import Part
+from .piggyback import Piggyback
+
+ADAPTERS: dict[str, type[Part]] = {"piggyback": Piggyback, "clr": Clr, "melo": Melo, "adaptformer": AdaptFormer}
+BRANCH = "recast_adapter"  # the name of a branch within its host
+
+
+def add_adapter(
+    model: nn.Module, name: str, head: str = "head", seed: int = 0, **options: Any
+) -> dict[str, nn.Parameter]:
+    """Puts an adapter on `model`, in place; the forward is unchanged.  Returns the tensors to train, by name.
+
+    name: ``piggyback``, ``clr``, ``melo`` or ``adaptformer``; options: theirs (``rank=4``, ``bottleneck=64``, ...).
+    head: the module to leave alone, or "" for none.  seed: of the tensors that do not start at a constant.
+    Attach a bank first.  Raises AttachError, changing nothing, for unknown names and options, where there is nothing
+    to act on, and when an adapter is on already.
+    """
+    if on := added(model):
+        raise AttachError(f"This model has the adapter {kind(on)['name']!r} on: call rg.remove_adapter(model) first.")
+    put_on(model, make(model, name, head, seed, **options))
+    return trained(model)
+
+
+def remove_adapter(model: nn.Module) -> nn.Module:
+    """Takes the adapter off, in place: everything else is as it was before, bit for bit."""
+    take_off(model)
+    return model
+
+
+def added(model: nn.Module) -> dict[str, Part]:
+    """Place -> part: the name of the weight for steps, that of the module for branches."""
+    return {_place(path): module for path, module in model.named_modules() if isinstance(module, Part)}
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The adapter's trained tensors, by name."""
+    parts = added(model).items()
+    return {f"{place}.{leaf}": tensor for place, part in parts for leaf, tensor in part.named_parameters()}
+
+
+def _place(path: str) -> str:
+    host, step, leaf = path.partition(".parametrizations.")
+    return f"{host}.{leaf.partition('.')[0]}" if step else path.removesuffix(f".{BRANCH}")
+
+
+def kind(parts: Mapping[str, Part]) -> dict[str, Any] | None:
+    """``name`` and ``options`` of an adapter, and the ``head`` it leaves alone; None for no parts."""
+    return next(({"name": part.name, "options": part.options, "head": part.head} for part in parts.values()), None)
+
+
+def make(model: nn.Module, name: str, head: str = "head", seed: int = 0, **options: Any) -> dict[str, Part]:
+    """The new parts of an adapter for `model`, which stays as it is.  Raises AttachError as `add_adapter`."""
+    check_choice("adapter", name, ADAPTERS, AttachError)
+    cls, modules = ADAPTERS[name], dict(model.named_modules())
+    known = {key: value.default for key, value in list(inspect.signature(cls).parameters.items())[2:]}
+    if unknown := [key for key in options if key not in known]:
+        raise AttachError(
+            f"The adapter {name!r} has no option {listing(unknown)}.{nearest(unknown[0], known)} "
+            f"There are: {listing(known)}."
+        )
+    if head not in modules:
+        raise AttachError(f"The model has no module {head!r}.{nearest(head, modules)}")
+    others = {inner for module in modules.values() if isinstance(module, Part) for inner in module.modules()}
+    hosts = {
+        path: module for path, module in modules.items()
+        if path and module not in others and not (head and f"{path}.".startswith(f"{head}."))
+        and cls.fits(path, module)
+    }  # fmt: skip
+    if not hosts:
+        raise AttachError(
+            f"The adapter {name!r} finds nothing to act on in this model: it needs {cls.needs}. Another one may fit: "
+            f"{', '.join(other for other in ADAPTERS if other != name)}."
+        )
+    owners: dict[int, str] = {}
+    for path, module in modules.items():
+        weight = module._parameters.get("weight")
+        first = owners.setdefault(id(weight), path)
+        if cls.on_weight and weight is not None and first != path and {first, path} & hosts.keys():
+            raise AttachError(
+                f"{first}.weight and {path}.weight are one tensor, for which {name} has no form: untie them first."
+            )
+    generator, parts = torch.Generator().manual_seed(seed), {}
+    for path, module in hosts.items():
+        part = parts[f"{path}.weight" if cls.on_weight else path] = cls(module, generator, **options)
+        part.name, part.options, part.head = name, known | options, head
+    return parts
+
+
+def put_on(model: nn.Module, parts: Mapping[str, Part]) -> None:
+    """Puts parts, new or from `take_off`, at their places."""
+    for place, part in parts.items():
+        path, leaf = (place.rpartition(".")[0], "weight") if part.on_weight else (place, BRANCH)
+        module = model.get_submodule(path)
+        part.to(next(module.parameters()))  # the model may have been moved since
+        if part.on_weight:
+            part.order = tuple(module._parameters)
+            if leaf in part.order and parametrize.is_parametrized(module):
+                _own_class(module, leaf)
+            parametrize.register_parametrization(module, leaf, part, unsafe=True)
+        else:
+            module.add_module(leaf, part)
+            module.register_forward_hook(_branch)
+
+
+def _branch(module: nn.Module, given: tuple, output: torch.Tensor) -> torch.Tensor:
+    return getattr(module, BRANCH)(given[0], output)
+
+
+def take_off(model: nn.Module) -> dict[str, Part]:
+    """Takes the parts off and returns them, for `put_on`."""
+    parts = added(model)
+    for place, part in parts.items():
+        if not part.on_weight:
+            module = model.get_submodule(place)
+            delattr(module, BRANCH)
+            for key in [key for key, hook in module._forward_hooks.items() if hook is _branch]:
+                del module._forward_hooks[key]
+            continue
+        path, _, leaf = place.rpartition(".")
+        module = model.get_submodule(path)
+        steps = module.parametrizations[leaf]
+        if len(steps) > 1:  # the bank's is the other
+            del steps[list(steps).index(part)]
+            continue
+        del module.parametrizations[leaf]
+        _own_class(module, leaf)
+        module.register_parameter(leaf, steps.original)
+        for name in [name for name in part.order if name in module._parameters]:  # for optimizers that count
+            module._parameters[name] = module._parameters.pop(name)
+    return parts
+
+
+def _own_class(module: nn.Module, leaf: str) -> None:
+    """Gives a parametrized module a class without `leaf`; torch's own removal would take it from all copies, too."""
+    cls = type(module)
+    if module.parametrizations:
+        kept = {name: value for name, value in vars(cls).items() if name not in (leaf, "__dict__", "__weakref__")}
+        module.__class__ = type(cls.__name__, cls.__bases__, kept)
+    else:
+        del module.parametrizations
+        module.__class__ = cls.__base__
+
+
+def freeze(model: nn.Module, head: str = "head", coefficients: bool = True) -> nn.Module:
+    """Leaves only the coefficients (unless False), the adapter and the head trainable; returns the head's module.
+
+    head: the module's name, or "" for no head.  Raises AttachError when the model has no such module.
+    """
+    module = attach.freeze(model, head, coefficients)
+    for parameter in trained(model).values():
+        parameter.requires_grad_(True)
+    return module
+
+
+def detach(model: nn.Module) -> nn.Module:
+    """Takes adapter and bank off, in place: the original weights come back bit for bit.
+
+    Raises AttachError, changing nothing, where something else parametrizes one of the layers.
+    """
+    attach.refuse_others(model, Part)
+    take_off(model)
+    return attach.detach(model)
+
+
+def bake(model: nn.Module) -> nn.Module:
+    """Takes adapter and bank off, in place, and leaves the adapted weights in plain modules.
+
+    Raises AttachError, changing nothing, for an adapter that adds layers, and as `detach`.
+    """
+    parts = added(model)
+    if not all(part.on_weight for part in parts.values()):
+        raise AttachError(
+            f"The adapter {kind(parts)['name']!r} adds layers, which no plain weights hold: use the model as it is, or "
+            "call rg.remove_adapter(model) first."
+        )
+    attach.refuse_others(model, Part)
+    with torch.no_grad():
+        weights = {place: _tensor(model, place).clone() for place in parts}
+    take_off(model)
+    attach.bake(model)
+    for place, weight in weights.items():
+        _tensor(model, place).data = weight
+    return model
+
+
+def _tensor(model: nn.Module, name: str) -> torch.Tensor:
+    path, _, leaf = name.rpartition(".")
+    return getattr(model.get_submodule(path), leaf)

@@ -1,0 +1,229 @@
+"""A bank's coefficients as the parameters of an ordinary model (torch.nn.utils.parametrize)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from ..bank.bank import TemplateBank
+from ..bank.templates import mix
+from ..errors import AttachError, listing, nearest
+from ..weights.families import CACHED
+from ..weights.qkv import PARTS, place, rows, whole
+from .parametrizations import FromBank, Joined, Templates, tensor_name
+from .resolution import Resolution, blocks
+
+TOLERANCE = 5e-3  # relative; bfloat16 rounds a weight by up to 4e-3
+
+
+def attached(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank]]:
+    """Tensor name -> (module, leaf name, FromBank) of every weight that comes from a bank, in the model's order.
+
+    The module of q, k and v of a split qkv is its `Joined`.
+    """
+    return {name: found for name, found in _put_on(model).items() if isinstance(found[2], FromBank)}
+
+
+def hosts(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank | Joined]]:
+    """As `attached`, of the model's own weights: a split qkv is one."""
+    return {name: found for name, found in _put_on(model).items() if not isinstance(found[0], Joined)}
+
+
+def _put_on(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank | Joined]]:
+    return {
+        tensor_name(f"{path}.{leaf}" if path else leaf): (module, leaf, steps[0])
+        for path, module in model.named_modules()
+        if parametrize.is_parametrized(module)
+        for leaf, steps in module.parametrizations.items()
+        if isinstance(steps[0], FromBank | Joined)
+    }
+
+
+def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> nn.Module:
+    """Makes the bank's layers of `model` functions of coefficients, in place; they start at the bank's base.
+
+    The forward is unchanged where the fit is exact.  resolution: output blocks with coefficients of their own, for all
+    layers or by glob: a count, ``head`` or ``channel`` (see `resolution.blocks`, which also raises).
+    Raises AttachError, changing nothing, when a layer is missing, has another shape or other weights than the bank was
+    fitted to, is tied to another or cached by its module, when a bank is attached already, or when templates are no
+    whole layers: those compress a network, with about as many coefficients as weights.
+    """
+    if not isinstance(bank, TemplateBank):
+        raise AttachError(f"{bank!r} is no bank of templates: give what rg.mimic or rg.load_bank(PATH) returned.")
+    if attached(model):
+        raise AttachError("This model has a bank attached already: detach or bake it first.")
+    for group in bank.groups.values():
+        if group.layout:
+            raise AttachError(
+                f"Family {group.family!r} has the layout {group.layout.pattern!r}, with about as many coefficients as "
+                "weights: load rg.generate(bank) into the model, fit a bank of whole layers (layout='layer') to that, "
+                "and attach it."
+            )
+    places = {name: _place(model, whole(name)) for name in bank.layers}
+    if cached := [name for name in bank.layers if name.endswith(CACHED)]:
+        raise AttachError(
+            f"The model keeps what it looked up in {listing(cached, 4)} in eval mode, and would not notice a change: "
+            "fit the bank without that family."
+        )
+    owners: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first = owners.setdefault(id(parameter), name)
+        alone = first == name or not {name, first} & bank.made
+        if not alone and (name in bank.made or _place(model, name) != _place(model, first)):
+            raise AttachError(
+                f"{name} and {first} are one tensor, which cannot have coefficients of its own twice: "
+                "fit the bank without that family."
+            )
+    shared = {}
+    for key, group in bank.groups.items():
+        templates = group.templates[...]
+        for name, base in group:
+            _check(name, rows(getattr(*places[name]), name), mix(base, templates), group)
+        like = getattr(*places[group.names[0]]).detach()
+        shared[key] = Templates(torch.from_numpy(templates).to(like), bank.hash)
+    counts = blocks(model, bank, resolution)
+    places = {name: found if name == whole(name) else _part(*found, name) for name, found in places.items()}
+    for key, group in bank.groups.items():
+        for name, base in group:
+            module, leaf = places[name]
+            weight, order = getattr(module, leaf), tuple(module._parameters)
+            source = FromBank(shared[key], counts[name], weight, order)
+            parametrize.register_parametrization(module, leaf, source, unsafe=True)
+            spread = torch.from_numpy(base).repeat_interleave(counts[name] // base.shape[1], dim=1)
+            set_coefficients(module, leaf, spread)
+    for _, _, source in hosts(model).values():
+        for part in source.parameters(recurse=False):  # the bank has not this one, and detach needs its original
+            part.data = part.data.clone()
+    return model
+
+
+def _part(module: nn.Module, leaf: str, name: str) -> tuple[Joined, str]:
+    """Where a part of a weight is, which is split now if it is not yet."""
+    if not parametrize.is_parametrized(module, leaf):
+        source = Joined(getattr(module, leaf), tuple(module._parameters))
+        parametrize.register_parametrization(module, leaf, source, unsafe=True)
+    return module.parametrizations[leaf][0], PARTS[place(name)]
+
+
+def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        module = None
+    if module is not None and parametrize.is_parametrized(module, leaf):
+        raise AttachError(f"{name} is parametrized already: take that off first (rg.remove_adapter), then attach.")
+    if not isinstance(getattr(module, leaf, None), nn.Parameter):
+        known = [parameter for parameter, _ in model.named_parameters()]
+        raise AttachError(f"The model has no parameter {name!r}, which the bank generates.{nearest(name, known)}")
+    return module, leaf
+
+
+def _check(name: str, weight: torch.Tensor, rebuilt, group) -> None:
+    if tuple(weight.shape) != rebuilt.shape:
+        raise AttachError(f"{name} is {tuple(weight.shape)} in the model; the bank was fitted to {rebuilt.shape}.")
+    here = weight.detach().float().cpu()
+    error = float((here - torch.from_numpy(rebuilt)).norm() / here.norm().clamp_min(1e-30))
+    certified = group.certificate["layer_error"][group.names.index(name)]
+    if not (error <= TOLERANCE or abs(error - certified) <= TOLERANCE):  # the bank's own, or what it was fitted to
+        raise AttachError(
+            f"{name} is not the weight that the bank was fitted to (it is {error:.2g} away from the bank's, relative; "
+            f"the fit was {certified:.2g}). Load the bank's own backbone into the model (rg.generate(bank)), or fit a "
+            "bank to this model."
+        )
+
+
+def set_coefficients(module: nn.Module, leaf: str, coefficients: torch.Tensor) -> None:
+    """Puts coefficients ``s b t`` in place, whatever resolution and sets were there before."""
+    steps = module.parametrizations[leaf]
+    put(steps.original, coefficients)
+    steps[0].resolution = coefficients.shape[1]
+
+
+def put(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    """Fills a parameter or buffer with a copy of `value`: the same memory where the shape stays, so that compiled
+    models notice nothing."""
+    if tensor.shape == value.shape:
+        tensor.data.copy_(value)
+    else:
+        tensor.data = value.detach().clone().to(tensor)
+
+
+def coefficients(model: nn.Module) -> list[nn.Parameter]:
+    """The coefficients ``s b t`` of every layer that comes from a bank.  Raises AttachError when there is none."""
+    found = [module.parametrizations[leaf].original for module, leaf, _ in attached(model).values()]
+    if not found:
+        raise AttachError("This model has no bank attached: call rg.attach(model, bank) first.")
+    return found
+
+
+def freeze(model: nn.Module, head: str = "head", coefficients: bool = True) -> nn.Module:
+    """Leaves only the coefficients (unless False) and the head trainable; returns the head's module.
+
+    head: the module's name, or "" for no head.  Raises AttachError when the model has no such module.
+    """
+    children = dict(model.named_modules())
+    if head not in children:
+        raise AttachError(f"The model has no module {head!r}.{nearest(head, children)}")
+    model.requires_grad_(False)
+    if head:
+        children[head].requires_grad_(True)
+    for module, leaf, _ in attached(model).values():
+        module.parametrizations[leaf].original.requires_grad_(coefficients)
+    return children[head]
+
+
+def detach(model: nn.Module) -> nn.Module:
+    """Takes the bank off, in place: the original weights come back bit for bit.  Raises as `suspend` does."""
+    suspend(model)
+    return model
+
+
+def bake(model: nn.Module) -> nn.Module:
+    """Takes the bank off, in place, and leaves the adapted weights in plain modules.  Raises as `suspend` does."""
+    places = [(module, leaf) for module, leaf, _ in hosts(model).values()]
+    with torch.no_grad():
+        weights = [getattr(module, leaf).clone() for module, leaf in places]
+    suspend(model)
+    for (module, leaf), weight in zip(places, weights):
+        getattr(module, leaf).data = weight
+    return model
+
+
+def refuse_others(model: nn.Module, *known: type) -> None:
+    """Raises AttachError where a module has parametrizations of a bank or of `known` kinds and others as well."""
+    for name, module in model.named_modules():
+        steps = [step for own in getattr(module, "parametrizations", {}).values() for step in own]
+        ours = [isinstance(step, (FromBank, Joined, *known)) for step in steps]
+        if any(ours) and not all(ours):
+            raise AttachError(f"{name} has parametrizations besides the bank's and an adapter's: remove them first.")
+
+
+def suspend(model: nn.Module) -> Callable[[], None]:
+    """`detach` for a while: the original weights come back bit for bit; the returned function puts the bank on again.
+
+    Both ways cost a few assignments a layer and touch no weight; coefficients keep their values.
+    Raises AttachError, changing nothing, where something else parametrizes the same module.
+    """
+    refuse_others(model)
+    modules = dict.fromkeys(module for module, _, _ in hosts(model).values())
+    kept = [(module, type(module), module.parametrizations) for module in modules]
+    for module, cls, parametrizations in kept:
+        del module.parametrizations
+        module.__class__ = cls.__base__
+        for leaf, steps in parametrizations.items():
+            original = steps[0].original.to(next(steps.parameters()))
+            module.register_parameter(leaf, nn.Parameter(original, requires_grad=steps[0].trainable))
+        for name in next(iter(parametrizations.values()))[0].order:  # as it was, for optimizers that count
+            module._parameters[name] = module._parameters.pop(name)
+
+    def resume() -> None:
+        for module, cls, parametrizations in kept:
+            for leaf in parametrizations:
+                parametrizations.to(getattr(module, leaf))  # the model may have been moved since
+                delattr(module, leaf)
+            module.__class__ = cls
+            module.parametrizations = parametrizations
+
+    return resume

@@ -1,0 +1,200 @@
+"""A task in other people's formats: ONNX, PEFT's LoRA, a folder to publish."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..bank import taskfile
+from ..bank.bank import TemplateBank, load_bank
+from ..bank.templates import mix
+from ..errors import ExportError, check_count, listing, takes_images
+from ..weights.files import atomic, save_tensors
+from ..weights.modes import evaluating
+from ..weights.qkv import joined, whole
+from ..weights.sources import published
+from . import card
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LOGITS = 1e-4  # how far ONNX's may be from torch's, absolute or relative to the largest logit
+
+
+def to_onnx(model: "nn.Module", path: str | Path, input_size: Iterable[int]) -> float:
+    """Writes a plain (baked, detached or loaded) model as one ONNX file, atomically, for batches of any size.
+
+    input_size: ``c h w`` of an image.  Input ``images`` (n c h w), output ``logits`` (n classes).
+    Returns the largest absolute difference of onnxruntime's logits to torch's on random images.
+    Raises ExportError, writing nothing, when a bank is attached, the model takes no such images, or that difference is
+    over 1e-4.
+    """
+    import onnxruntime
+    import torch
+
+    from .attach import attached
+
+    if attached(model):
+        raise ExportError("This model has a bank attached: bake it first (rg.bake(model)), then export it.")
+    images = torch.randn(3, *input_size, generator=torch.Generator().manual_seed(0)).to(next(model.parameters()))
+    remedy = "give the channels, height and width that it wants."
+    with evaluating(model):
+        with torch.no_grad(), takes_images(f"input_size {tuple(images.shape[1:])}", ExportError, remedy):
+            expected = model(images).float().cpu().numpy()
+        with torch.no_grad(), atomic(path) as fresh:
+            torch.onnx.export(
+                model, (images[:2],), fresh, input_names=["images"], output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("n")},), external_data=False, verbose=False,
+            )  # fmt: skip
+            session = onnxruntime.InferenceSession(fresh, providers=["CPUExecutionProvider"])
+            error = float(np.abs(session.run(None, {"images": images.cpu().numpy()})[0] - expected).max())
+            if not error <= LOGITS * max(1.0, float(np.abs(expected).max())):
+                raise ExportError(
+                    f"onnxruntime's logits are {error:.2g} away from torch's; at most {LOGITS} was expected."
+                )
+    return error
+
+
+def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Path, rank: int = 16) -> dict:
+    """Writes a task as a Hugging Face PEFT LoRA adapter of the plain backbone, atomically.
+
+    What a task adds to the base weights has full rank in general; each layer keeps the best `rank` of it (truncated
+    SVD), so look at ``relative_error`` (fraction of the norm of what the task adds; also by layer).  Linear layers and
+    convolutions without groups; the head goes along whole (``modules_to_save``): make the backbone with the task's
+    ``num_classes``, then ``peft.PeftModel.from_pretrained(model, folder)``.  Returns what the README states.
+    Raises ExportError for layers that PEFT's LoRA does not know, tasks with an adapter, a rank below 1, and a folder
+    that holds more than is written anew.
+    Format: https://huggingface.co/docs/peft/developer_guides/checkpoint
+    """
+    _refuse_loss(folder, {"adapter_model.safetensors", "adapter_config.json", "recast.json", "README.md"})
+    bank = _bank(bank)
+    name, task = Path(task).stem, taskfile.read(task, bank)
+    head = task.about.get("head", "")
+    shapes, modules = bank.shapes, {tensor.rpartition(".")[0] for tensor in bank.shapes}
+    wrong = [tensor for tensor in bank.made if not (tensor.endswith(".weight") and len(shapes[tensor][0]) in (2, 4))]
+    if task.adapter:
+        raise ExportError(f"{name} has the adapter {task.about['adapter']['name']}, for which PEFT's LoRA has no form.")
+    if wrong:
+        raise ExportError(
+            f"PEFT's LoRA has no form for {listing(wrong, 4)}: only for weights of linear layers and Conv2d."
+        )
+    check_count("rank", rank, ExportError)
+    if head and any(module.endswith(head) and module != head for module in modules):
+        raise ExportError(f"PEFT would take other modules for the head, as their names also end in {head!r}.")
+    tensors, errors, lost, total = {}, {}, 0.0, 0.0
+    for tensor, added in _changes(bank, task):
+        key, kernel = f"base_model.model.{tensor.removesuffix('.weight')}", added.shape[2:]
+        up, values, down = np.linalg.svd(added.reshape(len(added), -1), full_matrices=False)
+        kept = min(rank, len(values))
+        factors = np.zeros((rank, down.shape[1]), np.float32), np.zeros((len(added), rank), np.float32)
+        factors[0][:kept] = np.sqrt(values[:kept, None]) * down[:kept]
+        factors[1][:, :kept] = up[:, :kept] * np.sqrt(values[:kept])
+        tensors[f"{key}.lora_A.weight"] = factors[0].reshape(rank, *added.shape[1:])
+        tensors[f"{key}.lora_B.weight"] = factors[1].reshape(len(added), rank, *(1 for _ in kernel))
+        squares = np.square(values.astype(np.float64))
+        errors[tensor] = _fraction(squares[kept:].sum(), squares.sum())
+        lost, total = lost + squares[kept:].sum(), total + squares.sum()
+    tensors |= {f"base_model.model.{tensor}": array for tensor, array in task.head.items()}
+    about = published(bank.backbone)
+    config = {
+        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": about.get("base_model"), "bias": "none",
+        "r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "inference_mode": True,
+        "target_modules": [tensor.removesuffix(".weight") for tensor in errors],
+        "modules_to_save": [head] if head else None,
+    }  # fmt: skip
+    written = {
+        "rank": rank, "relative_error": _fraction(lost, total),
+        "numbers": sum(array.size for array in tensors.values()),
+        "bank_error": max(group.certificate["relative_error"] for group in bank.groups.values()),
+        "classes": task.classes, "bank": bank.hash, "layers": errors,
+    }  # fmt: skip
+    with atomic(folder) as fresh:
+        fresh.mkdir()
+        save_tensors(fresh / "adapter_model.safetensors", tensors, {"format": "pt"})
+        (fresh / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        (fresh / "recast.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+        outputs = task.outputs or bank.backbone.get("timm_kwargs", {}).get("num_classes", "as it is")
+        text = (
+            f"The task `{name}` as LoRA of rank {rank}: {written['relative_error']:.3g} of what the task adds to the\n"
+            "weights is lost (relative Frobenius norm; by layer in `recast.json`). The bank rebuilds its base to\n"
+            f"{written['bank_error']:.2g}. Its head is whole (`modules_to_save`): make the base with\n"
+            f"`num_classes={outputs}`.\n"
+        )
+        (fresh / "README.md").write_text(
+            card.front(about, "peft", ["lora"]) + f"# {name}\n\n{text}\n{card.origin(bank, about)}"
+        )
+    return written
+
+
+def to_folder(
+    bank: TemplateBank | str | Path, tasks: Iterable[str | Path] | str | Path, folder: str | Path,
+    licence: str | None = None,
+) -> Path:  # fmt: skip
+    """Writes a folder to publish, atomically: the bank, its task files and a model card; `TaskLibrary` opens it.
+
+    licence: of the base; what timm states for its name when not given.  Raises TaskError for a task of another bank
+    and ExportError for two tasks of one name, one that is no ``NAME.safetensors``, and a folder that holds more
+    than is written anew.
+    """
+    tasks = [Path(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
+    _refuse_loss(folder, {"bank.zarr", "README.md", *(path.name for path in tasks)})
+    bank = _bank(bank)
+    if odd := [path.name for path in tasks if path.suffix != ".safetensors"]:
+        raise ExportError(f"{listing(odd)} would not be found in the folder: name task files NAME.safetensors.")
+    read = {path.stem: taskfile.read(path, bank) for path in tasks}
+    if len(read) != len(tasks):
+        raise ExportError(f"Two of {listing(path.name for path in tasks)} have one name: rename them.")
+    about = published(bank.backbone) | ({"licence": licence} if licence else {})
+    rows = [
+        f"| `{path.name}` | {listing(task.classes, 10)} "
+        f"| {card.metrics(task.about.get('metrics', {}))} "
+        f"| {sum(c.size for c in task.coefficients.values()):,} | {path.stat().st_size:,} |"
+        for path, task in zip(tasks, read.values())
+    ]
+    table = "\n".join(["| task | classes | metrics | coefficients | bytes |", "|---|---|---|---|---|", *rows])
+    here = '"."' if bank.backbone.get("timm_model") else '".", model, "bank.zarr"'
+    use = (
+        '```python\nimport recast_gen as rg\n\nweights = rg.generate("bank.zarr", "TASK.safetensors")  # numpy\n'
+        f'lib = rg.TaskLibrary({here})\nlogits = lib(images, tasks="TASK")\n```\n'
+    )
+    with atomic(folder) as fresh:
+        fresh.mkdir()
+        bank.save(fresh / "bank.zarr")
+        for path in tasks:
+            (fresh / path.name).write_bytes(path.read_bytes())
+        title = f"# {bank.backbone.get('timm_model') or 'A backbone'} and {len(tasks)} tasks"
+        text = f"{title}\n\n{table}\n\n{use}\n{card.origin(bank, about)}"
+        (fresh / "README.md").write_text(card.front(about, "recast-gen", ["recast"]) + text)
+    return Path(folder)
+
+
+def _refuse_loss(folder: str | Path, written: set[str]) -> None:
+    """Raises ExportError for a folder that holds what is not written anew."""
+    if Path(folder).is_dir() and (lost := set(os.listdir(folder)) - written):
+        raise ExportError(
+            f"{folder} is replaced, and would lose {listing(sorted(lost), 4)}: remove that, or write to another path."
+        )
+
+
+def _bank(bank: TemplateBank | str | Path) -> TemplateBank:
+    return bank if isinstance(bank, TemplateBank) else load_bank(bank)
+
+
+def _changes(bank: TemplateBank, task: taskfile.Task) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, what the task adds ``o ...``) of every tensor that the bank generates, wholly or in part."""
+
+    def made() -> Iterator[tuple[str, np.ndarray]]:
+        for group in bank.groups.values():
+            templates = group.templates[...]
+            yield from ((name, mix(task.coefficients[name], templates) - mix(base, templates)) for name, base in group)
+        yield from ((name, np.zeros(tensor.shape, "f4")) for name, tensor in bank.rest.items() if name != whole(name))
+
+    return joined(made())
+
+
+def _fraction(lost: float, total: float) -> float:
+    return math.sqrt(lost / total) if total else 0.0

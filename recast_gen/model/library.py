@@ -1,0 +1,170 @@
+"""A folder of task files on a live model: switch, mix in one batch, come back."""
+
+from functools import partial
+from pathlib import Path
+from threading import RLock
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from ..bank import taskfile
+from ..bank.bank import TemplateBank, load_bank
+from ..bank.templates import mix
+from ..errors import AttachError, TaskError, listing, nearest
+from ..weights import sources
+from ..weights.qkv import joined, whole
+from ..weights.tensors import to_torch
+from . import mixed, switching
+from .adapters import apply
+from .attach import attach, attached, hosts, set_coefficients, suspend
+
+BANKS = ("bank.zarr", "bank.safetensors")  # of a folder of tasks, as a directory or packed
+
+
+class TaskLibrary:
+    """The task files ``NAME.safetensors`` of a folder, on one model in eval mode.
+
+    model: has `bank` attached or its weights; the bank's own timm model when not given.  bank: a bank or its path;
+    ``bank.zarr`` or the packed ``bank.safetensors`` in the folder when not given.  The model starts, and is after
+    `base`, as it was without the bank.
+
+    Every call holds `lock`, so threads may share a library; hold ``with lib.lock:`` yourself around a switch and
+    forwards of your own.  A task is read and verified once, and again when its file changes; switching costs the size
+    of the task, whatever else was loaded.  Tasks may differ in resolution, sets and classes.
+    Raises TaskError, AttachError and StoreError for what does not exist or does not belong together.
+    """
+
+    def __init__(
+        self, folder: str | Path, model: nn.Module | None = None, bank: TemplateBank | str | Path | None = None
+    ):
+        self.folder, self.lock, self.current = Path(folder), RLock(), None
+        if not self.folder.is_dir():
+            raise TaskError(f"{folder} does not exist; expected a folder of task files.")
+        own = next((path for path in map(self.folder.joinpath, BANKS) if path.exists()), self.folder / BANKS[0])
+        self.bank = bank if isinstance(bank, TemplateBank) else load_bank(bank or own)
+        self.model = (sources.rebuild(self.bank.base()) if model is None else model).eval()
+        if not attached(self.model):
+            attach(self.model, self.bank)
+        switching.check_attached(self.model, self.bank)
+        self._places, self._cache, self._head = attached(self.model), {}, {}
+        self._host = next(iter(hosts(self.model).values()))
+        self._classes = getattr(self.model, "num_classes", 0)
+        self._parts, self._resume = apply.take_off(self.model), suspend(self.model)
+        self._by_image: set[tuple] = set()
+
+    @property
+    def names(self) -> list[str]:
+        """The tasks in the folder, sorted."""
+        return sorted(path.stem for path in self.folder.glob("*.safetensors") if path.name not in BANKS)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def task(self, name: str) -> taskfile.Task:
+        """A verified task; ``.about`` holds its classes and metrics."""
+        path = self.folder / f"{name}.safetensors"
+        with self.lock:
+            try:
+                found = path.stat()
+            except OSError:
+                raise TaskError(f"{self.folder} has no task {name!r}.{nearest(name, self.names)}") from None
+            version = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if name not in self._cache or self._cache[name][0] != version:
+                task = taskfile.read(path, self.bank)
+                switching.check_head(state := switching.beneath(self.model), task, path)
+                self._head |= {tensor: state[tensor].clone() for tensor in task.head if tensor not in self._head}
+                self._cache[name] = version, task, {key: to_torch(array) for key, array in task.head.items()}
+            return self._cache[name][1]
+
+    def use(self, name: str) -> taskfile.Task:
+        """Switches the model to a task, in place.  Raises TaskError, changing nothing."""
+        with self.lock:
+            task = self.task(name)
+            parts = switching.parts_for(self.model, task, self.folder / f"{name}.safetensors")
+            self._attach()
+            for tensor, (module, leaf, _) in self._places.items():
+                set_coefficients(module, leaf, torch.from_numpy(task.coefficients[tensor]))
+            head = self._cache[name][2]
+            switching.put_head(self.model, self._head | head, task.outputs or self._classes)
+            switching.put_adapter(self.model, parts, task)
+            self.current = name
+            return task
+
+    def base(self) -> nn.Module:
+        """The model without the bank: plain modules with the original weights and head, bit for bit."""
+        with self.lock:
+            self._detach()
+            switching.put_head(self.model, self._head, self._classes)
+            self.current = None
+            return self.model
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor, tasks: list[str] | str | None = None) -> torch.Tensor:
+        """Logits ``n classes`` of images ``n c h w``.
+
+        tasks: None, the model as it is switched now; a name for all images, or one name an image, in one forward that
+        leaves the model as it was.  Where tasks have fewer classes than others of the batch, their logits end in -inf.
+        Raises TaskError for unknown names, another count than of images, images of other channels, and models that
+        cannot mix (see `mixed`).
+        """
+        size = (self.bank.backbone.get("data_config") or {}).get("input_size")
+        if size and images.shape[1:2] != (size[0],):
+            raise TaskError(f"Images of shape {tuple(images.shape)}; expected n c h w with c = {size[0]}.")
+        with self.lock:
+            if tasks is None:
+                return self.model(images)
+            tasks = [tasks] * len(images) if isinstance(tasks, str) else list(tasks)
+            if len(tasks) != len(images) or not tasks:
+                raise TaskError(f"{len(tasks)} tasks were named for {len(images)} images: name one for each.")
+            if self.model.training:
+                raise TaskError("The model is in training mode, where images of a batch mix: call model.eval() first.")
+            numbers = {name: number for number, name in enumerate(dict.fromkeys(tasks))}
+            if adapted := [name for name in numbers if self.task(name).adapter]:
+                raise TaskError(
+                    f"{listing(adapted, 4)} have adapters, which a mixed batch cannot have: give each such task a "
+                    "batch of its own, lib.use(NAME) and lib(images)."
+                )
+            weights = self._weights([self.task(name) for name in numbers], [self._cache[name][2] for name in numbers])
+            self._detach()
+            try:
+                return mixed.forward(self.model, weights, images, [numbers[name] for name in tasks], self._by_image)
+            finally:
+                if self.current is not None:
+                    self._attach()
+
+    def _weights(self, tasks: list[taskfile.Task], heads: list[dict]) -> dict:
+        """Tensor name -> (number of the task -> its weight)."""
+
+        def layer(name: str, source, number: int) -> torch.Tensor:
+            templates = source.templates.values
+            return mix(torch.from_numpy(tasks[number].coefficients[name]).to(templates), templates)
+
+        def kept(name: str, number: int) -> torch.Tensor:
+            like = next(iter(self._places.values()))[2].templates.values
+            return to_torch(self.bank.rest[name][...]).to(like)
+
+        def own(name: str, number: int) -> torch.Tensor:
+            return heads[number].get(name, self._head[name])
+
+        weights = {name: partial(layer, name, source) for name, (_, _, source) in self._places.items()}
+        weights |= {name: partial(kept, name) for name in self.bank.rest if name != whole(name)}  # q, k or v
+        weights = dict(joined(weights.items(), lambda parts: lambda n: torch.cat([part(n) for part in parts])))
+        return weights | {name: partial(own, name) for name in self._head}
+
+    def _attach(self) -> None:
+        self._check()
+        if self._resume:
+            self._resume()
+            apply.put_on(self.model, self._parts)
+            self._resume = None
+
+    def _detach(self) -> None:
+        self._check()
+        if not self._resume:
+            self._parts, self._resume = apply.take_off(self.model), suspend(self.model)
+
+    def _check(self) -> None:
+        module, leaf, _ = self._host
+        if is_parametrized(module, leaf) == (self._resume is not None):
+            raise AttachError("A bank was put on or taken off this model outside its library: make a new TaskLibrary.")

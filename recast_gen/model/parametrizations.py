@@ -1,0 +1,79 @@
+"""What a weight comes from: coefficients on templates, or q, k and v."""
+
+import re
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from ..bank.templates import mix, project
+from ..weights.qkv import PARTS
+
+
+class Templates(nn.Module):
+    """The frozen templates ``t o ...`` of one group: one module in all its layers, absent from state dicts.
+
+    bank: the hash of the bank they come from.
+    """
+
+    def __init__(self, templates: torch.Tensor, bank: str):
+        super().__init__()
+        self.bank = bank
+        self.register_buffer("values", templates, persistent=False)
+
+    def _apply(self, fn, recurse=True):
+        """Moves them flat: a memory format of images fits no templates of kernels, which have one axis more."""
+        shape, self.values = self.values.shape, self.values.flatten(1)
+        super()._apply(fn, recurse)
+        self.values = self.values.reshape(shape)
+        return self
+
+
+class FromBank(nn.Module):
+    """Parametrizes a weight ``o ...`` by coefficients ``s b t`` on shared templates.
+
+    original: the weight that was there, kept for `detach` and never part of a state dict.  order: of the names of the
+    parameters of its module.
+    """
+
+    def __init__(self, templates: Templates, resolution: int, original: nn.Parameter, order: tuple[str, ...]):
+        super().__init__()
+        self.templates, self.resolution, self.order = templates, resolution, order
+        self.original, self.trainable = original.detach(), original.requires_grad
+
+    def forward(self, coefficients: torch.Tensor) -> torch.Tensor:
+        device = coefficients.device.type
+        with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # keeps the weight's dtype
+            return mix(coefficients, self.templates.values)
+
+    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+        """Weight -> coefficients ``1 b t``, least squares onto the templates."""
+        arrays = (tensor.detach().float().cpu().numpy() for tensor in (weight, self.templates.values))
+        return torch.from_numpy(project(*arrays, self.resolution)).to(weight)
+
+
+class Joined(nn.Module):
+    """Parametrizes a qkv weight ``(3 o) ...`` by tensors ``o ...`` of its own, which a bank may parametrize in turn.
+
+    original, order: as in `FromBank`.
+    """
+
+    def __init__(self, original: nn.Parameter, order: tuple[str, ...]):
+        super().__init__()
+        self.order, self.original, self.trainable = order, original.detach(), original.requires_grad
+
+    def forward(self) -> torch.Tensor:
+        return torch.cat([getattr(self, part) for part in PARTS])
+
+    def right_inverse(self, weight: torch.Tensor) -> tuple:
+        """Weight -> its parts, which are the parameters of this module; torch's own list of originals is empty."""
+        for part, tensor in zip(PARTS, weight.detach().chunk(len(PARTS))):
+            own = parametrize.is_parametrized(self, part)
+            setattr(self, part, tensor if own else nn.Parameter(tensor, requires_grad=self.trainable))
+        return ()
+
+
+def tensor_name(name: str) -> str:
+    """The bank's name of a model's tensor: of a `Joined` one's part, the part's."""
+    return re.sub(r"\.parametrizations\.weight\.0\.([qkv])$", r"#\1.weight", name)

@@ -1,0 +1,68 @@
+"""How many output blocks of each layer have coefficients of their own: the dial between 24 numbers and thousands."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..bank.bank import TemplateBank
+from ..errors import AttachError, check_count, nearest
+from ..weights.families import matching
+from ..weights.qkv import whole
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WORDS = ("head", "channel")
+Resolution = int | str | Mapping[str, int | str]
+
+
+def blocks(model: "nn.Module", bank: TemplateBank, resolution: Resolution) -> dict[str, int]:
+    """Tensor name -> its number of blocks, equal within a family; at least those that its base has.
+
+    resolution: for matrices and kernels, a count, ``head`` (blocks of an attention head's width, so that a fused qkv
+    has 3 x heads) or ``channel`` (a block an output); or a mapping of globs over family names to these, of which the
+    last that names a family counts.  Without a glob of its own a family has the blocks of its base (one).
+    Raises FamilyError for a glob that names no family of the bank, AttachError for a resolution that does not divide a
+    layer's outputs and for ``head`` where there are no heads.
+    """
+    found = bank.families
+    chosen: dict[str, int | str] = dict.fromkeys(found, 1)
+    for glob, value in (resolution if isinstance(resolution, Mapping) else {"*": resolution}).items():
+        if isinstance(value, str) and value not in WORDS:
+            raise AttachError(
+                f"No resolution {value!r}.{nearest(value, WORDS)} There are: a count, {', '.join(WORDS)}."
+            )
+        if not isinstance(value, str):
+            check_count("resolution", value, AttachError)
+        chosen |= dict.fromkeys(matching(found, glob), value)
+    counts = {}
+    for group in bank.groups.values():
+        value, rows = chosen[group.family], group.templates.shape[1]
+        for name in group.names:
+            wanted = {"channel": rows}.get(value) or (_heads(model, name, rows) if value == "head" else value)
+            counts[name] = math.lcm(wanted, group.coefficients.shape[2])
+            if rows % counts[name]:
+                raise AttachError(
+                    f"resolution={wanted} does not divide the {rows} outputs of {name}: give a divisor, or one for "
+                    f"this family alone, resolution={{{group.family.removesuffix('.weight')!r}: ...}}."
+                )
+    for name, family in found.items():
+        if len({counts[layer] for layer in family.names}) > 1:
+            raise AttachError(f"The layers of {name} differ in their number of heads: give a count for that family.")
+    return counts
+
+
+def _heads(model: "nn.Module", name: str, rows: int) -> int:
+    """Blocks of one attention head's width in the outputs of a layer, by the attention module that it belongs to."""
+    path, _, leaf = whole(name).rpartition(".")
+    for owner in (path, path.rpartition(".")[0]):
+        attention = model.get_submodule(owner)
+        if isinstance(heads := getattr(attention, "num_heads", None), int):
+            weight = getattr(model.get_submodule(path), leaf)
+            width = getattr(attention, "head_dim", None) or weight.shape[-1] // heads
+            if width and rows % width == 0:
+                return rows // width
+    raise AttachError(
+        f"{name} belongs to no attention module with heads (`num_heads`): name the families that do, such as "
+        "resolution={'*.qkv': 'head'}, or give a count or 'channel'."
+    )

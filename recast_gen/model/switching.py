@@ -1,0 +1,189 @@
+"""A live model's task <-> a task file."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from ..bank import taskfile
+from ..bank.bank import TemplateBank
+from ..errors import AttachError, RecastError, TaskError, listing, repeated
+from ..weights.tensors import to_numpy, to_torch
+from .adapters import apply
+from .adapters.part import Part
+from .attach import attached, coefficients, put, set_coefficients
+from .parametrizations import tensor_name
+
+HEAD = "_recast_head"  # a model's attribute: the tensors of the head that the last task put on it
+
+
+def save_task(
+    path: str | Path, model: nn.Module, bank: TemplateBank, head: str = "head", classes: list[str] | None = None,
+    metrics: dict | None = None, recipe: str | None = None, dtype: str = "float32",
+) -> int:  # fmt: skip
+    """Writes coefficients, adapter and head of `model` as a task of `bank`; returns the file's size in bytes.
+
+    classes: their names, in the order of the head's outputs; numbers when not given.  recipe: where it comes from.
+    dtype: of the file; or ``float16``.
+    Raises AttachError for a model that `bank` is not attached to; TaskError for a head that is not there, names that
+    are not as many as its outputs, and a model that differs from the bank in what a task file does not hold.
+    """
+    check_attached(model, bank)
+    found = zip(attached(model), coefficients(model))
+    numbers = {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found}
+    parts = apply.take_off(model)
+    state = {tensor_name(name): tensor for name, tensor in model.state_dict().items()}
+    apply.put_on(model, parts)
+    own = {name: to_numpy(name, tensor) for name, tensor in state.items() if head and name.startswith(f"{head}.")}
+    if made := [name for name in bank.layers if head and name.startswith(f"{head}.")]:
+        raise TaskError(f"The bank generates {listing(made, 4)} of the head {head!r}: fit it without that family.")
+    if head and not own:
+        raise TaskError(f"The model has no head {head!r}: name the module that holds it, or '' for none.")
+    drifted = _drifted(state, bank, own)
+    if drifted:
+        raise TaskError(
+            f"{listing(drifted, 4)} differ from the bank's, and a task file holds coefficients, adapter and head "
+            f"{head!r} alone: train no other weights, and keep normalisation layers in eval mode."
+        )
+    outputs = _outputs(own, state)
+    names = [str(index) for index in range(outputs)] if classes is None else list(map(str, classes))
+    if len(names) != outputs:
+        raise TaskError(f"{len(names)} classes were named for a head of {outputs} outputs.")
+    if twice := repeated(names):
+        raise TaskError(f"Classes {listing(twice, 4)} are named twice: give each output its own name.")
+    about = {"classes": names, "head": head, "metrics": metrics or {}} | ({"recipe": recipe} if recipe else {})
+    if model_name := bank.backbone.get("timm_model"):
+        about["backbone"] = model_name
+    if parts:
+        about["adapter"] = apply.kind(parts)
+    if inside := [place for place in parts if head and place.startswith(f"{head}.")]:
+        raise TaskError(
+            f"The adapter acts on {listing(inside, 4)} of the head {head!r}, which the file holds whole: leave the "
+            f"head out, rg.add_adapter(model, {about['adapter']['name']!r}, head={head!r})."
+        )
+    stored = {place: part.stored() for place, part in parts.items()}
+    return taskfile.write(path, taskfile.Task(numbers, own, about, stored), bank, dtype)
+
+
+def _outputs(head: Mapping, state: Mapping) -> int:
+    """How many classes a head tells apart: the rows of its last matrix, in the model's order; 0 without one."""
+    return next((len(head[name]) for name in reversed(state) if name in head and head[name].ndim > 1), 0)
+
+
+def _drifted(state: dict[str, torch.Tensor], bank: TemplateBank, head) -> list[str]:
+    """The tensors besides coefficients and head in which a model is not the bank's backbone."""
+    return [
+        name for name, tensor in state.items()
+        if ".parametrizations." not in name and name not in head and name not in bank.ties
+        and not (name in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[name][...]))
+    ]  # fmt: skip
+
+
+def check_attached(model: nn.Module, bank: TemplateBank) -> None:
+    """Raises AttachError when the model has another bank attached, or none, and for what is no bank."""
+    coefficients(model)
+    if not isinstance(bank, TemplateBank):
+        raise AttachError(f"Expected the bank that is attached, found {bank!r}: rg.load_bank reads one from its path.")
+    hashes = {source.templates.bank for _, _, source in attached(model).values()}
+    if hashes != {bank.hash}:
+        raise AttachError(f"The model has another bank attached, {listing(hashes)}, not {bank.hash}: attach this one.")
+
+
+def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfile.Task:
+    """Switches `model`, with `bank` attached, to a task in place; costs the size of the task.
+
+    A head of another size and another adapter replace the model's.  Raises TaskError and AttachError, changing nothing.
+    """
+    check_attached(model, bank)
+    task = taskfile.read(path, bank)
+    check_head(state := beneath(model), task, path)
+    replaced = getattr(model, HEAD, set()) & bank.rest.keys() & state.keys()
+    left = {name: bank.rest[name][...] for name in replaced}
+    head = left | (task.head or _own_head(model, bank, path, left))
+    parts = parts_for(model, task, path)
+    for name, (module, leaf, _) in attached(model).items():
+        set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
+    if head:
+        classes = task.outputs or _outputs(head, model.state_dict())
+        put_head(model, {name: to_torch(array) for name, array in head.items()}, classes)
+    setattr(model, HEAD, set(task.head))
+    put_adapter(model, parts, task)
+    return task
+
+
+def _own_head(model: nn.Module, bank: TemplateBank, path: str | Path, left: Mapping) -> dict[str, np.ndarray]:
+    """The head that a task without one was saved with: the backbone's, which another task may have replaced.
+
+    left: what the task before it replaced, and is put back.
+    Raises TaskError where the bank does not know which module that is, and the model is not as it was.
+    """
+    if name := bank.backbone.get("head"):
+        return {tensor: bank.rest[tensor][...] for tensor in bank.rest if tensor.startswith(f"{name}.")}
+    drifted = [tensor for tensor in _drifted(model.state_dict(), bank, left) if tensor in bank.rest]
+    if drifted:
+        raise TaskError(
+            f"{path} was saved without a head, and {listing(drifted, 4)} of the model differ from the bank's: load it "
+            "into the bank's own backbone, or save the task with its head."
+        )
+    return {}
+
+
+def parts_for(model: nn.Module, task: taskfile.Task, path: str | Path) -> dict[str, Part]:
+    """The parts of the task's adapter: those on the model where they are of its kind, else new ones.
+
+    Raises TaskError where its tensors do not fit the model, which stays as it is.
+    """
+    parts, about = apply.added(model), task.about.get("adapter")
+    if about is None:
+        return {}
+    try:
+        if apply.kind(parts) != about or parts.keys() != task.adapter.keys():
+            parts = apply.make(model, about["name"], about["head"], **about["options"])
+    except RecastError as error:
+        raise TaskError(f"{path} has an adapter that this model cannot have. {error}") from error
+    shapes = [
+        {(place, leaf): array.shape for place, part in stored.items() for leaf, array in part.items()}
+        for stored in ({place: part.stored() for place, part in parts.items()}, task.adapter)
+    ]
+    if unlike := sorted({".".join(key) for key, _ in shapes[0].items() ^ shapes[1].items()}):
+        raise TaskError(f"{path}: the task's {about['name']} does not fit the model in {listing(unlike, 4)}.")
+    return parts
+
+
+def put_adapter(model: nn.Module, parts: dict[str, Part], task: taskfile.Task) -> None:
+    """Puts the parts on in place of what is on, with the task's numbers; the same parts stay where they are."""
+    if list(parts.values()) != list(apply.added(model).values()):
+        apply.take_off(model)
+        apply.put_on(model, parts)
+    for place, part in parts.items():
+        part.load(task.adapter[place])
+
+
+def check_head(state: Mapping[str, torch.Tensor], task: taskfile.Task, path: str | Path) -> None:
+    """Raises TaskError when a model of this state (`beneath`) has no head like the task's, but for its classes."""
+    unlike = [
+        name for name, array in task.head.items() if name not in state or state[name].shape[1:] != array.shape[1:]
+    ]
+    if unlike:
+        raise TaskError(f"{path}: the model has no {listing(unlike, 4)} like the task's: it has another head.")
+
+
+def beneath(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's state by the names of its plain weights, also of those that an adapter acts on."""
+    return {re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name): t for name, t in model.state_dict().items()}
+
+
+def put_head(model: nn.Module, head: dict[str, torch.Tensor], classes: int) -> None:
+    """Fills the head's tensors by name, whatever their sizes were before; the model says how many classes it has."""
+    for name, tensor in head.items():
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        put(module.parametrizations[leaf].original if is_parametrized(module, leaf) else getattr(module, leaf), tensor)
+        if isinstance(module, nn.Linear):
+            module.out_features = len(tensor)
+    if hasattr(model, "num_classes"):
+        model.num_classes = classes

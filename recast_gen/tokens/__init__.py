@@ -1,1 +1,0 @@
-"""tokens: layers cut into pieces, thousands of samples from one network, from which layers of any depth are made."""

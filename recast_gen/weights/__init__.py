@@ -1,0 +1,1 @@
+"""Named tensors: families, checkpoints, stores; networks made by timm."""

@@ -1,0 +1,159 @@
+"""Outputs on disk, whole or not at all, whoever else writes and whenever we are killed; safetensors written so."""
+
+import errno
+import json
+import os
+import shutil
+import socket
+import stat
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import StoreError
+from .named import dtype_of
+
+Shapes = Mapping[str, tuple[tuple[int, ...], str]]
+# safetensors' names of dtypes
+CODES = {"BOOL": "bool", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+CODES |= {f"F{bits}": f"float{bits}" for bits in (16, 32, 64)}
+CODES |= {f"{code}{bits}": f"{kind}{bits}" for code, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
+_writing: set[Path] = set()  # temporary siblings that this process is writing
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A sibling of `path` to write to; it replaces `path` when the block ends well and is removed when it does not.
+
+    What a killed process left of the same output is put right first.  The last of several writers wins.
+    Raises StoreError for a folder where a file should be written, the other way round, and for a device.
+    """
+    path = Path(path) if Path(path).name else Path(path).absolute()
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise StoreError(f"{path} is neither a file nor a folder: write to another path.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
+    # the names say who writes: process, attempt, machine
+    owner = f"{os.getpid()}~{uuid.uuid4().hex[:8]}~{socket.gethostname()}"
+    fresh, stale = (path.with_name(f".{path.name}.{owner}.{kind}") for kind in ("new", "old"))
+    _writing.update({fresh, stale})
+    try:
+        yield fresh
+        _replace(path, fresh, stale)
+    except BaseException:
+        if stale.exists() and not path.exists():
+            stale.rename(path)
+        raise
+    finally:
+        for leftover in (fresh, stale):
+            _remove(leftover)
+            _writing.discard(leftover)
+
+
+def _replace(path: Path, fresh: Path, stale: Path) -> None:
+    while True:
+        try:
+            fresh.replace(path)
+            return
+        except (NotADirectoryError, IsADirectoryError):
+            kind = "a folder" if path.is_dir() else "a file"
+            raise StoreError(f"{path} is {kind} of something else: remove it, or write to another path.") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # a folder cannot be renamed over another
+                raise
+        _remove(stale)
+        try:
+            path.rename(stale)  # killed here, `recover` puts it back
+        except FileNotFoundError:
+            continue  # another writer is between its two renames
+
+
+def recover(path: Path) -> None:
+    """Puts right what killed writers of `path` left: a missing old state comes back, their litter goes."""
+    head, host = f".{path.name}.", socket.gethostname()
+    for sibling in path.parent.glob(".*.???"):
+        owner, _, kind = sibling.name.removeprefix(head).rpartition(".")
+        pid, _, rest = owner.partition("~")
+        ours = sibling.name.startswith(head) and kind in ("new", "old") and rest.partition("~")[2] == host
+        if not ours or not pid.isdigit() or _alive(int(pid), sibling):
+            continue
+        with suppress(OSError):  # another process may be doing it as well
+            if kind == "old" and not path.exists():
+                sibling.rename(path)
+            else:
+                _remove(sibling)
+
+
+def _alive(pid: int, sibling: Path) -> bool:
+    if pid == os.getpid():
+        return sibling in _writing
+    if os.name != "posix":
+        return True  # asking would end it there
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> int:
+    """Writes a safetensors file of tensors at hand; see `stream_tensors`."""
+    shapes = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
+    return stream_tensors(path, shapes, tensors.items(), metadata)
+
+
+def stream_tensors(
+    path: str | Path, shapes: Shapes, tensors: Iterable[tuple[str, np.ndarray]], metadata: Mapping[str, str]
+) -> int:
+    """Writes a safetensors file, atomically, one tensor at a time in any order; returns its size in bytes.
+
+    shapes: name -> (shape, dtype name) of every tensor that will come, as an array or as its rows.  The same content
+    gives the same bytes: wide dtypes first, then by name, as the library writes it and as aligned reading needs it
+    (https://github.com/huggingface/safetensors#format).  Raises StoreError for a dtype that the format lacks.
+    """
+    header, starts, end = {"__metadata__": dict(sorted(metadata.items()))}, {}, 0
+    for name in sorted(shapes, key=lambda name: (-dtype_of(shapes[name][1]).itemsize, name)):
+        shape, dtype = shapes[name]
+        starts[name], end = end, end + int(np.prod(shape, dtype=np.int64)) * dtype_of(dtype).itemsize
+        header[name] = {"dtype": _code(name, dtype), "shape": list(shape), "data_offsets": [starts[name], end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    with atomic(path) as fresh, open(fresh, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, tensor in tensors:
+            if (tensor.shape, tensor.dtype.name) != shapes[name]:
+                found = f"{tensor.shape} {tensor.dtype.name}"
+                raise StoreError(f"{name} is {found}; {shapes[name]} was announced. Write {path} again.")
+            file.seek(8 + len(text) + starts.pop(name))
+            for part in [tensor] if isinstance(tensor, np.ndarray) else tensor:
+                file.write(np.ascontiguousarray(part, dtype_of(tensor.dtype.name)).reshape(-1).view(np.uint8).data)
+        if starts:
+            raise StoreError(f"{path} lacks {', '.join(starts)}, which were announced. Write it again.")
+    return 8 + len(text) + end
+
+
+def header_of(path: str | Path) -> tuple[dict, int]:
+    """The header of a safetensors file, and the byte at which the data begins that its offsets count from."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(size)), 8 + size
+
+
+def _code(name: str, dtype: str) -> str:
+    code = next((code for code, known in CODES.items() if known == dtype), None)
+    if code is None:
+        raise StoreError(f"{name} is {dtype}, which safetensors cannot hold: convert it first.")
+    return code

@@ -1,0 +1,176 @@
+"""The helpers of benchmarks/adaptation.py and incremental.py, on pico models and made-up results."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from torch import nn
+
+from ..conftest import CNN, VIT
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import adaptation  # noqa: E402
+import adaptation_view  # noqa: E402
+from adaptation_methods import METHODS, seeded  # noqa: E402
+from incremental_heads import HEADS, class_means, nearest_mean, random_layer  # noqa: E402
+
+from recast_gen.tasks.analytic import RidgeHead  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Pico:
+    """A pico network in the place of a `backbones.Backbone`."""
+
+    of: object
+    name: str
+    blocks: int | None
+
+    def __call__(self, classes=None):
+        model = self.of()
+        if classes:
+            setattr(model, self.head, nn.Linear(getattr(model, self.head).in_features, classes))
+        return model
+
+    @property
+    def head(self):
+        return self.of.head
+
+    def bank(self, norms="none", **settings):
+        from recast_gen.mimicry.norms import with_norms
+
+        return with_norms(self.of.bank(self.of(), gauge="identity", **settings), norms)
+
+
+PICOS = {"vit": Pico(VIT, "pico_vit", None), "cnn": Pico(CNN, "pico_cnn", 1)}
+TRAINED = [
+    name
+    for name, method in METHODS.items()
+    if not method.solve and not method.features and not method.start and not name.endswith(("4", "16"))
+]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("pico", PICOS.values(), ids=PICOS)
+def test_a_method_starts_at_the_backbone_and_stores_what_it_counts(name, pico, tmp_path):
+    if METHODS[name].only not in pico.name:
+        pytest.skip("a method for the other kind of network")
+    prepared = seeded(METHODS[name], pico, 3, seed=1)
+    plain, images = pico(3), pico.of.batch()
+    setattr(plain, pico.head, getattr(prepared.model, pico.head))
+    assert torch.allclose(prepared.model.eval()(images), plain(images), atol=1e-4, rtol=1e-4)
+    trainable = sum(p.numel() for p in prepared.model.parameters() if p.requires_grad)
+    assert sum(prepared.counts.values()) == trainable > prepared.counts["head"] > 0
+    size = prepared.save(tmp_path / "task.safetensors")
+    with safe_open(tmp_path / "task.safetensors", "numpy") as file:
+        stored = sum(file.get_tensor(key).size for key in file.keys())
+    assert stored == trainable or not prepared.frozen or prepared.faster  # masks are bits; bases are stored too
+    assert size == (tmp_path / "task.safetensors").stat().st_size
+
+
+@given(st.floats(-9, 3))
+def test_the_search_for_a_rate_climbs_to_the_best_of_its_grid_and_asks_once_for_each(peak):
+    asked = []
+
+    def score(rate):
+        asked.append(rate)
+        return -abs(torch.tensor(rate).log().item() - peak)
+
+    found = adaptation.climb(score, 0.03, most=20)
+    assert len(asked) == len(set(asked))
+    assert score(found) >= -1.3  # e to that is what lies between two rates, and rounding
+
+
+def row(method, numbers, test, seed=0, backbone="cifar10_vit"):
+    counts = {"coefficients": numbers, "norms": 0, "adapter": 0, "head": 10}
+    rest = {"rate": 0.1, "head_rate": 0.1, "validation": test, "bytes": 9, "seconds": 1, "mb": 1, "epochs": 1}
+    rest |= {"cpu": "AVX2", "precision": "float32"}
+    return {"backbone": backbone, "task": "t", "method": method, "seed": seed, "test": test} | counts | rest
+
+
+def test_results_go_on_where_they_stopped(tmp_path):
+    path = tmp_path / "results.csv"
+    for seed in range(2):
+        adaptation.append(path, adaptation.COLUMNS, row("RECAST 1", 64, 0.5, seed))
+    found = adaptation.read(path, adaptation.KEY)
+    assert list(found) == [("cifar10_vit", "t", "RECAST 1", "0"), ("cifar10_vit", "t", "RECAST 1", "1")]
+    (point,) = adaptation_view.points(found.values())["cifar10_vit", "t"]
+    assert (point.numbers, point.test, point.spread) == (64, 50, 0)
+
+
+def test_targets_say_by_how_much_they_are_met_or_missed(capsys):
+    rows = [row("linear probe", 0, 0.6), row("RECAST 1", 64, 0.64), row("norm tuning", 700, 0.7)]
+    rows += [
+        row("LoRA r=1", 3000, 0.8),
+        row("RECAST 1 random 32", 600, 0.66),
+        row("RECAST 16", 700, 0.75),
+        row("MeLo", 900, 0.5),
+        row("MeLo + RECAST", 950, 0.6),
+        row("linear probe from ridge", 0, 0.65),
+        row("RECAST 1 from ridge", 64, 0.71),
+    ]
+    adaptation_view.targets([{key: str(value) for key, value in each.items()} for each in rows])
+    said = capsys.readouterr().out
+    assert "resolution 1 over the probe by 5: MISSED by 1.0 (64.0 with 64 numbers, and 60.0)" in said
+    assert "resolution 1 random 32 over the probe by 5: met by 1.0 (66.0 with 600 numbers, and 60.0)" in said
+    assert "front: MISSED by 5.0 (least at 3000 numbers: RECAST 16 75.0, LoRA r=1 80.0; on or above at 5 of 6" in said
+    assert "front, whatever the start: MISSED by 5.0 (least at 3000 numbers: RECAST 16 75.0" in said
+    assert "resolution 1 from ridge over the probe by 5: met by 1.0 (71.0 with 64 numbers, and 65.0)" in said
+    assert "quarter of its numbers: MISSED by 5.0 (RECAST 16 (700) 75.0, LoRA (3000) 80.0)" in said
+    assert "MeLo better with coefficients: +10.0 points on average" in said
+
+
+def test_the_readme_says_what_was_measured(capsys):
+    adaptation_view.summary(adaptation.read(adaptation.RESULTS, adaptation.KEY).values())
+    assert capsys.readouterr().out in (adaptation.ROOT / "README.md").read_text()
+
+
+def test_the_picture_is_the_same_twice_and_small(tmp_path):
+    named = [name for name, method in METHODS.items() if not method.start or name.startswith("RECAST 1 from")]
+    rows = [row(name, 100 * index, 0.5 + 0.01 * index) for index, name in enumerate(named)]
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        adaptation_view.picture(rows, tmp_path / name)
+    first, second = (tmp_path / name / "adaptation_cifar10_vit.svg" for name in "ab")
+    assert first.read_bytes() == second.read_bytes() and first.stat().st_size < 100_000
+
+
+@given(st.integers(0, 99))
+def test_the_nearest_mean_is_that_of_the_distances(seed):
+    generator, labels = torch.Generator().manual_seed(seed), torch.arange(60) % 5
+    features = torch.randn(60, 7, generator=generator) + 3 * torch.eye(5, 7)[labels]
+    means = class_means(features, labels, 5)
+    assert torch.allclose(means[2], features[labels == 2].mean(0), atol=1e-5)
+    near = torch.cdist(features, means, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+    assert (nearest_mean(means)(features).argmax(1) == near).float().mean() > 0.98  # ties in rounding
+
+
+@given(st.integers(0, 99), st.sampled_from([0, 32]), st.permutations(range(5)))
+def test_ridge_after_a_random_layer_is_at_once_what_it_is_task_by_task(seed, width, order):
+    generator, labels = torch.Generator().manual_seed(seed), torch.arange(60) % 5
+    features = torch.randn(60, 7, generator=generator) + 3 * torch.eye(5, 7)[labels]
+    once, grown = (RidgeHead(width or 7) for _ in range(2))
+    once.add(random_layer(7, width, seed)(features), labels)
+    for label in order:
+        grown.add(random_layer(7, width, seed)(features[labels == label]), labels[labels == label])
+    seen = random_layer(7, width, seed)(features)
+    assert torch.allclose(once.solve()(seen), grown.solve()(seen), atol=1e-4)
+    assert (once.solve()(seen).argmax(1) == labels).float().mean() > 0.7
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_over_all_classes_grows_without_old_images(name):
+    generator = torch.Generator().manual_seed(0)
+    head, seen, old = HEADS[name](0), [], 0
+    for _ in range(3):
+        labels = torch.arange(80) % 4 + old
+        features = torch.randn(80, 16, generator=generator) + 6 * torch.eye(16)[labels]
+        seen.append((features, labels))
+        solved, old = head.step((features, labels), (features, labels), old, 4), old + 4
+    features, labels = (torch.cat(parts) for parts in zip(*seen))
+    with torch.no_grad():
+        assert (solved(features).argmax(1) == labels).float().mean() > 0.9

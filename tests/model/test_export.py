@@ -1,0 +1,183 @@
+"""A task in other people's formats computes what it computes here."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import peft
+import pytest
+import timm
+import torch
+from safetensors.numpy import load_file
+from torch import nn
+
+import recast_gen as rg
+from recast_gen.errors import ExportError, TaskError
+from recast_gen.weights import sources
+from recast_gen.weights.named import Weights
+from recast_gen.weights.sources import read
+
+from ..conftest import PICO_VIT
+from ..test_cli import recast
+from .test_switching import adapt
+
+
+def test_onnx_gives_the_same_logits_for_batches_of_any_size(architecture, tmp_path):
+    model = adapt(architecture, architecture.bank(architecture())).eval()
+    with pytest.raises(ExportError, match=r"rg\.bake"):
+        rg.to_onnx(model, tmp_path / "model.onnx", architecture.images)
+    rg.bake(model)
+    with pytest.raises(ExportError, match="takes no images of input_size"):
+        rg.to_onnx(model, tmp_path / "model.onnx", (1 + architecture.images[0], *architecture.images[1:]))
+    assert rg.to_onnx(model, tmp_path / "model.onnx", architecture.images) <= 1e-4
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"] and not model.training
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    for count in (1, 4):
+        images = architecture.batch()[:count]
+        (logits,) = session.run(None, {"images": images.numpy()})
+        np.testing.assert_allclose(logits, model(images).detach().numpy(), rtol=1e-4, atol=1e-4)
+
+
+class Unsteady(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.calls = nn.Linear(4, 2), 0
+
+    def forward(self, images):
+        self.calls += 1
+        return self.layer(images) + (0 if torch.compiler.is_compiling() else self.calls)
+
+
+def test_an_onnx_model_that_computes_something_else_is_refused_and_not_written(tmp_path):
+    with pytest.raises(ExportError, match="onnxruntime's logits are"):
+        rg.to_onnx(Unsteady(), tmp_path / "model.onnx", (4,))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("resolution", [1, 4])
+def test_peft_loads_a_task_on_the_plain_backbone(architecture, tmp_path, resolution):
+    bank, images = architecture.bank(architecture()), architecture.batch()
+    model = adapt(architecture, bank, 5, resolution=resolution).eval()
+    rg.save_task(tmp_path / "task.safetensors", model, bank, head=architecture.head, classes=list("abcde"))
+    errors = {}
+    for rank in (1, 4, 16):
+        folder = tmp_path / f"rank{rank}"
+        found = rg.to_peft(bank, tmp_path / "task.safetensors", folder, rank)
+        plain = architecture()  # the backbone, with a fresh head for the task's classes
+        head = plain.get_submodule(architecture.head)
+        setattr(plain, architecture.head, nn.Linear(head.in_features, 5))
+        base = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+        merged = peft.PeftModel.from_pretrained(plain, folder).merge_and_unload().eval().state_dict()
+        made = rg.generate(bank, tmp_path / "task.safetensors")
+        wanted = {name: torch.from_numpy(made[name]) for name in made}
+        lost = sum((merged[name] - wanted[name]).square().sum() for name in bank.layers)
+        added = sum((wanted[name] - base[name]).square().sum() for name in bank.layers)
+        assert found["relative_error"] == pytest.approx(float((lost / added).sqrt()), abs=1e-4)
+        assert json.loads((folder / "recast.json").read_text()) == found
+        assert f"{found['relative_error']:.3g}" in (folder / "README.md").read_text()
+        errors[rank] = found["relative_error"]
+    assert errors[1] > errors[4] > errors[16] >= 0 and errors[16] < 1e-4  # no layer is wider than 16
+    plain.load_state_dict(merged)
+    torch.testing.assert_close(plain.eval()(images), model(images), rtol=1e-3, atol=1e-4)
+
+
+def test_what_peft_cannot_hold_is_refused_by_name(vit, tmp_path):
+    model = vit()
+    for families, says in (
+        (["blocks.*.norm1.weight"], r"blocks\.0\.norm1\.weight"),
+        (["*.mlp.fc?"], "rank=0: expected"),
+    ):
+        bank = rg.mimic(model, families=families)
+        rg.save_task(tmp_path / "task.safetensors", rg.attach(vit(), bank), bank)
+        with pytest.raises(ExportError, match=says):
+            rg.to_peft(bank, tmp_path / "task.safetensors", tmp_path / "adapter", rank=0)
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A bank on disk that knows its timm model, as one from the hub does, and two tasks of it."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **PICO_VIT).eval()
+    weights = read(model, timm_kwargs=PICO_VIT)
+    weights.backbone |= {"data_config": {"input_size": [3, 16, 16]}, "hub": True}
+    bank = rg.mimic(weights)
+    bank.save(tmp_path / "bank.zarr")
+    rg.attach(model, bank)
+    for name, accuracy in (("one", 0.75), ("two", 0.5)):
+        rg.save_task(tmp_path / f"{name}.safetensors", model, bank, classes=list("abc"), metrics={"accuracy": accuracy})
+    return bank, model
+
+
+def test_a_published_folder_states_its_origin_and_opens_as_a_library(store, tmp_path):
+    bank, model = store
+    tasks = [tmp_path / f"{name}.safetensors" for name in ("one", "two")]
+    folder = rg.to_folder(tmp_path / "bank.zarr", tasks, tmp_path / "published")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md", "bank.zarr", "one.safetensors", "two.safetensors"
+    ]  # fmt: skip
+    card = (folder / "README.md").read_text()
+    front = card.split("---\n")[1]
+    assert 'license: "apache-2.0"' in front and 'base_model: "timm/vit_tiny_patch16_224' in front
+    for said in (bank.hash, "one.safetensors", "accuracy 0.75", "a, b, c", "apache-2.0, as timm states it"):
+        assert said in card
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(rg.TaskLibrary(folder)(images, tasks=["one", "two"]), model(images))
+    rg.to_folder(bank, tasks, folder, licence="mit")
+    assert 'license: "mit"' in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("export", [rg.to_peft, rg.to_folder])
+def test_a_folder_with_more_than_is_written_anew_is_never_replaced(store, tmp_path, export, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bank, _ = store
+    with pytest.raises(ExportError, match="would lose .*two.safetensors"):
+        export(bank, "one.safetensors", ".")
+    for _ in range(2):
+        export(bank, "one.safetensors", "made")
+    (tmp_path / "made" / "notes").touch()
+    with pytest.raises(ExportError, match="would lose notes: remove that"):
+        export(bank, "one.safetensors", "made")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bank.zarr",
+        "made",
+        "one.safetensors",
+        "two.safetensors",
+    ]
+    assert (tmp_path / "made" / "notes").exists()
+
+
+@pytest.mark.parametrize("net", ["own", "vit"])
+def test_the_licence_of_ones_own_weights_is_not_guessed(net, tmp_path, request):
+    own = request.getfixturevalue(net)
+    bank = own.bank(own())
+    rg.save_task(tmp_path / "task.safetensors", rg.attach(own(), bank), bank, head=own.head)
+    card = (rg.to_folder(bank, [tmp_path / "task.safetensors"], tmp_path / "published") / "README.md").read_text()
+    assert "not known; ask who published it" in card and 'license: "unknown"' in card and "base_model" not in card
+    with pytest.raises(TaskError, match="belongs to bank"):
+        rg.to_folder(own.bank(own(), groups=2), [tmp_path / "task.safetensors"], tmp_path / "published")
+    assert (tmp_path / "published" / "README.md").read_text() == card
+
+
+def test_a_sample_of_a_bank_is_exported_like_a_task_without_a_head(store, tmp_path):
+    bank, _ = store
+    sampled = rg.mimic_vae(Weights(rg.generate(bank), bank.backbone), templates=2, epochs=1)
+    sampled.save(tmp_path / "vae.zarr")
+    assert recast("sample", "vae.zarr", "--n", 1, "--out", "samples", cwd=tmp_path).returncode == 0
+    sample = "samples/sample_000.safetensors"
+    for words in (["onnx", "vae.zarr", sample], ["peft", "vae.zarr", sample], ["folder", "vae.zarr", sample]):
+        done = recast("export", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    model = rg.attach(sources.rebuild(sampled.base()), sampled)
+    rg.load_task(tmp_path / sample, model, sampled)
+    assert model.num_classes == model.head.out_features == 3
+
+
+def test_recast_export_writes_all_three(store, tmp_path):
+    for words in (["onnx", "bank.zarr", "one.safetensors"], ["peft", "bank.zarr", "one.safetensors", "--rank", 2]):
+        done = recast("export", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "rank 2 loses" in done.stdout and (tmp_path / "model.onnx").stat().st_size > 10_000
+    assert load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    done = recast("export", "folder", "bank.zarr", "one.safetensors", "two.safetensors", cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "published" / "README.md").is_file(), done.stderr
