@@ -17,7 +17,8 @@ from torch.utils.data import TensorDataset
 import recast_gen as rg
 from recast_gen.recipe.images import Data
 from recast_gen.tasks import data
-from recast_gen.weights.sources import fill, read
+from recast_gen.weights.networks import fill
+from recast_gen.weights.sources import read
 
 REAL = Path(os.environ.get("RECAST_REAL", Path(__file__).parents[2] / "shared" / "real"))
 TASKS = ("sign_digits", "omniglot50", "clothing")

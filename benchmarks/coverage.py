@@ -18,7 +18,7 @@ import torch
 
 import recast_gen as rg
 from recast_gen.weights.families import families
-from recast_gen.weights.sources import shapes
+from recast_gen.weights.networks import shapes
 
 RESULTS = Path(__file__).parent / "results"
 

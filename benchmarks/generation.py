@@ -18,7 +18,8 @@ import numpy as np
 
 from recast_gen import mimic
 from recast_gen.bank import generation, taskfile
-from recast_gen.bank.bank import load_bank, mix, pack
+from recast_gen.bank.saved import load_bank, pack
+from recast_gen.bank.templates import mix
 
 WIDTH, DEPTH = 384, 12
 BLOCK = {
@@ -38,7 +39,7 @@ import recast_gen.generation as generation
 if sys.argv[4] == "stream":
     generation.write(*sys.argv[1:4])
 elif sys.argv[4] == "whole":
-    from recast_gen.bank import load_bank
+    from recast_gen.bank.saved import load_bank
     made = generation.generate(load_bank(sys.argv[1]), sys.argv[2])
     from recast_gen.files import save_tensors
     save_tensors(sys.argv[3], made, {})

@@ -32,7 +32,7 @@ from torch.nn.functional import cross_entropy
 
 import recast_gen as rg
 from recast_gen.pipelines.stage import execute
-from recast_gen.weights import sources, store
+from recast_gen.weights import networks, sources, store
 
 KEY = ("network", "experiment", "generator", "setting")
 COLUMNS = (
@@ -59,7 +59,7 @@ def resnet_module(folder: Path):
     return module
 
 
-def networks(folder: Path, name: str):
+def cases(folder: Path, name: str):
     """(weights, how to build a network of some depth, images, depths to try)."""
     if name == "vit":
         weights = sources.read(folder / "cifar10_vit.safetensors")
@@ -114,7 +114,7 @@ def networks(folder: Path, name: str):
 
 def predict(build, state, images: Images, depth=None) -> torch.Tensor:
     model = build(depth)
-    sources.fill(model, state)
+    networks.fill(model, state)
     return run(model, images[0])
 
 
@@ -245,7 +245,7 @@ def depths(table: Table, name, weights, build, images: Images, wanted) -> None:
             torch.manual_seed(0)
             model = build(depth)
             if options is not None:
-                sources.fill(model, weights if depth is None else rg.generate(tokens, depth=depth, **options))
+                networks.fill(model, weights if depth is None else rg.generate(tokens, depth=depth, **options))
             if depth is not None:
                 estimate_norms(model, train[0])
             before = accuracy(run(model, test[0]), test[1])
@@ -262,7 +262,7 @@ def main(folder: str, *names: str) -> None:
     table = Table("generation_quality.csv", KEY, COLUMNS)
     for name in names or ("vit", "resnet20", "resnet56", "digits"):
         name, _, only = name.partition(":")
-        weights, build, images, wanted = networks(Path(folder), name)
+        weights, build, images, wanted = cases(Path(folder), name)
         if only != "depths":
             samples(table, name, weights, build, images)
         if only != "samples":

@@ -34,7 +34,7 @@ from recast_gen.mimicry.factorization import coordinates
 from recast_gen.mimicry.layer_vae import LayerVAE, Objective
 from recast_gen.mimicry.measures import overall
 from recast_gen.mimicry.vae import vaes
-from recast_gen.weights import sources
+from recast_gen.weights import networks, sources
 from recast_gen.weights.families import select, split
 
 LAST = "numbers trained: flattened encoder"
@@ -80,7 +80,7 @@ def task(folder: Path):
 def adapt(weights, bank, data, seed: int) -> float:
     (pixels, labels), (test, wanted) = data
     torch.manual_seed(seed)
-    model = sources.rebuild(weights if bank is None else bank.base())
+    model = networks.rebuild(weights if bank is None else bank.base())
     if bank is not None:
         rg.attach(model, bank, resolution=4)
     rg.freeze(model, head="head")

@@ -7,7 +7,8 @@ from importlib import import_module
 
 _NAMES = {
     "api": "families mimic mimic_vae mimic_tokens moments",
-    "bank.bank": "TemplateBank load_bank pack unpack",
+    "bank.bank": "TemplateBank",
+    "bank.saved": "load_bank pack unpack",
     "bank.tokens": "TokenBank load_tokens",
     "bank.generation": "generate",
     "bank.sampling": "sample interpolate",

@@ -9,7 +9,7 @@ from .bank.bank import TemplateBank, left_over
 from .bank.tokens import TokenBank
 from .mimicry import fit
 from .mimicry.norms import with_norms
-from .weights import sources
+from .weights import networks, sources
 from .weights.families import Families, select
 from .weights.named import SplitQkv, Weights
 
@@ -75,7 +75,7 @@ def moments(
     from .mimicry.moments import moments
 
     weights = _read(source, split_qkv)
-    model = source if hasattr(source, "state_dict") else sources.rebuild(weights)
+    model = source if hasattr(source, "state_dict") else networks.rebuild(weights)
     chosen = select(weights.families(by), families)
     return moments(model, images, [name for family in chosen.values() for name in family.names])
 
@@ -112,5 +112,5 @@ def mimic_tokens(
 
     weights = sources.read(source, timm_kwargs)
     if "heads" not in settings:
-        settings["heads"] = sources.heads(weights.backbone)
+        settings["heads"] = networks.heads(weights.backbone)
     return mimic_tokens(weights, tokens=tokens, **settings)

@@ -43,7 +43,7 @@ def inspect(
     from .console import show
     from .weights.families import split
     from .weights.named import SplitQkv, Weights
-    from .weights.sources import shapes
+    from .weights.networks import shapes
     from .weights.store import kind_of
 
     kind = kind_of(source)
@@ -51,7 +51,7 @@ def inspect(
         _print_task(source)
         return
     if kind == "bank":
-        from .bank.bank import open_bank
+        from .bank.saved import open_bank
         from .mimicry.measures import print_certificate
 
         bank = open_bank(source)
@@ -166,10 +166,10 @@ def onnx(
 ) -> None:
     """Writes a task's complete model as ONNX and checks it in onnxruntime."""
     from .bank import taskfile
-    from .bank.bank import load_bank
     from .bank.generation import generate
+    from .bank.saved import load_bank
     from .model.export import to_onnx
-    from .weights import sources
+    from .weights import networks
     from .weights.named import Weights
 
     loaded = load_bank(bank)
@@ -179,7 +179,7 @@ def onnx(
     kwargs = loaded.backbone.get("timm_kwargs", {})
     if read.outputs:  # without a head of its own, it has the backbone's
         kwargs = kwargs | {"num_classes": read.outputs}
-    model = sources.rebuild(Weights(generate(loaded, read), loaded.backbone | {"timm_kwargs": kwargs}))
+    model = networks.rebuild(Weights(generate(loaded, read), loaded.backbone | {"timm_kwargs": kwargs}))
     error = to_onnx(model, out, size)
     print(f"{out}: logits within {error:.2g} of torch's")
 
@@ -220,7 +220,7 @@ def compare(
     images: Annotated[str, typer.Option(help="A folder with one subfolder a class, or an .npz.")],
 ) -> None:
     """Prints what the bank changes: features block by block, predictions, accuracy."""
-    from .bank.bank import load_bank
+    from .bank.saved import load_bank
     from .model.comparison import compare
     from .tasks.data import load_all
     from .weights.sources import model_of
@@ -277,8 +277,8 @@ def sample(
     out: Out = Path("samples"),
 ) -> None:
     """Draws coefficients from a bank of mimic_vae and writes each set as a task file with the backbone's head."""
-    from .bank.bank import open_bank
     from .bank.sampling import sample
+    from .bank.saved import open_bank
     from .bank.taskfile import Task
 
     opened = open_bank(bank)
@@ -296,8 +296,8 @@ def interpolate(
     out: Out = Path("between"),
 ) -> None:
     """Writes task files in equal steps between two tasks, or with one layer on its way to another of its group."""
-    from .bank.bank import open_bank
     from .bank.sampling import interpolate
+    from .bank.saved import open_bank
 
     opened = open_bank(bank)
     ends = [None if end == "base" else end for end in (start, end)]
@@ -310,7 +310,7 @@ def pack(
     file: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
 ) -> None:
     """Writes a bank as one file, nothing lost; every command reads it as it reads the directory."""
-    from .bank.bank import pack
+    from .bank.saved import pack
 
     print(f"{file}: bank {pack(bank, file)}")
 
@@ -321,6 +321,6 @@ def unpack(
     bank: Annotated[Path, typer.Argument(help="The bank.zarr to write.")],
 ) -> None:
     """Writes a packed bank as a directory again, nothing lost."""
-    from .bank.bank import unpack
+    from .bank.saved import unpack
 
     print(f"{bank}: bank {unpack(file, bank)}")

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from recast_gen.bank.bank import load_bank, pack
-from recast_gen.weights.sources import rebuild
+from recast_gen.bank.saved import load_bank, pack
+from recast_gen.weights.networks import rebuild
 
 
 class WithoutWeights(nn.Module):

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from recast_gen.bank.bank import load_bank
 from recast_gen.bank.generation import generate
+from recast_gen.bank.saved import load_bank
 from recast_gen.bank.taskfile import read
 from recast_gen.errors import TaskError, nearest, plainly
 

@@ -9,8 +9,9 @@ import numpy as np
 from ..errors import FitError, FoldError, TaskError, listing
 from ..weights.files import save_tensors, stream_tensors
 from . import taskfile
-from .bank import TemplateBank, open_bank
+from .bank import TemplateBank
 from .folding import FOLDS, fold
+from .saved import open_bank
 from .tokens import TokenBank, is_tokens, load_tokens
 
 

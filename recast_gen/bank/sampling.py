@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FitError, TaskError, check_choice, check_count
-from .bank import Group, TemplateBank, open_bank
+from .bank import Group, TemplateBank
+from .saved import open_bank
 from .taskfile import Task, of, read
 
 SOURCES = ("posterior", "prior")

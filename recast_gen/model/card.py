@@ -3,7 +3,7 @@
 import json
 
 from ..bank.bank import TemplateBank
-from ..weights.sources import published
+from ..weights.networks import published
 
 
 def metrics(found: dict) -> str:
@@ -21,7 +21,7 @@ def front(about: dict, library: str, tags: list[str]) -> str:
 
 
 def origin(bank: TemplateBank, about: dict) -> str:
-    """Base, its licence and who says so, and the bank's hash; `about` is `sources.published` or the user's own word."""
+    """Base, its licence and who says so, and the bank's hash; about: `networks.published`, or the user's word."""
     licence = about.get("licence")
     stated = ", as timm states it for that name" if licence == published(bank.backbone).get("licence") else ""
     return (

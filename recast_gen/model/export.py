@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..bank import taskfile
-from ..bank.bank import TemplateBank, load_bank
+from ..bank.bank import TemplateBank
+from ..bank.saved import load_bank
 from ..bank.templates import mix
 from ..errors import ExportError, check_count, listing, takes_images
 from ..weights.files import atomic, save_tensors
 from ..weights.modes import evaluating
+from ..weights.networks import published
 from ..weights.qkv import joined, whole
-from ..weights.sources import published
 from . import card
 
 if TYPE_CHECKING:

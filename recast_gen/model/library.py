@@ -9,10 +9,11 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..bank import taskfile
-from ..bank.bank import TemplateBank, load_bank
+from ..bank.bank import TemplateBank
+from ..bank.saved import load_bank
 from ..bank.templates import mix
 from ..errors import AttachError, TaskError, listing, nearest
-from ..weights import sources
+from ..weights import networks
 from ..weights.qkv import joined, whole
 from ..weights.tensors import to_torch
 from . import mixed, switching
@@ -43,7 +44,7 @@ class TaskLibrary:
             raise TaskError(f"{folder} does not exist; expected a folder of task files.")
         own = next((path for path in map(self.folder.joinpath, BANKS) if path.exists()), self.folder / BANKS[0])
         self.bank = bank if isinstance(bank, TemplateBank) else load_bank(bank or own)
-        self.model = (sources.rebuild(self.bank.base()) if model is None else model).eval()
+        self.model = (networks.rebuild(self.bank.base()) if model is None else model).eval()
         if not attached(self.model):
             attach(self.model, self.bank)
         switching.check_attached(self.model, self.bank)

@@ -6,7 +6,8 @@ from ..recipe.reading import Recipe
 from ..tasks import data, module
 from ..tasks.unfinished import kept_in
 from ..weights import store
-from ..weights.sources import create, head_of, read
+from ..weights.networks import create, head_of
+from ..weights.sources import read
 from .stage import Folder, main
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..bank import generation
-from ..bank.bank import open_bank
+from ..bank.saved import open_bank
 from ..errors import FoldError, RecipeError, nearest, plainly
 from ..recipe.reading import Recipe, load
 from ..weights.files import atomic

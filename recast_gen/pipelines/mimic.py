@@ -26,13 +26,13 @@ def _moments(weights: Weights, recipe: Recipe) -> dict:
 
     from ..mimicry.moments import moments
     from ..tasks import data
-    from ..weights import sources
+    from ..weights import networks
 
     section = recipe.mimic.calibration or recipe.model.pretrain.data
     images = data.load(section, weights.backbone.get("data_config", {}), recipe.seed).train
     drawn = np.random.default_rng(recipe.seed).permutation(len(images))[: recipe.mimic.images]
     names = [name for family in select(weights.families(recipe.by), recipe.families).values() for name in family.names]
-    return moments(sources.rebuild(weights), torch.stack([images[index][0] for index in drawn]), names)
+    return moments(networks.rebuild(weights), torch.stack([images[index][0] for index in drawn]), names)
 
 
 def fit_bank(

@@ -5,7 +5,8 @@ from statistics import median
 import numpy as np
 from safetensors.numpy import load_file
 
-from ..bank.bank import TemplateBank, load_bank
+from ..bank.bank import TemplateBank
+from ..bank.saved import load_bank
 from ..recipe.reading import Recipe
 from ..weights import store
 from ..weights.files import atomic

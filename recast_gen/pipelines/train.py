@@ -1,6 +1,6 @@
 """train: a bank and tasks -> one task file a task, the accuracies and their matrix."""
 
-from ..bank.bank import load_bank
+from ..bank.saved import load_bank
 from ..recipe.reading import Recipe
 from ..tasks.sequence import adapt
 from ..weights.files import atomic

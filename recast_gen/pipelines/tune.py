@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from ..bank.bank import TemplateBank, load_bank
+from ..bank.bank import TemplateBank
+from ..bank.saved import load_bank
 from ..errors import plainly
 from ..mimicry.extension import extend
 from ..mimicry.norms import with_norms

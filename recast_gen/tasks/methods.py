@@ -9,7 +9,7 @@ from ..model.attach import attach, attached, freeze
 from ..model.learning_rates import rates as relative_rates
 from ..recipe.training import Train
 from ..weights.named import Weights
-from ..weights.sources import rebuild
+from ..weights.networks import rebuild
 
 PROBE = "linear_probe"
 KINDS = ("coefficients", "norms", "adapter", "head")  # of trained parameters, as they are counted apart

@@ -12,7 +12,7 @@ from ..mimicry.measures import overall
 from ..mimicry.norms import with_norms
 from ..model.resolution import blocks
 from ..recipe.reading import Recipe
-from ..weights import sources
+from ..weights import networks
 from .fits import Fits
 from .space import Setting
 
@@ -89,7 +89,7 @@ class Measure:
 
     @cached_property
     def _network(self):
-        return sources.rebuild(self.fits.weights)
+        return networks.rebuild(self.fits.weights)
 
     @cached_property
     def _probe(self):

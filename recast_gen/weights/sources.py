@@ -1,20 +1,15 @@
-"""Networks and where their weights come from: a model, timm's hub, a class, a file, a mapping."""
+"""Where weights come from: a model, a file, a mapping, a name."""
 
-import importlib
 import json
-import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..errors import SourceError, listing, nearest
+from ..errors import SourceError
 from . import checkpoints
 from .named import Weights
-from .qkv import joined
-from .tensors import to_numpy, to_torch
+from .networks import create, is_path, rebuild, shapes, ties
+from .tensors import to_numpy
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,13 +40,6 @@ def read(source: Any, timm_kwargs: dict | None = None) -> Weights:
     )
 
 
-def ties(model: "nn.Module") -> dict[str, str]:
-    """Other names of tensors that a model has under several -> the first name."""
-    first: dict[int, str] = {}
-    named = model.state_dict(keep_vars=True).items()
-    return {name: first[id(tensor)] for name, tensor in named if first.setdefault(id(tensor), name) != name}
-
-
 def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
     """What timm knows of a model, as JSON: how it wants its images, its head and, where they suffice to make it
     again, its name and kwargs."""
@@ -77,170 +65,10 @@ def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
     return about
 
 
-def head_of(name: str) -> str | None:
-    """The module that timm calls the head of a network, by the network's name."""
-    import timm
-
-    found = getattr(timm.get_pretrained_cfg(name), "classifier", None)
-    return found if isinstance(found, str) else None  # distilled models have two
-
-
-def published(backbone: dict) -> dict[str, str]:
-    """What timm knows of the origin of a backbone's weights: ``base_model`` (its id on the hub) and ``licence``.
-
-    Empty for weights that did not come from timm's hub by their name, as far as is known: of a live model nothing is.
-    """
-    if not backbone.get("hub"):
-        return {}
-    import timm
-
-    config = timm.get_pretrained_cfg(backbone["timm_model"])
-    found = {"base_model": config and config.hf_hub_id, "licence": config and config.license}
-    return {key: value for key, value in found.items() if value}
-
-
-def create(name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | None = None) -> "nn.Module":
-    """A timm model by name, or what ``package.module:callable`` returns, with weights from timm's hub or a checkpoint.
-
-    Raises SourceError for an unknown name, a hub that cannot be reached, and keys that do not fit.
-    """
-    hub = pretrained and checkpoint is None
-    model = _own(name, kwargs) if _is_own(name) else _timm(name, kwargs, hub)
-    if checkpoint is not None:
-        fill(model, checkpoints.read(checkpoint))
-    return model
-
-
-def _is_path(source: str) -> bool:
-    return Path(source).exists() or Path(source).suffix in checkpoints.SUFFIXES
-
-
-def _is_own(name: str) -> bool:
-    return ":" in name and not name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
-
-
-def _own(name: str, kwargs: dict) -> "nn.Module":
-    module, _, function = name.partition(":")
-    sys.path.insert(0, "")  # as `python -m` does: the user's module lies where the command runs
-    try:
-        return getattr(importlib.import_module(module), function)(**kwargs)
-    except Exception as error:
-        raise SourceError(
-            f"{name!r} with {kwargs} makes no model ({type(error).__name__}: {error}); expected package.module:callable"
-        ) from error
-    finally:
-        sys.path.remove("")
-
-
-def _timm(name: str, kwargs: dict, hub: bool) -> "nn.Module":
-    import timm
-    import torch
-
-    if ":" not in name and not timm.is_model(name):
-        raise SourceError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
-    try:
-        if not hub:
-            return timm.create_model(name, **kwargs)
-        if ":" not in name:
-            with torch.device("meta"):
-                timm.create_model(name, **kwargs)  # a wrong argument is no fault of the hub
-    except Exception as error:
-        raise SourceError(f"timm cannot make {name!r} with {kwargs} ({error}).") from error
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry; the error says it once
-    try:
-        return timm.create_model(name, pretrained=True, **kwargs)
-    except Exception as error:
-        raise SourceError(
-            f"The weights of {name!r} could not be downloaded ({type(error).__name__}): connect to timm's hub, or "
-            "give a checkpoint file as `model.checkpoint: PATH` (.safetensors, .pth)."
-        ) from error
-
-
-def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
-    """Loads weights into a model; SourceError lists what is missing, unexpected, or of another shape or kind.
-
-    Batch normalisation's step counters may be missing, as they are in torch's own strict loading of old checkpoints.
-    """
-    own, weights = model.state_dict(), dict(weights)
-    weights |= {other: weights[name] for other, name in ties(model).items() if name in weights and other not in weights}
-    counters = {name for name in own if name.endswith(".num_batches_tracked")}
-    both = [name for name in own if name in weights]
-    wrong = {
-        "missing": [name for name in own if name not in weights and name not in counters],
-        "unexpected": [name for name in weights if name not in own],
-        "of another shape:": [
-            f"{name} is {weights[name].shape}, expected {tuple(own[name].shape)}"
-            for name in both
-            if weights[name].shape != tuple(own[name].shape)
-        ],
-        "of another kind:": [
-            f"{name} is {weights[name].dtype.name}, expected {str(own[name].dtype)[6:]}"
-            for name in both
-            if ("float" in weights[name].dtype.name) != own[name].is_floating_point()
-        ],
-    }
-    if any(wrong.values()):
-        said = "; ".join(f"{word} {listing(names, 40)}" for word, names in wrong.items() if names)
-        raise SourceError(f"The weights do not fit the model: {said}. Give the kwargs they were made with.")
-    model.load_state_dict({name: to_torch(array) for name, array in weights.items()})
-
-
 def model_of(source: str) -> "tuple[nn.Module, dict]":
     """The network, and its backbone, of a timm name, a checkpoint that names its model, or an ``extract.zarr``."""
-    if _is_path(source):
+    if is_path(source):
         weights = checkpoints.read(source)
         return rebuild(weights), weights.backbone
     model = create(source, {}, pretrained=True)
     return model, describe(model) | {"hub": True}
-
-
-def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
-    """The model that a store or bank describes, with its weights; with a fresh head for `num_classes`."""
-    about = weights.backbone
-    if not about.get("timm_model"):
-        raise SourceError(
-            "These weights do not say which model they belong to: name it (`model.name` in a recipe), or attach their "
-            "bank to your own model."
-        )
-    kwargs, known = about.get("timm_kwargs", {}), dict(joined(weights.items()))
-    if num_classes is not None:
-        kwargs = kwargs | {"num_classes": num_classes}
-        if not about.get("head"):
-            raise SourceError("These weights do not say which module is the head: give `model.head` in the recipe.")
-    model = create(about["timm_model"], kwargs)
-    if num_classes is not None:
-        state = model.state_dict()
-        fresh = {name: tensor for name, tensor in state.items() if name.startswith(f"{about['head']}.")}
-        other = [name for name in state.keys() & known.keys() - fresh.keys() if state[name].shape != known[name].shape]
-        if other:
-            raise SourceError(
-                f"{listing(sorted(other), 4)} change with the number of classes, besides the head {about['head']!r}: a "
-                "network of several heads, as distilled ones are, cannot learn tasks by a recipe. Take one of one head."
-            )
-        known = {name: tensor for name, tensor in known.items() if name not in fresh} | {
-            name: to_numpy(name, tensor) for name, tensor in fresh.items()
-        }
-    fill(model, known)
-    return model
-
-
-def heads(backbone: dict) -> int | None:
-    """Attention heads of a block of a timm model that a store describes; None where it has none, or says no model."""
-    if not backbone.get("timm_model"):
-        return None
-    import torch
-
-    with torch.device("meta"):
-        model = create(backbone["timm_model"], backbone.get("timm_kwargs", {}))
-    return next((module.num_heads for module in model.modules() if hasattr(module, "num_heads")), None)
-
-
-def shapes(source: str, kwargs: dict | None = None) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Name -> (shape, dtype) of the tensors of a path or, without making its weights, of a timm model's name."""
-    if _is_path(source):
-        return dict(checkpoints.read(source).shapes)
-    import torch
-
-    with torch.device("meta"):
-        state = create(source, kwargs or {}).state_dict()
-    return {name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in state.items()}

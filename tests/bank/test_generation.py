@@ -13,7 +13,7 @@ import torch
 import recast_gen as rg
 from recast_gen.bank import generation
 from recast_gen.errors import StoreError, TaskError
-from recast_gen.weights import sources
+from recast_gen.weights import networks, sources
 from recast_gen.weights.named import digest
 
 
@@ -75,7 +75,7 @@ def test_the_written_file_is_complete_names_its_architecture_and_is_the_same_twi
     assert written == {name: (array.shape, array.dtype.name) for name, array in found.items()}
     assert all(np.array_equal(found[name], array) for name, array in rg.generate(bank, task).items())
     fresh = timm.create_model("resnet18", num_classes=5, channels=(8, 8, 16, 16)).eval()
-    sources.fill(fresh, found)
+    networks.fill(fresh, found)
     torch.testing.assert_close(fresh(cnn.batch()), model(cnn.batch()), rtol=1e-5, atol=1e-5)
 
 

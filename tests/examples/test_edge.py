@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import recast_gen as rg
-from recast_gen.weights import sources
+from recast_gen.weights import networks, sources
 
 EDGE = Path(__file__).parents[2] / "examples" / "edge"
 SIZES = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2}
@@ -34,7 +34,7 @@ print(json.dumps([answers, sorted(sys.modules)]))
 def device(tmp_path_factory):
     """A folder as build.py makes it, and what each trained model answers."""
     folder = tmp_path_factory.mktemp("edge")
-    model = sources.create("vit_tiny_patch16_224", SIZES | {"num_classes": 3})
+    model = networks.create("vit_tiny_patch16_224", SIZES | {"num_classes": 3})
     weights = sources.read(model, timm_kwargs=SIZES)
     weights.backbone["data_config"] |= {"input_size": [3, 16, 16]}
     bank = rg.mimic(weights, families=["blocks.*.attn.qkv", "blocks.*.mlp.fc?"], groups=2)
@@ -42,7 +42,7 @@ def device(tmp_path_factory):
     config, expected = weights.backbone["data_config"], {}
     mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
     for seed, (task, classes) in enumerate(TASKS.items()):
-        trained = rg.attach(sources.rebuild(bank.base(), num_classes=classes), bank)
+        trained = rg.attach(networks.rebuild(bank.base(), num_classes=classes), bank)
         generator = torch.Generator().manual_seed(seed)
         for parameter in [*rg.coefficients(trained), *trained.head.parameters()]:
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)

@@ -13,7 +13,8 @@ import recast_gen as rg
 from recast_gen.bank.cutting import cuts
 from recast_gen.bank.tokens import matched
 from recast_gen.errors import FitError, StoreError, TaskError
-from recast_gen.weights.sources import fill, read
+from recast_gen.weights.networks import fill
+from recast_gen.weights.sources import read
 
 FAST = {"epochs": 2, "noise": 1e-6}
 VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2}

@@ -54,11 +54,11 @@ def test_the_forward_is_unchanged_for_groups_sets_and_families_by_shape(own, set
 
 
 def test_a_loaded_bank_leaves_the_forward_of_a_model_filled_from_it_unchanged(architecture, tmp_path):
-    from recast_gen.weights import sources
+    from recast_gen.weights import networks
 
     architecture.bank(architecture(), templates=2).save(tmp_path / "bank.zarr")
     bank, model = rg.load_bank(tmp_path / "bank.zarr"), architecture(seed=5)
-    sources.fill(model, bank.base())
+    networks.fill(model, bank.base())
     expected = model(architecture.batch())
     close(rg.attach(model, bank)(architecture.batch()), expected)
 

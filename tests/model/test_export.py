@@ -13,7 +13,7 @@ from torch import nn
 
 import recast_gen as rg
 from recast_gen.errors import ExportError, TaskError
-from recast_gen.weights import sources
+from recast_gen.weights import networks
 from recast_gen.weights.named import Weights
 from recast_gen.weights.sources import read
 
@@ -168,7 +168,7 @@ def test_a_sample_of_a_bank_is_exported_like_a_task_without_a_head(store, tmp_pa
     for words in (["onnx", "vae.zarr", sample], ["peft", "vae.zarr", sample], ["folder", "vae.zarr", sample]):
         done = recast("export", *words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    model = rg.attach(sources.rebuild(sampled.base()), sampled)
+    model = rg.attach(networks.rebuild(sampled.base()), sampled)
     rg.load_task(tmp_path / sample, model, sampled)
     assert model.num_classes == model.head.out_features == 3
 

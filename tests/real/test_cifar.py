@@ -12,7 +12,8 @@ import torch
 
 import recast_gen as rg
 from recast_gen.errors import RecastError
-from recast_gen.weights.sources import fill, read
+from recast_gen.weights.networks import fill
+from recast_gen.weights.sources import read
 
 REAL = Path(os.environ.get("RECAST_REAL", Path(__file__).parents[3] / "shared" / "real"))
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason=f"no really trained weights at {REAL} (set RECAST_REAL)")

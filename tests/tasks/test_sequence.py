@@ -31,7 +31,7 @@ from recast_gen.tasks.module import accuracy, fit
 from recast_gen.tasks.results import protocol
 from recast_gen.tasks.runs import Learner
 from recast_gen.tasks.sequence import adapt
-from recast_gen.weights.sources import rebuild
+from recast_gen.weights.networks import rebuild
 
 TASKS = [
     Task(name="high", data=Data(source="digits", classes=[5, 6, 7])),

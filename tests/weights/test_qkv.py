@@ -14,7 +14,7 @@ from torch import nn
 
 import recast_gen as rg
 from recast_gen.errors import AttachError, ExportError, FamilyError
-from recast_gen.weights import qkv, sources
+from recast_gen.weights import networks, qkv
 
 from ..model.test_attach import close, perturb, snapshot, unchanged
 
@@ -29,7 +29,7 @@ def split(architecture, source, **options) -> rg.TemplateBank:
 
 def loaded(architecture, state: dict[str, np.ndarray]) -> nn.Module:
     model = architecture(seed=5)
-    sources.fill(model, state)
+    networks.fill(model, state)
     return model
 
 

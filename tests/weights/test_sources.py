@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import recast_gen as rg
 from recast_gen.errors import FamilyError, RecastError, SourceError
-from recast_gen.weights import sources, store
+from recast_gen.weights import networks, sources, store
 from recast_gen.weights.named import Weights
 from recast_gen.weights.tensors import to_numpy, to_torch
 
@@ -91,7 +91,7 @@ def test_every_source_gives_the_same_weights_bit_for_bit(architecture, as_source
 def test_a_network_survives_a_store_into_a_model_again(architecture, tmp_path):
     store.save_layers(tmp_path / "layers.zarr", sources.read(architecture()))
     fresh = architecture(seed=9)
-    sources.fill(fresh, sources.read(tmp_path / "layers.zarr"))
+    networks.fill(fresh, sources.read(tmp_path / "layers.zarr"))
     assert torch.equal(fresh(architecture.batch()), architecture()(architecture.batch()))
 
 
@@ -160,7 +160,7 @@ def test_weights_that_do_not_fit_a_model_are_refused_key_by_key(own):
     del weights["linears.0.bias"]
     weights |= {"extra.weight": np.zeros(2), "classifier.weight": np.zeros((5, 8), np.float32)}
     with pytest.raises(SourceError) as error:
-        sources.fill(model, weights)
+        networks.fill(model, weights)
     for words in ("missing linears.0.bias", "unexpected extra.weight", "classifier.weight is (5, 8), expected (3, 8)"):
         assert words in str(error.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -169,28 +169,28 @@ def test_weights_that_do_not_fit_a_model_are_refused_key_by_key(own):
 def test_a_described_network_is_rebuilt_with_a_head_of_any_size():
     model = timm.create_model("test_resnet", num_classes=3).eval()
     images = torch.randn(2, 3, 32, 32)
-    again = sources.rebuild(sources.read(model)).eval()
+    again = networks.rebuild(sources.read(model)).eval()
     assert torch.equal(again(images), model(images))
-    assert sources.rebuild(sources.read(model), num_classes=7)(images).shape == (2, 7)
+    assert networks.rebuild(sources.read(model), num_classes=7)(images).shape == (2, 7)
     with pytest.raises(SourceError, match="which model"):
-        sources.rebuild(Weights({}))
+        networks.rebuild(Weights({}))
     two_heads = sources.read(timm.create_model("levit_128s", num_classes=3))
     two_heads.backbone["head"] = "head"
     with pytest.raises(SourceError, match="several heads"):
-        sources.rebuild(two_heads, num_classes=7)
+        networks.rebuild(two_heads, num_classes=7)
 
 
 def test_an_unknown_model_or_wrong_arguments_name_the_model():
     with pytest.raises(SourceError, match="resnet18"):
-        sources.create("resnet18x", {})
+        networks.create("resnet18x", {})
     with pytest.raises(SourceError, match="resnet18"):
-        sources.create("resnet18", {"no_such_argument": 1})
+        networks.create("resnet18", {"no_such_argument": 1})
 
 
 def test_a_model_is_made_from_a_checkpoint_file(tmp_path):
     model = timm.create_model("test_resnet", num_classes=3).eval()
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
-    made = sources.create(
+    made = networks.create(
         "test_resnet", {"num_classes": 3}, pretrained=True, checkpoint=tmp_path / "weights.safetensors"
     )
     assert all(torch.equal(tensor, made.state_dict()[name]) for name, tensor in model.state_dict().items())
@@ -199,16 +199,16 @@ def test_a_model_is_made_from_a_checkpoint_file(tmp_path):
 @pytest.mark.parametrize("name", ["test_resnet", "test_resnet.r160_in1k"])
 def test_shapes_of_a_timm_name_are_those_of_its_model(name):
     state = timm.create_model("test_resnet").state_dict()
-    assert sources.shapes(name) == {
+    assert networks.shapes(name) == {
         key: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for key, tensor in state.items()
     }
 
 
 def test_shapes_of_a_file_are_those_of_its_tensors(own, tmp_path):
     torch.save(own().half().state_dict(), tmp_path / "own.pth")
-    assert sources.shapes(str(tmp_path / "own.pth"))["linears.0.weight"] == ((8, 8), "float16")
+    assert networks.shapes(str(tmp_path / "own.pth"))["linears.0.weight"] == ((8, 8), "float16")
     with pytest.raises(SourceError, match="does not exist"):
-        sources.shapes(str(tmp_path / "nowhere.pth"))
+        networks.shapes(str(tmp_path / "nowhere.pth"))
 
 
 def test_an_npz_file_and_the_shapes_of_every_kind_without_reading(own, tmp_path):
@@ -230,9 +230,9 @@ def test_a_class_of_the_users_makes_the_model(tmp_path, monkeypatch):
         "from torch import nn\n\n\ndef make(width=4):\n    return nn.Linear(width, 2)\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert sources.create("mynets:make", {"width": 6}).weight.shape == (2, 6)
+    assert networks.create("mynets:make", {"width": 6}).weight.shape == (2, 6)
     with pytest.raises(SourceError, match="package.module:callable"):
-        sources.create("mynets:made", {})
+        networks.create("mynets:made", {})
 
 
 CODES = [torch.int8, torch.uint8, torch.int32, torch.bool, torch.float8_e4m3fn, torch.float8_e5m2]
@@ -281,4 +281,4 @@ def test_codes_are_not_loaded_into_a_model_of_numbers(own):
     weights = dict(sources.read(own()))
     weights["linears.0.weight"] = np.zeros((8, 8), np.int8)
     with pytest.raises(SourceError, match=r"of another kind: linears\.0\.weight is int8, expected float32"):
-        sources.fill(own(), weights)
+        networks.fill(own(), weights)

@@ -1,0 +1,76 @@
+"""What a bank has on disk: stacks by name, and attributes."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..weights import store
+
+if TYPE_CHECKING:
+    from .bank import Group, TemplateBank
+
+ROW = 2**18  # numbers in a row of what lies flat in a bank: what is read and verified at once
+
+
+def contents(bank: "TemplateBank") -> tuple[dict[str, store.Rows], dict]:
+    """Stacks by name and attributes, as `store.save` takes them."""
+    arrays, described = {}, []
+    for family in dict.fromkeys(family for family, _ in bank.groups):
+        members = [group for group in bank.groups.values() if group.family == family]
+        if not members[0].layout:
+            arrays[f"templates.{family}"] = _own_templates(members)
+        described += [
+            {
+                "family": family, "names": group.names, "dtype": group.dtype, "certificate": group.certificate,
+                "coefficients": group.coefficients.shape, "random": group.random, "seed": group.seed,
+                "scale": float(np.abs(group.templates[-1:]).flat[0]) if group.random else 0.0,
+                "posterior": group.posterior is not None,
+                **({"layout": group.layout.about()} if group.layout else {}),
+            }
+            for group in members
+        ]  # fmt: skip
+    arrays["coefficients"] = _flat([group.coefficients for group in bank.groups.values()])
+    if laid := [group.templates for group in bank.groups.values() if group.layout]:
+        arrays["templates"] = _flat(laid)
+    posteriors = [group.posterior for group in bank.groups.values() if group.posterior is not None]
+    if posteriors:
+        arrays["posterior"] = _flat(posteriors)
+    index = [[name, tensor.dtype.name, tensor.shape] for name, tensor in bank.rest.items()]
+    for dtype in sorted({dtype for _, dtype, _ in index}):
+        arrays[f"rest.{dtype}"] = _flat([tensor for tensor in bank.rest.values() if tensor.dtype.name == dtype])
+    return arrays, {"backbone": bank.backbone, "fit": bank.fit, "groups": described, "rest": index}
+
+
+def _own_templates(groups: "list[Group]") -> store.Rows:
+    """All templates of a family that do not come from a seed, ``(group t) o ...``; one group's at a time are held."""
+    kept = [len(group.templates) - group.random for group in groups]
+    like = groups[0].templates
+
+    def rows():
+        for group, count in zip(groups, kept):
+            yield from group.templates[:count]
+
+    return store.Rows((sum(kept), *like.shape[1:]), like.dtype.name, rows)
+
+
+def _flat(arrays: list) -> store.Rows:
+    """All numbers of arrays of one dtype as rows ``r n`` of about ROW numbers, zeros after the last."""
+    total, dtype = sum(int(np.prod(array.shape, dtype=np.int64)) for array in arrays), arrays[0].dtype
+    count = max(1, -(-total // ROW))
+    width = -(-total // count)
+
+    def rows():
+        row, filled, made = np.zeros(width, dtype), 0, 0
+        for array in arrays:
+            flat = array[...].reshape(-1)
+            while len(flat):
+                part, flat = flat[: width - filled], flat[width - filled :]
+                row[filled : filled + len(part)] = part
+                filled += len(part)
+                if filled == width:
+                    yield row
+                    row, filled, made = np.zeros(width, dtype), 0, made + 1
+        if made < count:
+            yield row
+
+    return store.Rows((count, width), dtype.name, rows)

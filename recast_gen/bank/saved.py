@@ -1,0 +1,108 @@
+"""Banks on disk <-> in memory: opened lazily, loaded whole, packed as one file."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..weights import store
+from .bank import Group, TemplateBank, remember
+from .layouts import Layout
+from .templates import Lazy, random_templates
+
+
+def open_bank(path: str | Path) -> TemplateBank:
+    """A bank whose templates and rest stay on disk, a zarr directory or packed, until they are used.
+
+    Raises StoreError when it is missing, foreign or damaged; damaged numbers are found when they are read.
+    """
+    arrays, about, found = store.load(path, "bank")
+    described, groups, stored = about["groups"], {}, {}
+    coefficients = _slices(arrays["coefficients"], {i: entry["coefficients"] for i, entry in enumerate(described)})
+    shapes = {
+        i: (2, entry["coefficients"][0], entry["coefficients"][3])
+        for i, entry in enumerate(described) if entry["posterior"]
+    }  # fmt: skip
+    posterior = _slices(arrays["posterior"], shapes) if shapes else {}
+    laid = {i: Layout.of(entry["layout"]) for i, entry in enumerate(described) if "layout" in entry}
+    shapes = {i: (described[i]["coefficients"][3], layout.columns) for i, layout in laid.items()}
+    templates = _slices(arrays["templates"], shapes) if shapes else {}
+    for index, entry in enumerate(described):
+        family, base = entry["family"], coefficients[index]
+        start = stored.setdefault(family, [0])
+        stop = start[-1] + base.shape[3] - entry["random"]
+        if index not in laid:
+            base = base[...]
+            templates[index] = _templates(arrays[f"templates.{family}"], start[-1], stop, entry)
+        groups[family, len(start) - 1] = Group(
+            family, tuple(entry["names"]), templates[index], base, entry["dtype"], entry["certificate"],
+            entry["random"], entry["seed"], posterior[index][...] if index in posterior else None, laid.get(index),
+        )  # fmt: skip
+        start.append(stop)
+    rest = {}
+    for dtype in {dtype for _, dtype, _ in about["rest"]}:
+        rest |= _slices(arrays[f"rest.{dtype}"], {name: shape for name, of, shape in about["rest"] if of == dtype})
+    rest = {name: rest[name] for name, _, _ in about["rest"]}
+    bank = TemplateBank(groups, rest, about["backbone"], about["fit"])
+    remember(bank, found)
+    return bank
+
+
+def load_bank(path: str | Path) -> TemplateBank:
+    """Reads and verifies all of a bank, a zarr directory or packed.
+
+    Raises StoreError when it is missing, foreign or damaged.
+    """
+    bank = open_bank(path)
+    groups = {
+        key: replace(group, templates=group.templates[...], coefficients=group.coefficients[...])
+        for key, group in bank.groups.items()
+    }
+    loaded = replace(bank, groups=groups, rest={name: tensor[...] for name, tensor in bank.rest.items()})
+    remember(loaded, bank.hash)
+    return loaded
+
+
+def pack(bank: str | Path, file: str | Path) -> str:
+    """Writes a bank's directory as one safetensors file, nothing lost; returns the hash, which stays the same.
+
+    Raises StoreError for what is no bank, or is damaged.
+    """
+    return store.copy(bank, file, "bank", packed=True)
+
+
+def unpack(file: str | Path, bank: str | Path) -> str:
+    """Writes a packed bank as a zarr directory again, nothing lost; returns the hash, which stays the same.
+
+    Raises StoreError for what is no bank, or is damaged, and over a directory that is no store.
+    """
+    return store.copy(file, bank, "bank", packed=False)
+
+
+def _slices(stored: store.Stored, shapes: Mapping) -> dict:
+    """Key -> `Lazy` array of each of `shapes`, which lie one after the other in rows ``r n``; the last row is kept."""
+    row = lru_cache(maxsize=1)(stored.__getitem__)
+    length, start, found = stored.shape[1], 0, {}
+    for key, shape in shapes.items():
+        stop = start + int(np.prod(shape, dtype=np.int64))
+
+        def read(start=start, stop=stop, shape=tuple(shape)):
+            first = min(start // length, len(stored) - 1)
+            rows = [row(index) for index in range(first, max(first + 1, -(-stop // length)))]
+            flat = rows[0] if len(rows) == 1 else np.concatenate(rows)
+            return flat[start - first * length : stop - first * length].reshape(shape)
+
+        found[key], start = Lazy(shape, stored.dtype.name, read), stop
+    return found
+
+
+def _templates(stored: store.Stored, start: int, stop: int, entry: dict) -> Lazy:
+    count, layer = entry["random"], stored.shape[1:]
+
+    def read():
+        own = stored[start:stop]
+        return np.concatenate([own, random_templates((count, *layer), entry["scale"], entry["seed"])]) if count else own
+
+    return Lazy((stop - start + count, *layer), stored.dtype.name, read)
