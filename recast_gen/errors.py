@@ -90,17 +90,32 @@ def takes_images(what: str, error: type[RecastError], remedy: str) -> Iterator[N
         raise error(f"The model takes no images of {what} ({found}): {remedy}") from found
 
 
+EXTRAS = {
+    "torch timm einops lightning sklearn scipy PIL": "train", "optuna": "study", "dvc ruamel matplotlib": "pipeline",
+    "onnx onnxscript onnxruntime": "onnx", "peft": "peft", "psycopg": "postgres", "grpc google": "grpc",
+}  # fmt: skip
+EXTRA = {module: extra for modules, extra in EXTRAS.items() for module in modules.split()}  # module -> its extra
+
+
 @contextmanager
-def plainly() -> Iterator[None]:
+def plainly(debug: bool = False) -> Iterator[None]:
     """At a command's door: an error of ours, or a package that is not installed, is one message and exit status 1.
 
-    Ctrl+C is exit status 130, as shells expect.
+    Ctrl+C is exit status 130, as shells expect.  debug: errors pass as they are, with their traces.
     """
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
     except RecastError as error:
+        if debug:
+            raise
         sys.exit(f"error: {error}")
     except ModuleNotFoundError as error:
-        sys.exit(f"error: {error.name} is not installed: pip install 'recast-gen[all]'")
+        if debug:
+            raise
+        extra = EXTRA.get((error.name or "").partition(".")[0], "all")
+        sys.exit(
+            f"error: {error.name} is not installed: pip install 'recast-gen[{extra}]', in a clone: "
+            f"pip install -e '.[{extra}]'"
+        )

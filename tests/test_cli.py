@@ -1,18 +1,55 @@
 """The `recast` command as a user types it."""
 
 import subprocess
+import sys
+from importlib.metadata import version
 
 import pytest
 import timm
 import torch
 from safetensors.numpy import load_file
+from typer.testing import CliRunner
 
 import recast_gen as rg
+from recast_gen.cli import COMMANDS as PANELS
+from recast_gen.cli import EXPORTS, app
 from recast_gen.console import show
+from recast_gen.errors import plainly
 
 
 def recast(*words, cwd=None) -> subprocess.CompletedProcess:
     return subprocess.run(["recast", *map(str, words)], capture_output=True, text=True, cwd=cwd)
+
+
+COMMANDS = [
+    ["export", command.__name__] if command in EXPORTS else [command.__name__.replace("_", "-")]
+    for command in [*(command for panel in PANELS.values() for command in panel), *EXPORTS]
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_shows_an_example_in_80_columns(words):
+    done = CliRunner().invoke(app, [*words, "-h"], env={"COLUMNS": "80"}, prog_name="recast")
+    assert done.exit_code == 0 and f"Example: recast {' '.join(words)} " in done.output
+    assert max(map(len, done.output.splitlines())) <= 80
+
+
+def test_the_module_is_the_command_and_knows_its_version():
+    done = [subprocess.run([sys.executable, "-m", "recast_gen", "--version"], capture_output=True, text=True)]
+    assert {run.stdout for run in [*done, recast("--version")]} == {f"recast_gen {version('recast-gen')}\n"}
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path):
+    plain, traced = recast("inspect", "no.pth", cwd=tmp_path), recast("inspect", "no.pth", "--debug", cwd=tmp_path)
+    assert plain.stderr.count("\n") == 1 and plain.stderr.strip("\n").partition("error: ")[2] in traced.stderr
+    assert "Traceback" in traced.stderr and traced.returncode == 1
+
+
+def test_a_missing_package_is_named_with_its_extra_for_a_clone_too(capsys):
+    with pytest.raises(SystemExit) as found, plainly():
+        raise ModuleNotFoundError("no", name="lightning.pytorch")
+    said = "pip install 'recast-gen[train]', in a clone: pip install -e '.[train]'"
+    assert str(found.value) == f"error: lightning.pytorch is not installed: {said}"
 
 
 def test_inspect_prints_families_sizes_and_coefficients():

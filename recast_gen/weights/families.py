@@ -151,7 +151,7 @@ def matching(found: Families, glob: str) -> set[str]:
     matched = {name for name in found if _matches(name, glob)}
     if not matched:
         known = found.shareable or found
-        raise FamilyError(f"No family matches {glob!r}.{nearest(glob, found)} Shareable are: {listing(known)}.")
+        raise FamilyError(f"No family matches {glob!r}.{nearest(glob, known)} Shareable are: {listing(known)}.")
     return {name for name in matched if len(found[name].shape) > 1} or matched
 
 

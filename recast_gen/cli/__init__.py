@@ -1,0 +1,59 @@
+"""The `recast` command: its table of contents.  A command imports what it needs when it runs."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from ..errors import plainly
+from ..pipelines import let_waiting_threads_sleep
+from . import draws, export, inspection, recipes, weights
+
+COMMANDS = {
+    "Networks, banks and weights": [
+        inspection.inspect, weights.compare, weights.generate, weights.pack, weights.unpack, draws.sample,
+        draws.interpolate,
+    ],
+    "Recipes": [recipes.run, recipes.report, recipes.tune_worker, recipes.studies],
+}  # fmt: skip
+EXPORTS = [export.onnx, export.peft, export.folder]
+
+app = typer.Typer(
+    name="recast", no_args_is_help=True, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+exports = typer.Typer(no_args_is_help=True, help="Writes a task in another format: ONNX, PEFT, a folder to publish.")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"recast_gen {version('recast-gen')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _recast(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    """A pretrained network as shared templates and tiny coefficients: one backbone, many small tasks."""
+
+
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(name=command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
+for command in EXPORTS:
+    exports.command()(command)
+app.add_typer(exports, name="export", rich_help_panel=list(COMMANDS)[0])
+
+
+def main() -> None:
+    """Runs the command; an error of ours is one plain message, with `--debug` the whole trace."""
+    let_waiting_threads_sleep()
+    debug = "--debug" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--debug"]
+    with plainly(debug):
+        app()

@@ -1,0 +1,63 @@
+"""Commands that make tasks without training: draws from a bank, steps between two tasks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import Bank
+
+Out = Annotated[Path, typer.Option(help="The folder to write task files to.")]
+
+
+def _write_tasks(bank, tasks: list, out: Path, word: str) -> None:
+    from ..bank.taskfile import write
+
+    for index, task in enumerate(tasks):
+        write(out / f"{word}_{index:03d}.safetensors", task, bank)
+    print(f"{out}: {len(tasks)} task files; `recast generate` makes weights of each")
+
+
+def sample(
+    bank: Bank,
+    n: Annotated[int, typer.Option(help="How many.")] = 1,
+    temperature: Annotated[float, typer.Option(help="Factor on the standard deviation.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    source: Annotated[str, typer.Option(help="posterior or prior.")] = "posterior",
+    out: Out = Path("samples"),
+) -> None:
+    """Draws coefficients from a bank of mimic_vae as task files.
+
+    Each has the backbone's head.
+
+    Example: recast sample bank.zarr --n 10 --temperature 0.1
+    """
+    from ..bank.sampling import sample
+    from ..bank.saved import open_bank
+    from ..bank.taskfile import Task
+
+    opened = open_bank(bank)
+    about = {"source": source, "temperature": temperature, "seed": seed}
+    drawn = enumerate(sample(opened, n, temperature, seed, source))
+    _write_tasks(opened, [Task(one, {}, {"sampled": about | {"index": index}}) for index, one in drawn], out, "sample")
+
+
+def interpolate(
+    bank: Bank,
+    start: Annotated[str, typer.Argument(help="A task file, a layer's tensor, or 'base' for the backbone.")],
+    end: Annotated[str, typer.Argument(help="Another one.")],
+    steps: Annotated[int, typer.Option(help="How many, both ends included.")] = 5,
+    out: Out = Path("between"),
+) -> None:
+    """Writes task files in equal steps between two tasks.
+
+    Or with one layer on its way to another of its group.
+
+    Example: recast interpolate bank.zarr base flowers.safetensors --steps 5
+    """
+    from ..bank.sampling import interpolate
+    from ..bank.saved import open_bank
+
+    opened = open_bank(bank)
+    ends = [None if end == "base" else end for end in (start, end)]
+    _write_tasks(opened, interpolate(opened, *ends, steps), out, "step")

@@ -1,0 +1,86 @@
+"""The command that says what something is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import listing
+
+
+def inspect(
+    source: Annotated[
+        str, typer.Argument(help="A timm model's name, a checkpoint, an extract.zarr, a bank, or a task.")
+    ],
+    groups: Annotated[
+        int | None, typer.Option(min=1, help="Groups a family, at most its layers; half its layers when not given.")
+    ] = None,
+    templates: Annotated[
+        int | None, typer.Option(min=1, help="Templates a group; all its layers when not given.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="What makes a family: index or shape.")] = "index",
+    split_qkv: Annotated[bool, typer.Option(help="A fused qkv as three families.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also families that have nothing to share.")] = False,
+) -> None:
+    """Says what a network, a bank or a task holds.
+
+    Of a network: its families, what a bank would store and a task would cost.  Of a bank: how good it is.
+
+    Example: recast inspect vit_small_patch16_224 --groups 6
+    """
+    from ..console import show
+    from ..weights.families import split
+    from ..weights.named import SplitQkv, Weights
+    from ..weights.networks import shapes
+    from ..weights.store import kind_of
+
+    kind = kind_of(source)
+    if kind == "task":
+        _print_task(source)
+        return
+    if kind == "bank":
+        from ..bank.saved import open_bank
+        from ..mimicry.measures import print_certificate
+
+        bank = open_bank(source)
+        print(f"{source}: bank {bank.hash} of {bank.backbone.get('timm_model') or 'a network of its own'}")
+        print_certificate(bank)
+        return
+
+    weights = Weights({}, shapes=shapes(source))
+    found = (SplitQkv(weights) if split_qkv else weights).families(by)
+    rows, totals = [], [0, 0, 0]
+    for family in found.values():
+        if not (every or family.shareable):
+            continue
+        row = [family.name, family.layers, "x".join(map(str, family.shape)), family.parameters, "", ""]
+        if family.shareable:
+            sizes = [len(names) for names in split(family, min(groups or max(1, family.layers // 2), family.layers))]
+            kept = [min(templates or size, size) for size in sizes]
+            row[4] = sum(kept) * family.parameters // family.layers
+            row[5] = sum(size * count for size, count in zip(sizes, kept))
+            totals = [total + value for total, value in zip(totals, row[3:])]
+        rows.append(row)
+    head = ["family", "layers", "shape", "parameters", "stored in a bank", "coefficients a task"]
+    everything = sum(family.parameters for family in found.values())
+    show([head, *rows, ["shareable", "", "", *totals], ["whole network", "", "", everything, "", ""]])
+
+
+def _print_task(path: str) -> None:
+    from ..bank.taskfile import ADAPTER, verified
+    from ..console import show
+    from ..model.card import metrics
+
+    meta, about, tensors = verified(path)
+    size, adapter = Path(path).stat().st_size, about.get("adapter")
+    head = [name for name in tensors if name != "coefficients" and not name.startswith(ADAPTER)]
+    named = about.get("classes") or ["not named" if head else "none, it has no head"]
+    print(f"{path}: task of bank {meta['bank']}, resolution {listing(sorted(set(meta['resolution'])))}")
+    print(f"classes: {listing(named, 10)}")
+    if about.get("metrics"):
+        print(metrics(about["metrics"]))
+    if adapter:
+        print(f"adapter: {adapter['name']} ({metrics(adapter['options']) or 'no options'})")
+    rows = [[name, "x".join(map(str, array.shape)), array.dtype.name, array.nbytes] for name, array in tensors.items()]
+    rows.append(["names and checks", "", "", size - sum(row[-1] for row in rows)])
+    show([["tensor", "shape", "dtype", "bytes"], *rows, ["file", "", "", size]])

@@ -1,0 +1,85 @@
+"""Commands of networks and banks: what is in them, weights made from them, banks as one file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import Bank
+
+
+def compare(
+    bank: Bank,
+    model: Annotated[
+        str, typer.Argument(help="The network it was made from: timm's name, checkpoint or extract.zarr.")
+    ],
+    images: Annotated[str, typer.Option(help="A folder with one subfolder a class, or an .npz.")],
+) -> None:
+    """Prints what a bank changes: features, predictions, accuracy.
+
+    Example: recast compare bank.zarr vit_small_patch16_224 --images photos
+    """
+    from ..bank.saved import load_bank
+    from ..model.comparison import compare
+    from ..tasks.data import load_all
+    from ..weights.sources import model_of
+
+    network, about = model_of(model)
+    found = compare(load_bank(bank), network, load_all(images, about.get("data_config", {})))
+    print(f"{found['images']} images")
+    for name, cosine in found["blocks"].items():
+        print(f"{name:24} cosine of features {cosine:.6f}")
+    print(f"{'logits':24} cosine {found['logits_cosine']:.6f}, largest difference {found['largest_difference']:.2g}")
+    print(f"{'same prediction':24} {found['same_prediction']:.1%}")
+    print(f"{'accuracy':24} {found['accuracy']:.1%} before, {found['accuracy_of_bank']:.1%} with the bank")
+
+
+def generate(
+    bank: Bank,
+    task: Annotated[Path | None, typer.Argument(help="A task file; the backbone itself when not given.")] = None,
+    out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("generated.safetensors"),
+    depth: Annotated[
+        list[int] | None, typer.Option(help="Blocks, from a token bank; once for each of its lists of blocks.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of draws from a token bank; 0 for its means.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of those draws.")] = None,
+) -> None:
+    """Writes a task's complete weights, on the CPU, with numpy alone.
+
+    Example: recast generate bank.zarr flowers.safetensors
+    """
+    from math import prod
+
+    from ..bank.generation import write
+
+    asked = {"depth": depth, "temperature": temperature, "seed": seed}
+    made = write(bank, task, out, **{name: value for name, value in asked.items() if value is not None})
+    print(f"{out}: {len(made)} tensors, {sum(prod(shape) for shape, _ in made.values()):,} numbers")
+
+
+def pack(
+    bank: Annotated[Path, typer.Argument(help="A bank.zarr.")],
+    file: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+) -> None:
+    """Writes a bank as one file, nothing lost.
+
+    Every command reads it as it reads the directory.
+
+    Example: recast pack bank.zarr bank.safetensors
+    """
+    from ..bank.saved import pack
+
+    print(f"{file}: bank {pack(bank, file)}")
+
+
+def unpack(
+    file: Annotated[Path, typer.Argument(help="A packed bank.")],
+    bank: Annotated[Path, typer.Argument(help="The bank.zarr to write.")],
+) -> None:
+    """Writes a packed bank as a directory again.
+
+    Example: recast unpack bank.safetensors bank.zarr
+    """
+    from ..bank.saved import unpack
+
+    print(f"{bank}: bank {unpack(file, bank)}")
