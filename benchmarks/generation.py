@@ -35,13 +35,13 @@ ENDS = {
 }  # fmt: skip
 COLD = """
 import sys
-import recast_gen.generation as generation
+import recast_gen.bank.generation as generation
 if sys.argv[4] == "stream":
     generation.write(*sys.argv[1:4])
 elif sys.argv[4] == "whole":
     from recast_gen.bank.saved import load_bank
     made = generation.generate(load_bank(sys.argv[1]), sys.argv[2])
-    from recast_gen.files import save_tensors
+    from recast_gen.weights.files import save_tensors
     save_tensors(sys.argv[3], made, {})
 else:
     import zarr, safetensors  # what has to be there before any work

@@ -54,8 +54,8 @@ def main(runs: int = 3) -> None:
     python, rows = sys.executable, []
     empty = median(runs, python, "-c", "pass")
     rows.append(("import recast_gen", median(runs, python, "-c", "import recast_gen") - empty, "s", "under 0.2 s"))
-    generation = median(runs, python, "-c", "import recast_gen.generation") - empty
-    rows.append(("import recast_gen.generation", generation, "s", ""))
+    generation = median(runs, python, "-c", "import recast_gen.bank.generation") - empty
+    rows.append(("import recast_gen.bank.generation", generation, "s", ""))
     rows.append(("recast --help", median(runs, "recast", "--help"), "s", "under 0.5 s"))
     with tempfile.TemporaryDirectory() as scratch:
         clone = Path(scratch) / "clone"

@@ -189,8 +189,8 @@ from pathlib import Path
 
 import zarr  # once, and not in every child
 
-from tests.test_damage import make_bank, make_task
-from recast_gen import generation, taskfile
+from tests.bank.test_damage import make_bank, make_task
+from recast_gen.bank import generation, taskfile
 
 def work(folder, rounds):
     banks = [make_bank(0), make_bank(1)]
@@ -301,7 +301,9 @@ def test_two_processes_writing_the_same_outputs_leave_one_complete_state(tmp_pat
 
 
 def test_writers_that_replace_each_other_without_pause_all_succeed(tmp_path):
-    script = "import sys; from recast_gen import store; [store.save(sys.argv[1], 'bank', {}, {}) for _ in range(300)]"
+    script = (
+        "import sys; from recast_gen.weights.store import save;[save(sys.argv[1], 'bank', {}, {}) for _ in range(300)]"
+    )
     command = [sys.executable, "-c", script, tmp_path / "bank.zarr"]
     started = [subprocess.Popen(command, cwd=ROOT) for _ in range(4)]
     assert [process.wait() for process in started] == [0] * 4
@@ -311,7 +313,7 @@ def test_writers_that_replace_each_other_without_pause_all_succeed(tmp_path):
 def test_a_writer_killed_between_its_two_renames_leaves_the_old_state_to_the_next_reader(tmp_path):
     make_bank(0).save(tmp_path / "bank.zarr")
     script = (
-        "import os, sys, signal; from recast_gen import files; from tests.test_damage import make_bank;"
+        "import os, sys, signal; from recast_gen.weights import files; from tests.bank.test_damage import make_bank;"
         "files.Path.rename = lambda old, new: (os.rename(old, new), os.kill(os.getpid(), signal.SIGKILL));"
         "make_bank(1).save(sys.argv[1])"
     )

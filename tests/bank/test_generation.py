@@ -106,8 +106,8 @@ class Installed(PathFinder):  # sees the standard library, this package, and wha
         return None if owned and not owned & allowed else super().find_spec(name, path, target)
 
 sys.meta_path = [Installed if finder is PathFinder else finder for finder in sys.meta_path]
-import recast_gen.generation as generation
-from recast_gen.weights import digest
+import recast_gen.bank.generation as generation
+from recast_gen.weights.named import digest
 made = generation.generate(*sys.argv[1:3])
 generation.write(*sys.argv[1:4])
 print(json.dumps([sorted(sys.modules), {name: digest(array) for name, array in made.items()}]))
