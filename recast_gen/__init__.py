@@ -4,6 +4,40 @@ Every public name is imported on first use, so that generation on a device needs
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal to the names below
+    from .api import families as families
+    from .api import mimic as mimic
+    from .api import mimic_tokens as mimic_tokens
+    from .api import mimic_vae as mimic_vae
+    from .api import moments as moments
+    from .bank.bank import TemplateBank as TemplateBank
+    from .bank.generation import generate as generate
+    from .bank.sampling import interpolate as interpolate
+    from .bank.sampling import sample as sample
+    from .bank.saved import load_bank as load_bank
+    from .bank.saved import pack as pack
+    from .bank.saved import unpack as unpack
+    from .bank.tokens import TokenBank as TokenBank
+    from .bank.tokens import load_tokens as load_tokens
+    from .errors import RecastError as RecastError
+    from .mimicry.extension import extend as extend
+    from .mimicry.norms import with_norms as with_norms
+    from .model.adapters.apply import add_adapter as add_adapter
+    from .model.adapters.apply import bake as bake
+    from .model.adapters.apply import detach as detach
+    from .model.adapters.apply import freeze as freeze
+    from .model.adapters.apply import remove_adapter as remove_adapter
+    from .model.attach import attach as attach
+    from .model.attach import coefficients as coefficients
+    from .model.export import to_folder as to_folder
+    from .model.export import to_onnx as to_onnx
+    from .model.export import to_peft as to_peft
+    from .model.learning_rates import rates as rates
+    from .model.library import TaskLibrary as TaskLibrary
+    from .model.switching import load_task as load_task
+    from .model.switching import save_task as save_task
 
 _NAMES = {
     "api": "families mimic mimic_vae mimic_tokens moments",
@@ -26,11 +60,13 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names.spli
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module 'recast_gen' has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+if not TYPE_CHECKING:  # to a type checker an unknown name is an error
+
+    def __getattr__(name: str):
+        if name not in _HOME:
+            raise AttributeError(f"module 'recast_gen' has no attribute {name!r}")
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

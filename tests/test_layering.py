@@ -67,3 +67,10 @@ def test_every_public_name_can_be_imported_and_an_unknown_one_is_an_attribute_er
     assert all(getattr(recast_gen, name) is not None for name in recast_gen.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         recast_gen.no_such_name  # noqa: B018
+
+
+def test_type_checkers_know_every_public_name():
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If)).body
+    known = {alias.asname: node.module for node in block for alias in node.names}
+    assert known == recast_gen._HOME and (ROOT / "py.typed").exists()
