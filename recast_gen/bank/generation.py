@@ -36,7 +36,8 @@ def stream(
     if task is None:
         yield from bank.stream()
         return
-    head, adapter = taskfile.head_for(bank, task), task.about.get("adapter", {}).get("name")
+    head, gone = taskfile.head_for(bank, task), taskfile.replaced(bank, task)
+    adapter = task.about.get("adapter", {}).get("name")
     if adapter and adapter not in FOLDS:
         raise FoldError(
             f"The task's adapter {adapter!r} adds layers, which no plain weights hold: use it on a live model "
@@ -45,8 +46,10 @@ def stream(
     if unknown := task.adapter.keys() - bank.shapes.keys():
         raise TaskError(f"The task's {adapter} is for {listing(sorted(unknown), 4)}, which the backbone lacks.")
     for name, tensor in bank.stream(task.coefficients):
-        part, tensor = task.adapter.get(bank.ties.get(name, name)), head.get(name, tensor)
-        yield name, fold(adapter, name, tensor, part) if part else tensor
+        part, tensor = task.adapter.get(bank.ties.get(name, name)), head.pop(name, tensor)
+        if name not in gone:
+            yield name, fold(adapter, name, tensor, part) if part else tensor
+    yield from head.items()  # of a backbone that has none
 
 
 def generate(
@@ -97,6 +100,7 @@ def write(
         if task.outputs:  # without a head of its own, it has the backbone's
             about["num_classes"] = task.outputs
         shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.head_for(bank, task).items()}
+        shapes = {name: shape for name, shape in shapes.items() if name not in taskfile.replaced(bank, task)}
     stream_tensors(out, shapes, stream(bank, task), _metadata(bank.backbone, about))
     return shapes
 

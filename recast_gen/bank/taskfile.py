@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from ..errors import TaskError, check_choice, listing
 from ..weights.files import save_tensors
-from ..weights.named import digest
+from ..weights.named import digest, dtype_of
 from .bank import TemplateBank
 
 FORMAT = "1"
@@ -160,10 +160,28 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
 
 
 def head_for(bank: TemplateBank, task: Task) -> dict[str, np.ndarray]:
-    """The task's head in the backbone's dtypes.  Raises TaskError for a head that the backbone has not."""
-    unknown = [name for name in task.head if name not in bank.rest]
-    if unknown:
+    """The task's head in the backbone's dtypes; where the backbone has no such tensor, in that of its layers.
+
+    Raises TaskError for tensors that neither the backbone nor the head's module, which the task names, can have.
+    """
+    inside, known = f"{task.about.get('head')}.", bank.shapes
+    if unknown := [name for name in task.head if name not in known and not name.startswith(inside)]:
         raise TaskError(
             f"The task's head has {listing(unknown)}, which the backbone lacks: it has another architecture."
         )
-    return {name: array.astype(bank.rest[name].dtype, copy=False) for name, array in task.head.items()}
+    usual = next((group.dtype for group in bank.groups.values()), "float32")
+    dtypes = {name: dtype_of(known[name][1] if name in known else usual) for name in task.head}
+    return {
+        name: array if np.issubdtype(array.dtype, np.integer) else array.astype(dtypes[name], copy=False)
+        for name, array in task.head.items()
+    }
+
+
+def replaced(bank: TemplateBank, task: Task) -> set[str]:
+    """The backbone's tensors that the task's head has no use for: those of its module that have no such name there.
+
+    A tensor that the backbone has under several names stays.
+    """
+    inside, shared = f"{task.about.get('head')}.", {*bank.ties, *bank.ties.values()}
+    own = {name for name in bank.rest if name.startswith(inside)} if task.head else set()
+    return own - task.head.keys() - shared

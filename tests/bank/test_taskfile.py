@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors import safe_open
 
 from recast_gen.bank import taskfile
 from recast_gen.bank.bank import Group, TemplateBank
+from recast_gen.bank.generation import generate
 from recast_gen.errors import RecastError, TaskError
 from recast_gen.weights.files import save_tensors
 
@@ -111,6 +113,19 @@ def test_a_head_that_the_backbone_lacks_is_refused_by_name():
     task = taskfile.Task({}, {"classifier.weight": np.zeros((2, 4), np.float32)})
     with pytest.raises(TaskError, match=r"classifier\.weight"):
         taskfile.head_for(make_bank(1, 1), task)
+
+
+def test_a_backbone_without_a_head_or_with_another_takes_the_tasks():
+    bank, classifier = (
+        make_bank(2, 2),
+        {"head.weight": np.ones((3, 4), np.float16), "head.bias": np.ones(3, np.float16)},
+    )
+    task = taskfile.Task(make_task(bank).coefficients, classifier, {"head": "head"})
+    others = {name: array for name, array in bank.rest.items() if not name.startswith("head.")}
+    for head in ({}, {"head.0.weight": np.ones((5, 4), np.float32)}):
+        found = generate(replace(bank, rest=others | head), task)
+        assert found.keys() == bank.layers.keys() | others.keys() | classifier.keys()
+        assert found["head.weight"].shape == (3, 4) and found["head.bias"].dtype == np.float32  # as its layers are
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
