@@ -54,7 +54,7 @@ def test_a_second_repro_does_nothing_and_the_journal_is_nobodys_dependency(clone
     assert "up to date" in sh(clone, "dvc", "repro")
     assert sh(clone, "git", "status", "--short", "weights_store").split() == ["??", "weights_store/"]
     lock = YAML(typ="safe").load(clone / "dvc.lock")
-    assert {name.partition("@")[0] for name in lock["stages"]} == set(STAGES)
+    assert {name.partition("@")[0] for name in lock["stages"]} == {"code", *STAGES}
     assert not any("journal" in dep["path"] for stage in lock["stages"].values() for dep in stage["deps"])
 
 
@@ -76,6 +76,28 @@ def test_an_edited_section_makes_only_its_own_stages_stale(clone, section, chang
         assert stale(clone) == expected
     finally:
         recipe.write_text(before)
+    assert stale(clone) == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("model/export.py", set()),
+        ("pipelines/pictures.py", {"report"}),
+        ("mimicry/closed_form.py", {"mimic", "mimic_vae", "tune"}),
+    ],
+)
+def test_an_edited_file_makes_only_the_stages_that_run_it_stale(clone, file, expected):
+    edited = clone / "recast_gen" / file
+    before = edited.read_text()
+    try:
+        edited.write_text(before + "\n# edited\n")
+        assert stale(clone) == {"code"}
+        sh(clone, "dvc", "repro", "code")
+        assert stale(clone) == expected
+    finally:
+        edited.write_text(before)
+        sh(clone, "dvc", "repro", "code")
     assert stale(clone) == set()
 
 
