@@ -17,7 +17,7 @@ class Data(Section):
     path: str | None = None  # of the npz or csv file or folder; where torchvision downloads to
     name: str | None = None  # torchvision's dataset class
     options: dict[str, Any] = {}  # more arguments of that class, such as DTD's `partition: 2`
-    classes: list[int] | None = None  # keep these labels only
+    classes: list[int] | None = None  # keep these labels only: numbers that classes are called, else places in order
     skip_corrupt: bool = False  # leave out images that cannot be read, and count them, instead of refusing them
     rotate: Literal[0, 90, 180, 270] = 0  # degrees, counter-clockwise
     negative: bool = False  # 255 - image

@@ -12,12 +12,13 @@ from sklearn.model_selection import train_test_split
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform, resolve_data_config
 from torch.utils.data import Dataset, TensorDataset
 
-from ..errors import DataError, listing, repeated
+from ..errors import DataError, listing
 from ..recipe.images import Data
 from .readers.arrays import digits, npz
 from .readers.files import folder, table
 from .readers.raw import Raw, sound, where
 from .readers.vision import torchvision
+from .readers.words import refuse_alike
 
 READERS = {"digits": digits, "npz": npz, "folder": folder, "csv": table, "torchvision": torchvision}
 DEFAULT = {"input_size": (3, 224, 224), "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}  # timm's
@@ -72,13 +73,12 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
     origin += [Path(data.path)] if data.path and Path(data.path).is_file() else []
     parts, skipped = sound(parts, data)
     parts, split_off = _complete(parts, names, data, seed)
-    keep = list(range(len(names))) if data.classes is None else data.classes
-    unknown = [label for label in keep if not 0 <= label < len(names)]
-    if unknown:
-        raise DataError(f"{where(data)} has classes 0 to {len(names) - 1}; found {listing(unknown)} in `classes`.")
+    keep = list(names) if data.classes is None else data.classes
+    if unknown := [label for label in keep if label not in names]:
+        known = listing(str(label) if name == str(label) else f"{label} ({name})" for label, name in names.items())
+        raise DataError(f"{where(data)} has labels {known}; found {listing(unknown)} in `classes`.")
     classes = [names[label] for label in keep]
-    if twice := repeated(classes):
-        raise DataError(f"{where(data)} names classes {listing(twice)} twice: give each a name of its own.")
+    refuse_alike(classes, where(data))
     if len(keep) < 2:
         raise DataError(
             f"{where(data)}: a task needs two classes or more; found {len(keep)} ({listing(classes)}). Add images of "
@@ -130,7 +130,7 @@ def _dataset(raw: Raw, data: Data, data_config: dict, augment: str = "none") -> 
     return TensorDataset(torch.stack([image for image, _ in images]), torch.from_numpy(raw.labels))
 
 
-def _complete(parts: dict[str, Raw], classes: list[str], data: Data, seed: int) -> tuple[dict[str, Raw], list[dict]]:
+def _complete(parts: dict[str, Raw], names: dict[int, str], data: Data, seed: int) -> tuple[dict[str, Raw], list[dict]]:
     """Splits validation and test off the training part where the source has none; says which images these are."""
     if "train" not in parts:
         raise DataError(f"{where(data)} has only {listing(parts)} images; a task needs some to train on.")
@@ -144,8 +144,7 @@ def _complete(parts: dict[str, Raw], classes: list[str], data: Data, seed: int) 
                 np.arange(len(raw.labels)), test_size=round(share * size), stratify=raw.labels, random_state=seed
             )
         except ValueError as error:
-            counts = np.bincount(raw.labels, minlength=len(classes))
-            few = [name for name, count in zip(classes, counts) if count == 1]
+            few = [names[label] for label, count in zip(*np.unique(raw.labels, return_counts=True)) if count == 1]
             why = f"class {listing(few)} has one image left for it: add some, or remove it" if few else error
             raise DataError(f"{where(data)} is too small to split off {share:.0%} for {part} ({why}).") from error
         parts["train"], parts[part] = raw.subset(np.sort(rest)), raw.subset(np.sort(chosen))

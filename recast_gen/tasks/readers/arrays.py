@@ -1,14 +1,13 @@
 """Images that are arrays in one file: an ``.npz``, scikit-learn's digits."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ...errors import DataError, listing
 from ...recipe.images import Data
 from .raw import PARTS, Found, Raw
+from .words import like_a_part, tidy
 
 MOST = 10**6  # classes: a larger label is a mistake
 KEYS = {"train": "train", "validation": "val", "test": "test"}
@@ -21,7 +20,9 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, where: str) -> Raw:
     if 0 in images.shape[1:3]:
         raise DataError(f"{where} has images of {images.shape[1]} x {images.shape[2]} pixels; expected some.")
     if images.ndim == 4 and images.shape[3] not in (1, 3, 4):
-        raise DataError(f"{where} has images of {images.shape[3]} channels; expected 1 (grey), 3 (RGB) or 4 (RGBA).")
+        order = "; are they `n c h w`?" if images.shape[1] in (1, 3, 4) else ""
+        said = f"{images.shape[3]} channels; expected `n h w c` with 1 (grey), 3 (RGB) or 4 (RGBA){order}"
+        raise DataError(f"{where} has images of {said}")
     labels = labels.reshape(-1)
     if len(labels) != len(images) or not len(labels):
         raise DataError(f"{where} has {len(images)} images and {len(labels)} labels; expected one label an image.")
@@ -29,12 +30,7 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, where: str) -> Raw:
     if not whole or labels.min() < 0 or labels.max() > MOST:
         found = f"labels {labels.dtype}" + (f" from {labels.min()} to {labels.max()}" if whole else "")
         raise DataError(f"{where} has {found}; expected whole numbers from 0, the places of the classes.")
-    images = images.squeeze(3) if images.ndim == 4 and images.shape[3] == 1 else images
-    return Raw(partial(_image, images), labels.astype(np.int64), list(map(str, range(len(labels)))))
-
-
-def _image(images: np.ndarray, row: int) -> Image.Image:
-    return Image.fromarray(images[row])
+    return Raw(images.__getitem__, labels.astype(np.int64), list(map(str, range(len(labels)))))
 
 
 def digits(_: Data) -> Found:
@@ -43,7 +39,7 @@ def digits(_: Data) -> Found:
 
     found = load_digits()
     images = (found.images * (255 / 16)).astype(np.uint8)
-    return {"train": from_arrays(images, found.target, "digits")}, list(map(str, range(10)))
+    return {"train": from_arrays(images, found.target, "digits")}, {label: str(label) for label in range(10)}
 
 
 def npz(data: Data) -> Found:
@@ -63,14 +59,21 @@ def npz(data: Data) -> Found:
         if f"x{suffix}" in arrays and f"y{suffix}" in arrays
     }
     used = {f"{axis}{suffix}" for part, suffix in suffixes.items() for axis in "xy" if part in parts}
-    unused = [key for key in arrays if key not in used and key.partition("_")[0] in ("x", "y")]
+    unused = [
+        key for key in arrays.keys() - used
+        if key.lower().partition("_")[0] in ("x", "y") or (like_a_part(key) and arrays[key].ndim > 2)
+    ]  # fmt: skip
     if not parts or unused:
         raise DataError(
             f"{path} holds {listing(arrays)}; expected x_train, y_train and perhaps the same of val and test, or x, y"
             + (f", and nothing like {listing(unused)}." if unused else ".")
         )
-    largest = max(int(raw.labels.max()) for raw in parts.values())
-    names = [str(name) for name in np.reshape(arrays.get("classes", range(largest + 1)), -1)]
-    if largest >= len(names):
-        raise DataError(f"{path} names {len(names)} classes but has label {largest}; expected labels below the count.")
-    return parts, names
+    labels = sorted({int(label) for raw in parts.values() for label in raw.labels})
+    if "classes" not in arrays:
+        return parts, {label: str(label) for label in labels}
+    names = [tidy(str(name)) for name in np.reshape(arrays["classes"], -1)]
+    if labels[-1] >= len(names):
+        raise DataError(
+            f"{path} names {len(names)} classes but has label {labels[-1]}; expected labels below the count."
+        )
+    return parts, dict(enumerate(names))

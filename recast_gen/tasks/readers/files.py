@@ -1,7 +1,7 @@
 """Images that are files of their own: a folder with a subfolder a class, a CSV of paths and labels."""
 
 import csv
-from functools import partial
+from functools import cache
 from os.path import isfile
 from pathlib import Path
 
@@ -10,47 +10,101 @@ from PIL import Image
 
 from ...errors import DataError, listing, repeated
 from ...recipe.images import Data
-from .raw import PART_NAMES, Found, Raw
+from .raw import Found, Raw
+from .words import SPELLINGS, labelled, like_a_part, litter, natural, part_of, tidy
 
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}  # formats that Pillow knows by name alone
+FOREIGN = tuple(".heic .heif .avif .jxl .svg .dcm .dng .cr2 .cr3 .nef .arw .raf .orf .rw2".split())  # noqa: SIM905
 
 
 def folder(data: Data) -> Found:
-    """``root/class/image``, or ``root/train/class/image`` and the same in val and test.
+    """``root/class/image``, or ``root/train/class/image`` and the same in val and test, however these are spelt.
 
-    A class has the images of its subfolders, links not followed; what is hidden or of no suffix that Pillow reads by
-    itself is no image.
+    A class has the images of its subfolders, links not followed.  What is hidden, what systems leave behind
+    (`words.litter`) and what is of no image's suffix does not count.
     """
     root = Path(data.path)
     if not root.is_dir():
         found = "is a file" if root.is_file() else "does not exist"
         raise DataError(f"{root} {found}; expected a folder with one subfolder of images a class.")
-    names = _subfolders(root)
-    odd = [name for name in names if name not in PART_NAMES]
-    if odd == names or (odd and "train" not in names):
-        return {"train": _classes(root, names)}, names
-    if odd:
-        raise DataError(f"{root}: beside train, {listing(odd, 4)} is none of {listing(PART_NAMES)}: move it away.")
-    if twice := repeated(PART_NAMES[name] for name in names):
-        raise DataError(f"{root}: of {listing(names)}, more than one is {listing(twice)}: put them together.")
-    classes = {name: _subfolders(root / name) for name in names}
-    if len({tuple(found) for found in classes.values()}) > 1:
-        raise DataError(f"{root}: its parts {listing(names)} have different classes; expected the same subfolders.")
-    return {PART_NAMES[name]: _classes(root / name, classes[name]) for name in names}, classes[names[0]]
+    folders = _subfolders(root)
+    parts = _parts(root, folders)
+    if not parts:
+        return _found({"train": folders}, root)
+    if twice := repeated(parts.values()):
+        raise DataError(f"{root}: of {listing(parts)}, more than one is {listing(twice)}: put them together.")
+    return _found({part: _subfolders(root / name) for name, part in parts.items()}, root)
 
 
-def _subfolders(root: Path) -> list[str]:
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _subfolders(root: Path) -> list[Path]:
+    found = [path for path in root.iterdir() if path.is_dir() and not litter(path.name)]
+    return sorted(found, key=lambda path: natural(path.name))
 
 
-def _classes(root: Path, names: list[str]) -> Raw:
+def _parts(root: Path, folders: list[Path]) -> dict[str, str]:
+    """Name of a folder -> the part that it is; none where the folders are classes.  Raises DataError in between."""
+    parts = {path.name: part for path in folders if (part := part_of(path.name))}
+    odd = [path for path in folders if path.name not in parts]
+    split = {path.name: {sub.name for sub in _subfolders(path)} for path in folders if not _has_images(path)}
+    remedy = f"name the parts {listing(SPELLINGS)}, each with a subfolder of images a class"
+    if flat := [name for name in parts if not split.get(name)]:
+        if odd and len(flat) == len(parts):
+            return {}  # a class may be called train
+        raise DataError(f"{root}: {listing(flat)} has no subfolder of images a class: {remedy}, or move it away.")
+    if parts:
+        if odd:
+            beside = listing([path.name for path in odd], 4)
+            raise DataError(f"{root}: beside {listing(parts)}, {beside} is no part: {remedy}, and move others away.")
+        return parts
+    if unclear := [path.name for path in odd if like_a_part(path.name) and split.get(path.name)]:
+        raise DataError(f"{root}: {listing(unclear)} may be a part or a class: {remedy}.")
+    within = {tuple(sorted(found)) for found in split.values()}
+    if len(folders) > 1 and len(split) == len(folders) and len(within) == 1 and len(min(within)) > 1:
+        same = f"{listing(split, 4)} have the same subfolders {listing(min(within), 4)} and no images of their own"
+        raise DataError(f"{root}: {same}: {remedy}; of classes, put the images into their folders.")
+    return {}
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in _suffixes() and not path.is_dir() for path in folder.iterdir())
+
+
+@cache
+def _suffixes() -> set[str]:
     kinds = Image.registered_extensions()
     known = {suffix for suffix, kind in kinds.items() if kind in Image.OPEN.keys() - STUBS}
-    files = [
-        (path, label) for label, name in enumerate(names) for path in sorted((root / name).rglob("*"))
-        if path.suffix.lower() in known and not any(word.startswith(".") for word in path.relative_to(root).parts)
-        and not path.is_dir()
-    ]  # fmt: skip
+    return known.union(FOREIGN)  # which then cannot be read, and is said so
+
+
+def _found(parts: dict[str, list[Path]], root: Path) -> Found:
+    names = labelled((tidy(path.name) for folders in parts.values() for path in folders), str(root))
+    labels, found = {name: label for label, name in names.items()}, {}
+    for part, folders in parts.items():
+        placed = [(path, labels[tidy(path.name)]) for path in folders]
+        if missing := names.keys() - {label for _, label in placed}:
+            lacks = listing((names[label] for label in sorted(missing)), 4)
+            raise DataError(
+                f"{root}: its parts {listing(parts)} have different classes, {part} has no {lacks}; expected the same "
+                "subfolders."
+            )
+        found[part] = _classes(root, placed)
+    return found, names
+
+
+def _classes(root: Path, folders: list[tuple[Path, int]]) -> Raw:
+    """The images in folders, each of which has a label."""
+    files = []
+    for folder, label in folders:
+        if nested := [path.name for path in _subfolders(folder) if part_of(path.name)]:
+            raise DataError(
+                f"{folder} has {listing(nested)} in it, which would be one class together: put the parts above the "
+                "classes, as in train/CLASS, or list the images in a CSV with a column split."
+            )
+        files += [
+            (path, label) for path in sorted(folder.rglob("*"))
+            if path.suffix.lower() in _suffixes() and not path.is_dir()
+            and not any(map(litter, path.relative_to(folder).parts))
+        ]  # fmt: skip
     if not files:
         raise DataError(f"{root} is empty: no subfolder holds a file that Pillow reads as an image (.png, .jpg, ...).")
     return _raw(root, files)
@@ -65,7 +119,8 @@ def table(data: Data) -> Found:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
+            rows = dict((reader.line_num, row) for row in reader)  # noqa: C402
+            columns = reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV ({error}): write it again as UTF-8.") from error
     ours = [column for column in columns if column in ("path", "label", "split")]
@@ -73,26 +128,27 @@ def table(data: Data) -> Found:
         wanted = "path, label and perhaps split, each once, and rows"
         raise DataError(f"{path} has the columns {listing(columns)}; expected {wanted}.")
     splits, problems, seen = "split" in columns, [], {}
-    for line, row in enumerate(rows, start=2):
-        row["path"], row["label"] = (row["path"] or "").strip(), (row["label"] or "").strip()
-        part = (row.get("split") or "").strip().lower()
-        row["split"] = PART_NAMES.get(part) if splits else "train"
+    for line, row in rows.items():
+        row["path"], row["label"] = (row["path"] or "").strip(), tidy(row["label"] or "")
+        part = (row.get("split") or "").strip()
+        row["split"] = part_of(part) if splits else "train"
+        if any(row.pop(None, [])):
+            problems.append(f"line {line}: more values than columns")
         if not row["label"]:
             problems.append(f"line {line}: no label")
         if not row["split"]:
-            problems.append(f"line {line}: split {part!r} is none of {', '.join(PART_NAMES)}")
+            problems.append(f"line {line}: split {part!r} is none of {', '.join(SPELLINGS)}")
         if not isfile(path.parent / row["path"]):
             problems.append(f"line {line}: no file {row['path']!r}")
         elif (first := seen.setdefault((path.parent / row["path"]).resolve(), line)) != line:
             problems.append(f"line {line}: {row['path']!r} is in line {first} too")
     if problems:
         raise DataError(f"{path}: {len(problems)} mistakes: {listing(problems, 8)}. Paths are relative to the CSV.")
-    names = {row["label"] for row in rows}
-    names = sorted(names, key=(lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else None)
-    position = {name: label for label, name in enumerate(names)}
+    names = labelled((row["label"] for row in rows.values()), str(path))
+    labels = {name: label for label, name in names.items()}
     found: dict[str, list[tuple[Path, int]]] = {}
-    for row in rows:
-        found.setdefault(row["split"], []).append((path.parent / row["path"], position[row["label"]]))
+    for row in rows.values():
+        found.setdefault(row["split"], []).append((path.parent / row["path"], labels[row["label"]]))
     return {part: _raw(path.parent, files) for part, files in found.items()}, names
 
 
@@ -100,11 +156,4 @@ def _raw(root: Path, files: list[tuple[Path, int]]) -> Raw:
     paths = [path for path, _ in files]
     names = [path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths]
     labels = np.array([label for _, label in files], dtype=np.int64)
-    return Raw(partial(_image, paths), labels, names, on_disk=True, files=paths)
-
-
-def _image(paths: list[Path], row: int) -> Image.Image:
-    with Image.open(paths[row]) as image:
-        if image.mode[0] in "IF":  # PIL would clip them
-            raise DataError(f"its pixels have more than 8 bits, mode {image.mode}: convert it")
-        return image.convert("RGB")
+    return Raw(paths.__getitem__, labels, names, on_disk=True, files=paths)

@@ -5,27 +5,28 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ...errors import DataError, listing
 from ...recipe.images import Data
+from .pixels import open_image
 
 PARTS = ("train", "validation", "test")
-PART_NAMES = {part: part for part in PARTS} | {"val": "validation", "valid": "validation"}
 
 
 @dataclass
 class Raw:
-    """One part of a source: `read` gives a PIL image by its row in the source.
+    """One part of a source: `read` gives what `open_image` takes, by the image's row in the source.
 
     labels: ``n`` int64.  names: ``n``, of the images, for people.  on_disk: whether reading can fail.
     rows: ``n``, of the images in the source; all of them, in order, when None.
     files: the images' own, where a user has one for each.
     """
 
-    read: Callable[[int], Image.Image]
+    read: Callable[[int], Any]
     labels: np.ndarray
     names: list[str]
     on_disk: bool = False
@@ -33,14 +34,14 @@ class Raw:
     files: list[Path] = field(default_factory=list, repr=False)
 
     def image(self, index: int) -> Image.Image:
-        return self.read(int(index if self.rows is None else self.rows[index]))
+        return open_image(self.read(int(index if self.rows is None else self.rows[index])))
 
     def subset(self, chosen: np.ndarray) -> "Raw":
         rows = chosen if self.rows is None else self.rows[chosen]
         return replace(self, labels=self.labels[chosen], names=[self.names[index] for index in chosen], rows=rows)
 
 
-Found = tuple[dict[str, Raw], list[str]]  # the parts by name, and the names of the classes
+Found = tuple[dict[str, Raw], dict[int, str]]  # the parts by name; label -> name of its class
 
 
 def where(data: Data) -> str:

@@ -9,8 +9,22 @@ import numpy as np
 from ...errors import DataError, listing, nearest, repeated
 from ...recipe.images import Data
 from .raw import Found, Raw
+from .words import alike, tidy
 
-SPLITS = {"train": ("train", "trainval"), "validation": ("val", "valid"), "test": ("test",)}  # what datasets call them
+SPLITS = {  # what datasets call them
+    "train": ("train", "trainval", "train-standard"), "validation": ("val", "valid"), "test": ("test",),
+}  # fmt: skip
+NO_CLASSES = {
+    "captions": "CocoCaptions SBU Flickr8k Flickr30k",
+    "detection": "CocoDetection VOCDetection WIDERFace Kitti",
+    "segmentation": "VOCSegmentation Cityscapes SBDataset",
+    "video": "MovingMNIST Kinetics HMDB51 UCF101",
+    "optical flow": "KittiFlow Sintel FlyingChairs FlyingThings3D HD1K",
+    "stereo vision": "Kitti2012Stereo Kitti2015Stereo CarlaStereo Middlebury2014Stereo CREStereo FallingThingsStereo "
+    "SceneFlowStereo SintelStereo InStereo2k ETH3DStereo",
+    "pairs of images": "PhotoTour LFWPairs",
+    "several attributes of each image": "CelebA",
+}
 LABELS = ("targets", "_labels", "labels", "y")
 
 
@@ -22,23 +36,36 @@ def torchvision(data: Data) -> Found:
     from torchvision import datasets
 
     known = [name for name in datasets.__all__ if _has_root(getattr(datasets, name))]
+    if data.name in ("ImageFolder", "DatasetFolder"):
+        raise DataError(f"torchvision's {data.name} reads a folder of yours: write `source: folder` and `path`.")
+    if purpose := next((purpose for purpose, names in NO_CLASSES.items() if data.name in names.split()), None):
+        raise DataError(
+            f"torchvision's {data.name} is for {purpose}, and has no one class for each image: take a dataset that "
+            "classifies, such as Flowers102."
+        )
     if data.name not in known:
         raise DataError(f"torchvision has no dataset {data.name!r}.{nearest(data.name, known)}")
     kind = getattr(datasets, data.name)
     takes = arguments(kind)
     if unknown := [name for name in data.options if name not in takes]:
         raise DataError(f"torchvision's {data.name} takes no {listing(unknown)}; it takes {listing(sorted(takes))}.")
+    asked = wanted(takes, data.options)
+    given = {"root", *data.options, *(name for choices in asked.values() for choice in choices for name in choice)}
+    if needed := [name for name in _required(kind) if name not in given]:
+        raise DataError(f"torchvision's {data.name} needs {listing(needed)}: give `options: {{{needed[0]}: ...}}`.")
     parts, classes = {}, []
-    for part, choices in wanted(takes, data.options).items():
+    for part, choices in asked.items():
         found = next((found for choice in choices if (found := _have(kind, takes, choice, data)) is not None), None)
         if found is not None:
             parts[part] = _raw(found, data)
-            classes = _distinct(list(map(str, getattr(found, "classes", [])))) or classes
+            named = getattr(found, "classes", None) or getattr(found, "categories", [])
+            classes = _distinct([tidy(str(name)) for name in named]) or classes
     if "train" not in parts:
         raise DataError(
             f"torchvision's {data.name} has no part to train on: choose one, such as `options: {{split: ..}}`."
         )
-    return parts, classes or list(map(str, range(max(int(raw.labels.max()) for raw in parts.values()) + 1)))
+    labels = sorted({int(label) for raw in parts.values() for label in raw.labels})
+    return parts, dict(enumerate(classes)) or {label: str(label) for label in labels}
 
 
 def _has_root(kind) -> bool:
@@ -48,8 +75,13 @@ def _has_root(kind) -> bool:
 
 def _distinct(names: list[str]) -> list[str]:
     """With their numbers those that name several classes, as ImageNet's two cranes."""
-    twice = repeated(names)
-    return [f"{name} {label}" if name in twice else name for label, name in enumerate(names)]
+    twice = repeated(map(alike, names))
+    return [f"{name} {label}" if alike(name) in twice else name for label, name in enumerate(names)]
+
+
+def _required(kind: type) -> list[str]:
+    found = inspect.signature(kind).parameters.values()
+    return [one.name for one in found if one.default is one.empty and one.kind == one.POSITIONAL_OR_KEYWORD]
 
 
 def arguments(kind: type) -> set[str]:
