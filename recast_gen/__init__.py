@@ -6,6 +6,8 @@ Every public name is imported on first use, so that generation on a device needs
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+__version__: str  # of the installed distribution
+
 if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal to the names below
     from .api import families as families
     from .api import mimic as mimic
@@ -63,6 +65,8 @@ __all__ = list(_HOME)
 if not TYPE_CHECKING:  # to a type checker an unknown name is an error
 
     def __getattr__(name: str):
+        if name == "__version__":
+            return import_module("importlib.metadata").version("recast-gen")
         if name not in _HOME:
             raise AttributeError(f"module 'recast_gen' has no attribute {name!r}")
         return getattr(import_module(f".{_HOME[name]}", __name__), name)
