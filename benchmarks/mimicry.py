@@ -99,7 +99,7 @@ def solvers(runs: int) -> None:
     from recast_gen.mimicry.closed_form import closed_form
     from recast_gen.mimicry.direct import direct
     from recast_gen.mimicry.measures import certificate
-    from recast_gen.weights.families import select, split
+    from recast_gen.weights.selection import select, split
     from recast_gen.weights.sources import read
 
     def floor() -> None:

@@ -35,7 +35,7 @@ from recast_gen.mimicry.layer_vae import LayerVAE, Objective
 from recast_gen.mimicry.measures import overall
 from recast_gen.mimicry.vae import vaes
 from recast_gen.weights import networks, sources
-from recast_gen.weights.families import select, split
+from recast_gen.weights.selection import select, split
 
 LAST = "numbers trained: flattened encoder"
 FAMILIES = ["blocks.*.attn.qkv", "blocks.*.attn.proj", "blocks.*.mlp.fc1", "blocks.*.mlp.fc2"]

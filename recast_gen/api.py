@@ -10,8 +10,9 @@ from .bank.tokens import TokenBank
 from .mimicry import fit
 from .mimicry.norms import with_norms
 from .weights import networks, sources
-from .weights.families import Families, select
+from .weights.families import Families
 from .weights.named import SplitQkv, Weights
+from .weights.selection import select
 
 
 def families(source: Any, by: str = "index", split_qkv: bool = False) -> Families:
@@ -41,8 +42,9 @@ def mimic(
     """Neural Mimicry: a bank that rebuilds the chosen families of a source.
 
     source: a model, a mapping of names to tensors, or the path of a store or checkpoint, which is read a group at a
-    time, and again when the bank is used or saved.  families: globs; every shareable one when not given.
-    groups: how many a family is cut into (one when not given), or positions along depth, group by group.
+    time, and again when the bank is used or saved.  families: globs, of which ``blocks.{8..11}.*`` names some layers
+    of a family alone (`recast_gen.weights.selection.select`); every shareable family when not given.
+    groups: how many a family is cut into at most (one when not given), or positions along depth, group by group.
     timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
     whiten: calibration images ``n c h w`` as the model wants them, or batches of these, or what `moments` made of them:
     the error is then that of the layers' outputs on them.

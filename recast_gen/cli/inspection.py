@@ -18,6 +18,9 @@ def inspect(
     templates: Annotated[
         int | None, typer.Option(min=1, help="Templates a group; all its layers when not given.")
     ] = None,
+    families: Annotated[
+        list[str] | None, typer.Option(help="A glob such as 'blocks.{8..11}.*', as in a recipe; may be given again.")
+    ] = None,
     by: Annotated[str, typer.Option(help="What makes a family: index or shape.")] = "index",
     split_qkv: Annotated[bool, typer.Option(help="A fused qkv as three families.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Also families that have nothing to share.")] = False,
@@ -29,9 +32,9 @@ def inspect(
     Example: recast inspect vit_small_patch16_224 --groups 6
     """
     from ..console import show
-    from ..weights.families import split
     from ..weights.named import SplitQkv, Weights
     from ..weights.networks import shapes
+    from ..weights.selection import select, split
     from ..weights.store import kind_of
 
     kind = kind_of(source)
@@ -49,13 +52,12 @@ def inspect(
 
     weights = Weights({}, shapes=shapes(source))
     found = (SplitQkv(weights) if split_qkv else weights).families(by)
+    chosen = select(found, families) if families or found.shareable else {}
     rows, totals = [], [0, 0, 0]
-    for family in found.values():
-        if not (every or family.shareable):
-            continue
+    for family in (found | chosen if every else chosen).values():
         row = [family.name, family.layers, "x".join(map(str, family.shape)), family.parameters, "", ""]
-        if family.shareable:
-            sizes = [len(names) for names in split(family, min(groups or max(1, family.layers // 2), family.layers))]
+        if family.name in chosen:
+            sizes = [len(names) for names in split(family, groups or max(1, family.layers // 2))]
             kept = [min(templates or size, size) for size in sizes]
             row[4] = sum(kept) * family.parameters // family.layers
             row[5] = sum(size * count for size, count in zip(sizes, kept))
@@ -63,7 +65,7 @@ def inspect(
         rows.append(row)
     head = ["family", "layers", "shape", "parameters", "stored in a bank", "coefficients a task"]
     everything = sum(family.parameters for family in found.values())
-    show([head, *rows, ["shareable", "", "", *totals], ["whole network", "", "", everything, "", ""]])
+    show([head, *rows, ["chosen" if families else "shareable", "", "", *totals], ["whole network", "", "", everything, "", ""]])
 
 
 def _print_task(path: str) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from ..bank.bank import Group, TemplateBank, left_over
 from ..bank.layouts import Layout, layouts
 from ..errors import FitError, check_count, nearest
-from ..weights.families import Family, select
+from ..weights.families import Families, Family
 from ..weights.named import Weights, dtype_of
+from ..weights.selection import check_reached, select
 from .factorization import Factorization
 from .measures import certificate
 from .optimum import Problem, energy, invertible
@@ -84,7 +85,7 @@ def plan(
 
 def compress(
     weights: Weights,
-    families: Iterable[str] | None,
+    families: Iterable[str] | Families | None,
     by: str,
     cut: dict,
     templates: int | str,
@@ -102,14 +103,17 @@ def compress(
     if templates != "full":
         check_count("templates", templates, FitError)
     chosen = select(weights.families(by), families)
-    banks, laid, rest = {}, {}, left_over(weights, {name for family in chosen.values() for name in family.names})
+    for word in ("groups", "group_size"):
+        check_reached(chosen, word, cut[word])
+    banks, laid = {}, {}
     for family in chosen.values():
-        layers = weights.stack(family.names)
-        metric = None if moments is None else np.stack([_metric(name, layers[0], moments) for name in family.names])
         free = layout == "auto" and cut["groups"] is None and cut["group_size"] is None
-        sizes = [size for size in SIZES if size < len(layers)] + [len(layers)] if free else [cut["group_size"]]
+        sizes = [size for size in SIZES if size < family.layers] + [family.layers] if free else [cut["group_size"]]
         tried = [cut_up(weights, family, **cut | {"group_size": size}) for size in sizes]
-        cuts = [[[family.names.index(name) for name in names] for names in members] for members in tried]
+        grouped = [name for name in family.names if any(name in names for names in tried[0])]
+        layers = weights.stack(grouped)
+        metric = None if moments is None else np.stack([_metric(name, layers[0], moments) for name in grouped])
+        cuts = [[[grouped.index(name) for name in names] for names in members] for members in tried]
         try:
             found = layouts(layout, family.shape, axes)
             if metric is not None and len(found) > 1:  # tiles of several outputs and inputs cost far more to solve
@@ -129,6 +133,7 @@ def compress(
     settings = {"generator": "mimic", "solver": "closed_form", "layout": layout, "layouts": laid, "budget": budget}
     settings |= {"whitened": moments is not None, "templates": templates, **cut}
     settings["untouched"] = weights.families(by).untouched
+    rest = left_over(weights, {name for group in banks.values() for name in group.names})
     return TemplateBank(banks, rest, weights.backbone, settings)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from ..bank.bank import Group, TemplateBank, left_over
 from ..bank.templates import Lazy
 from ..errors import FitError, check_choice, check_count, listing, nearest
-from ..weights.families import Family, select
+from ..weights.families import Families, Family
 from ..weights.named import Weights, dtype_of
+from ..weights.selection import check_reached, select
 from .closed_form import closed_form
 from .compression import compress
 from .factorization import Factorization, combine, regauge
@@ -25,7 +26,7 @@ Plan = list[tuple[Family, list[tuple[tuple[str, ...], int]]]]  # families, and o
 def mimic(
     weights: Weights,
     *,
-    families: Iterable[str] | None = None,
+    families: Iterable[str] | Families | None = None,
     groups: int | list[list[int]] | None = None,
     group_size: int | None = None,
     group_by: str = "consecutive",
@@ -46,8 +47,9 @@ def mimic(
 
     Of lazy weights (a file, a store) one group is in memory at a time: the bank has `Lazy` templates and rest, which
     read the layers again; save it to be independent of them.  ``direct`` on all numbers keeps its templates.
-    groups: a count, or positions along depth group by group.  group_by: ``consecutive``, or ``similarity``: the layers
-    that are most alike (`similarity.alike`), for which a whole family is read at once.
+    families: globs, which may name some of a family's layers alone (`selection.select`).  groups: how many a family
+    has at most, or positions along depth group by group (`selection.split`).  group_by: ``consecutive``, or
+    ``similarity``: the layers that are most alike (`similarity.alike`), for which a whole family is read at once.
     What is no floating-point number (integers, quantised weights, float8) stays as it is and is named in
     ``bank.fit["untouched"]``: family -> dtype.
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
@@ -83,7 +85,7 @@ def mimic(
 def mimic_vae(
     weights: Weights,
     *,
-    families: Iterable[str] | None = None,
+    families: Iterable[str] | Families | None = None,
     groups: int | list[list[int]] | None = None,
     group_size: int | None = None,
     group_by: str = "consecutive",
@@ -126,7 +128,7 @@ def _prepared(fit: Callable, options: dict) -> Fit:
 
 
 def _fit(weights, by, plan: Plan, fit, settings, change, sets, on_group) -> TemplateBank:
-    generated = {name for family, _ in plan for name in family.names}
+    generated = {name for _, members in plan for names, _ in members for name in names}
     rest = left_over(weights, generated)
     banks, total = {}, sum(len(members) for _, members in plan)
     for family, members in plan:
@@ -141,18 +143,18 @@ def _fit(weights, by, plan: Plan, fit, settings, change, sets, on_group) -> Temp
 
 
 def _plan(weights: Weights, families, by: str, cut: dict, templates: int | str) -> Plan:
-    plan = []
-    for family in select(weights.families(by), families).values():
-        members = cut_up(weights, family, **cut)
-        largest = max(map(len, members))
-        if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
-            raise FitError(
-                f"templates={templates!r} for family {family.name!r}, whose groups have up to {largest} layers: "
-                f"give 1 to {largest} or 'full'; more than the layers adds nothing (extend a bank instead)."
-            )
-        most = largest if templates == "full" else templates
-        plan.append((family, [(names, min(most, len(names))) for names in members]))
-    return plan
+    chosen = select(weights.families(by), families)
+    for word in ("groups", "group_size"):
+        check_reached(chosen, word, cut[word])
+    members = {name: cut_up(weights, family, **cut) for name, family in chosen.items()}
+    largest = max(len(names) for groups in members.values() for names in groups)
+    if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
+        raise FitError(
+            f"templates={templates!r}: the largest group has {largest} layers, so give 1 to {largest} or 'full'; more "
+            "than the layers adds nothing (extend a bank instead)."
+        )
+    most = largest if templates == "full" else templates
+    return [(chosen[name], [(names, min(most, len(names))) for names in groups]) for name, groups in members.items()]
 
 
 def _group(

@@ -6,8 +6,9 @@ import numpy as np
 
 from ..bank.bank import Group, TemplateBank
 from ..errors import FitError, check_choice
-from ..weights.families import families, split
+from ..weights.families import families
 from ..weights.named import dtype_of
+from ..weights.selection import split
 from .factorization import Factorization
 from .measures import certificate
 
@@ -44,7 +45,7 @@ def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
     groups = dict(bank.groups)
     cut = bank.fit.get("groups")
     for family in found.values():
-        count = min(cut, family.layers) if norms == "shared" and isinstance(cut, int) else None
+        count = cut if norms == "shared" and isinstance(cut, int) else None
         for index, members in enumerate(split(family, count)):
             stack = np.stack([bank.rest[name][...].astype(np.float32) for name in members])
             itemsize = dtype_of(family.dtype).itemsize

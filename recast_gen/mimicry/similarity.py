@@ -3,8 +3,9 @@
 import numpy as np
 
 from ..errors import FitError, check_choice
-from ..weights.families import Family, split
+from ..weights.families import Family
 from ..weights.named import Weights
+from ..weights.selection import split
 from .factorization import gram
 
 ORDERS = ("consecutive", "similarity")
@@ -24,7 +25,7 @@ def cut_up(
         return found
     if not isinstance(groups, int):
         raise FitError("group_by='similarity' needs `groups`, the number of groups, and neither lists nor group_size.")
-    return split(family, alike(weights.stack(family.names), groups))
+    return split(family, alike(weights.stack(family.names), min(groups, family.layers)))
 
 
 def alike(stack: np.ndarray, groups: int) -> list[list[int]]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from ..bank.bank import TemplateBank
 from ..errors import AttachError, check_count, nearest
-from ..weights.families import matching
 from ..weights.qkv import whole
+from ..weights.selection import whole_families
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,7 @@ def blocks(model: "nn.Module", bank: TemplateBank, resolution: Resolution) -> di
             )
         if not isinstance(value, str):
             check_count("resolution", value, AttachError)
-        chosen |= dict.fromkeys(matching(found, glob), value)
+        chosen |= dict.fromkeys(whole_families(found, glob), value)
     counts = {}
     for group in bank.groups.values():
         value, rows = chosen[group.family], group.templates.shape[1]

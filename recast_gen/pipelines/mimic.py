@@ -9,8 +9,8 @@ from ..mimicry import fit
 from ..mimicry.measures import overall, print_certificate, rows
 from ..recipe.fits import Groups
 from ..recipe.reading import Recipe
-from ..weights.families import select
 from ..weights.named import Weights
+from ..weights.selection import select
 from .stage import Folder, main, progress
 
 

@@ -28,7 +28,8 @@ def _groups(value: Any) -> Any:
 class Groups(Section):
     """How families are cut into groups, and how many templates a group has at most; neither: one group a family.
 
-    groups: a count, or lists of positions along depth, from 0, each position in one of them.
+    A count is at most: a family of fewer layers has one group a layer, a group of fewer layers one template a layer.
+    groups: a count, or lists of positions along depth, from 0; layers in no list keep the backbone's weights.
     """
 
     groups: Annotated[Any, BeforeValidator(_groups)] = None

@@ -26,7 +26,7 @@ def _names_once(tasks: Any) -> Any:
 class Recipe(Section):
     seed: Seed = 0
     model: Model
-    families: list[str] | None = None  # globs; every shareable family when not given
+    families: list[str] | None = None  # globs, `blocks.{8..11}.*` for some layers; every shareable family if not given
     by: Literal["index", "shape"] = "index"
     split_qkv: bool = False  # a fused qkv is three families, `blocks.*.attn.qkv#q` and so on
     mimic: Mimic = Mimic()

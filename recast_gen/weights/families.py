@@ -1,13 +1,11 @@
-"""Names and shapes -> families -> groups."""
+"""Names and shapes -> families."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from ..errors import FamilyError, check_choice, listing, nearest
-from .qkv import whole
 
 CACHED = "attention_biases"  # timm's modules look up in it once and keep what they found, in eval mode
 FLOATING = ("float16", "bfloat16", "float32", "float64")
@@ -121,85 +119,3 @@ def _named(stacks: list[tuple[str, list[str]]], tensors: Mapping, by: str) -> Fa
             name += "@" + "x".join(map(str, shape)) + (f":{dtype}" if several else "")
         found[name] = Family(name, tuple(names), tuple(shape), dtype)
     return found
-
-
-def select(found: Families, globs: Iterable[str] | None) -> Families:
-    """The families that the globs name (see `matching`), in the network's order; all shareable ones for None.
-
-    Raises FamilyError for a glob that matches nothing, and for a family that is not floating point.
-    """
-    if globs is None:
-        if not found.shareable:
-            raise FamilyError(f"No family has two layers or more to share. There are: {listing(found)}.")
-        return Families({name: found[name] for name in found.shareable})
-    if not globs:
-        raise FamilyError(f"No family was chosen. Shareable are: {listing(found.shareable)}.")
-    chosen = {name for glob in ([globs] if isinstance(globs, str) else globs) for name in matching(found, glob)}
-    for name in chosen:
-        if not found[name].floating:
-            raise FamilyError(f"Family {name!r} holds {found[name].dtype}; only {listing(FLOATING)} have templates.")
-    return Families({name: family for name, family in found.items() if name in chosen})
-
-
-def matching(found: Families, glob: str) -> set[str]:
-    """The names of the families that a glob names.
-
-    A glob that names a module means its weight, one that names a whole its parts (`weights.qkv`) too; one that
-    matches matrices or kernels leaves biases and norms alone.
-    Raises FamilyError when there are none.
-    """
-    matched = {name for name in found if _matches(name, glob)}
-    if not matched:
-        known = found.shareable or found
-        raise FamilyError(f"No family matches {glob!r}.{nearest(glob, known)} Shareable are: {listing(known)}.")
-    return {name for name in matched if len(found[name].shape) > 1} or matched
-
-
-def _matches(name: str, glob: str) -> bool:
-    plain = name.partition("@")[0]
-    forms = (name, plain, plain.removesuffix(".weight"), whole(plain), whole(plain).removesuffix(".weight"))
-    return any(fnmatchcase(form, glob) for form in forms)
-
-
-def split(
-    family: Family, groups: int | list[list[int]] | None = None, group_size: int | None = None
-) -> list[tuple[str, ...]]:
-    """Consecutive groups of a family's layers, the first ones larger where the count does not divide.
-
-    Give the number of groups, or how many layers a group has (the last one takes what is left); neither: one group.
-    Or list the groups: positions along depth, from 0, each in one of them.
-    """
-    layers = family.layers
-    if isinstance(groups, list):
-        return _listed(family, groups)
-    for word, value in (("groups", groups), ("layers a group", group_size)):
-        if value is not None and not (isinstance(value, int) and 1 <= value <= layers):
-            raise FamilyError(
-                f"Family {family.name!r} has {layers} layers, so {value} {word} cannot be: give 1 to {layers}."
-            )
-    if groups is not None and group_size is not None:
-        raise FamilyError(f"Both groups={groups} and group_size={group_size} were given: give one of them.")
-    if group_size is not None:
-        cuts = [*range(0, layers, group_size), layers]
-    else:
-        share, larger = divmod(layers, groups or 1)
-        cuts = [0]
-        for index in range(groups or 1):
-            cuts.append(cuts[-1] + share + (index < larger))
-    return [family.names[start:stop] for start, stop in zip(cuts, cuts[1:])]
-
-
-def _listed(family: Family, groups: list[list[int]]) -> list[tuple[str, ...]]:
-    if not all(isinstance(group, list | tuple) for group in groups):
-        raise FamilyError(f"groups={groups!r}: expected a count, or lists of positions such as [[0, 1], [2, 3]].")
-    places = [place for group in groups for place in group]
-    wrong = [f"{place!r} twice" for place in dict.fromkeys(places) if places.count(place) > 1]
-    wrong += [f"no {place}" for place in range(family.layers) if place not in places]
-    wrong += [f"unknown {place!r}" for place in dict.fromkeys(places) if place not in range(family.layers)]
-    wrong += ["an empty group"] if not all(groups) else []
-    if wrong:
-        raise FamilyError(
-            f"The groups listed do not fit family {family.name!r}: they have {listing(wrong)}. It has {family.layers} "
-            f"layers: give each of 0 to {family.layers - 1} once."
-        )
-    return [tuple(family.names[place] for place in sorted(group)) for group in groups]
