@@ -60,6 +60,12 @@ def test_inspect_prints_families_sizes_and_coefficients():
     assert "22,050,664" in done.stdout.splitlines()[-1]
 
 
+def test_inspect_prints_what_some_layers_of_uneven_families_have():
+    done = recast("inspect", "resnet50", "--families", "layer{3,4}.*.conv2", "--groups", 3)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[1] for line in lines[1:3]] == ["6", "3"] and lines[3][0] == "chosen"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -65,7 +65,8 @@ def inspect(
         rows.append(row)
     head = ["family", "layers", "shape", "parameters", "stored in a bank", "coefficients a task"]
     everything = sum(family.parameters for family in found.values())
-    show([head, *rows, ["chosen" if families else "shareable", "", "", *totals], ["whole network", "", "", everything, "", ""]])
+    label = "chosen" if families else "shareable"
+    show([head, *rows, [label, "", "", *totals], ["whole network", "", "", everything, "", ""]])
 
 
 def _print_task(path: str) -> None:
