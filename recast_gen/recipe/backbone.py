@@ -12,27 +12,28 @@ from .training import Training
 class Pretrain(Training):
     """Trains the backbone here instead of downloading it."""
 
-    data: Data
+    data: Data  # its images
 
 
 class DataConfig(Section):
     """How a network wants its images; what is not given is timm's."""
 
     input_size: Annotated[list[Count], Field(min_length=3, max_length=3)] | None = None  # channels, height, width
-    mean: list[float] | None = None
-    std: list[Positive] | None = None
-    crop_pct: Positive | None = None
+    mean: list[float] | None = None  # per channel, of pixels from 0 to 1
+    std: list[Positive] | None = None  # per channel, of pixels from 0 to 1
+    crop_pct: Positive | None = None  # share of the height and width that is kept
+    # how images are resized
     interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random"] | None = None
 
 
 class Model(Section):
     name: str | None = None  # timm's, or package.module:callable; none for a checkpoint alone
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = {}  # arguments of timm.create_model, or of the callable
     pretrained: bool = True  # weights from timm's hub
     checkpoint: str | None = None  # a file of weights instead
-    data_config: DataConfig = DataConfig()
+    data_config: DataConfig = DataConfig()  # how it wants its images; timm's own when not given
     head: str | None = None  # the head's module; timm's own when not given
-    pretrain: Pretrain | None = None
+    pretrain: Pretrain | None = None  # train the backbone here, on these images, instead of downloading it
 
     @model_validator(mode="after")
     def something(self):

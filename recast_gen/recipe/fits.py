@@ -32,10 +32,10 @@ class Groups(Section):
     groups: a count, or lists of positions along depth, from 0; layers in no list keep the backbone's weights.
     """
 
-    groups: Annotated[Any, BeforeValidator(_groups)] = None
-    group_by: Literal["consecutive", "similarity"] = "consecutive"  # similarity: the layers that are most alike
-    group_size: Count | None = None
-    templates: Annotated[Any, BeforeValidator(_templates)] = "full"
+    groups: Annotated[Any, BeforeValidator(_groups)] = None  # a count a family, or lists of positions along depth
+    group_by: Literal["consecutive", "similarity"] = "consecutive"  # similarity: layers that are most alike
+    group_size: Count | None = None  # layers a group, instead of `groups`
+    templates: Annotated[Any, BeforeValidator(_templates)] = "full"  # a group, at most; full: one a layer, exact
 
     @model_validator(mode="after")
     def one_of_them(self):
@@ -52,30 +52,30 @@ class Groups(Section):
 class Direct(Section):
     """The paper's gradient loop."""
 
-    loss: Literal["smooth_l1", "l1", "mse", "cosine"] = "smooth_l1"
+    loss: Literal["smooth_l1", "l1", "mse", "cosine"] = "smooth_l1"  # between a layer and its reconstruction
     coordinates: bool = False  # descend in the span of the layers; mse and cosine only
     start: Literal["svd", "random"] | None = None  # svd for l1 and random for the others when not given
-    steps: Count = 1000
-    lr: Positive = 1e-2
-    step_size: Count = 300
-    gamma: Positive = 0.5
-    noise: NotNegative = 0.0
-    clip: Positive = 1.0
+    steps: Count = 1000  # of the optimizer, a group
+    lr: Positive = 1e-2  # learning rate
+    step_size: Count = 300  # steps between decays of the learning rate
+    gamma: Positive = 0.5  # factor of each decay
+    noise: NotNegative = 0.0  # standard deviation of what is added to the start
+    clip: Positive = 1.0  # on the gradient's norm
 
 
 class Mimic(Groups):
     """Neural Mimicry.  `layout`, `budget` and `whiten` compress the network; the study is of whole layers always."""
 
-    gauge: Gauge = "svd"
-    solver: Literal["closed_form", "direct"] = "closed_form"
-    sets: Count = 1
-    direct: Direct = Direct()
+    gauge: Gauge = "svd"  # basis of the template space
+    solver: Literal["closed_form", "direct"] = "closed_form"  # direct: the paper's gradient loop
+    sets: Count = 1  # coefficient sets a layer, the paper's K; more add parameters and no function
+    direct: Direct = Direct()  # settings of the gradient loop
     layout: str = "layer"  # what a template is: layer, row, column, tile, an einops pattern, or auto for the best
     axes: dict[str, Count] | None = None  # sizes of the layout's axes, such as {p: 8, q: 8}
     budget: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the numbers to store, in place of `templates`
     whiten: bool = False  # weigh errors by the layers' inputs on calibration images
-    calibration: Data | None = None  # their source; what the backbone was trained on here when not given
-    images: Count = 256  # at most, of its training part
+    calibration: Data | None = None  # these images; what the backbone was trained on here when not given
+    images: Count = 256  # calibration images, at most
 
     @model_validator(mode="after")
     def closed(self):
@@ -106,12 +106,14 @@ class MimicVae(Groups):
     beta: NotNegative = 1.0  # weight of the KL
     noise: Positive | None = 0.01  # variance of the observations, of the layers' mean square; null: learned
     noise_floor: Positive = 1e-3  # of learned noise
-    epochs: Count = 60
+    epochs: Count = 60  # passes over the layers
     hidden: Annotated[int, Field(ge=0)] = 32  # width of the encoder's hidden layer; 0: a linear encoder
     warmup: Annotated[int, Field(ge=0)] = 0  # epochs until the KL has its weight
-    free_bits: NotNegative = 0.0  # nats of KL that each latent has for nothing
+    free_bits: NotNegative = 0.0  # nats of KL a latent that cost nothing
     variational: bool = True  # false: the plain autoencoder
-    tokens: Annotated[list[Literal["neuron", "head", "tile"]], BeforeValidator(_one_or_more)] = []  # fits these as well
+    tokens: Annotated[
+        list[Literal["neuron", "head", "tile"]], BeforeValidator(_one_or_more)
+    ] = []  # token banks to fit as well
 
     def options(self) -> dict:
         """What a fit needs besides how families are cut."""

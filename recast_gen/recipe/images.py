@@ -13,16 +13,16 @@ class Data(Section):
     csv: columns ``path,label`` and perhaps ``split``.  torchvision: a dataset by name, with its own splits.
     """
 
-    source: Literal["digits", "npz", "folder", "csv", "torchvision"]
+    source: Literal["digits", "npz", "folder", "csv", "torchvision"]  # the kind of source
     path: str | None = None  # of the npz or csv file or folder; where torchvision downloads to
     name: str | None = None  # torchvision's dataset class
     options: dict[str, Any] = {}  # more arguments of that class, such as DTD's `partition: 2`
     classes: list[int] | None = None  # keep these labels only: numbers that classes are called, else places in order
     skip_corrupt: bool = False  # leave out images that cannot be read, and count them, instead of refusing them
     rotate: Literal[0, 90, 180, 270] = 0  # degrees, counter-clockwise
-    negative: bool = False  # 255 - image
-    validation: Share = 0.15  # shares to split off where the source has no split of its own
-    test: Share = 0.15
+    negative: bool = False  # pixels are 255 minus what they were
+    validation: Share = 0.15  # share to split off where the source has no validation part
+    test: Share = 0.15  # share to split off where the source has no test part
 
     @model_validator(mode="after")
     def complete(self):
@@ -38,5 +38,5 @@ class Data(Section):
 
 
 class Task(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-    data: Data
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # of its file, metrics and pictures
+    data: Data  # its images and labels

@@ -24,16 +24,17 @@ def _names_once(tasks: Any) -> Any:
 
 
 class Recipe(Section):
-    seed: Seed = 0
-    model: Model
+    seed: Seed = 0  # of everything random but training, whose seeds are `train.seeds`
+    model: Model  # the backbone
     families: list[str] | None = None  # globs, `blocks.{8..11}.*` for some layers; every shareable family if not given
-    by: Literal["index", "shape"] = "index"
+    by: Literal["index", "shape"] = "index"  # families are layers of one name and shape, or of one shape alone
     split_qkv: bool = False  # a fused qkv is three families, `blocks.*.attn.qkv#q` and so on
-    mimic: Mimic = Mimic()
-    mimic_vae: MimicVae = MimicVae()
-    tune: Tune = Tune()
+    mimic: Mimic = Mimic()  # stage mimic
+    mimic_vae: MimicVae = MimicVae()  # stage mimic_vae
+    tune: Tune = Tune()  # stage tune
+    # the tasks, in the order in which they are learnt
     tasks: Annotated[list[Task], Field(min_length=1), BeforeValidator(_names_once)]
-    train: Train = Train()
+    train: Train = Train()  # stage train
 
     @model_validator(mode="after")
     def goes_together(self):

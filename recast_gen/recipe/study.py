@@ -26,8 +26,8 @@ class Extend(Section):
     """More templates for the chosen bank, base coefficients 0; see `recast_gen.mimicry.extension`."""
 
     source: Literal["random", "layers", "vae", "tasks"] = "random"  # vae: stage mimic_vae's
-    templates: Count
-    seed: Seed = 0
+    templates: Count  # how many more a group
+    seed: Seed = 0  # of random templates
     tasks: list[str] = []  # of earlier tasks: files of the chosen bank, or weights of a `generate` stage
 
     @model_validator(mode="after")
@@ -43,23 +43,29 @@ class Tune(Section):
     trials: Count = 24  # settings to try in all, over every run of the study
     workers: Count = 1  # processes on this machine
     storage: str | None = None  # an Optuna storage URL; a journal file beside the results when not given
-    sampler: Literal["tpe", "grid", "random", "nsga2", "gp"] = "tpe"
+    sampler: Literal["tpe", "grid", "random", "nsga2", "gp"] = "tpe"  # Optuna's
+    # what to trade off
     objectives: Annotated[list[Metric], Field(min_length=1)] = ["relative_error", "stored_parameters"]
-    constraints: dict[Metric, NotNegative] = {"relative_error": 0.01}
-    # which of the settings that meet the constraints, or that section's own bank
+    constraints: dict[Metric, NotNegative] = {"relative_error": 0.01}  # the least `accuracy`, the most of the others
+    # one of the settings that meet the constraints, or the bank of stage mimic or mimic_vae
     choose: Literal["smallest", "fewest_coefficients", "most_accurate", "knee", "mimic", "mimic_vae"] = "smallest"
+    # fits to compare
     generators: Annotated[list[Literal["mimic", "mimic_vae"]], Field(min_length=1)] = ["mimic", "mimic_vae"]
-    per_family: bool = False  # groups and templates for each family, or the same for all
-    groups: Range | None = None  # as many as the families allow when not given
-    templates: Range | None = None  # from 2 to all layers of a group when not given
-    gauges: Annotated[list[Gauge], Field(min_length=1)] | None = None  # these three: the other sections' when not given
-    sets: Counts | None = None
+    per_family: bool = False  # groups and templates for each family, not the same for all
+    groups: Range | None = None  # first and last; as many as the families allow when not given
+    templates: Range | None = None  # first and last; from 2 to all layers of a group when not given
+    gauges: Annotated[list[Gauge], Field(min_length=1)] | None = (
+        None  # bases to try; the other sections' when not given
+    )
+    sets: Counts | None = None  # coefficient sets a layer
     resolutions: Annotated[list[Block], Field(min_length=1)] | None = None  # what is chosen replaces train.resolution
     probe: Data | None = None  # images for disagreement; the first task's validation images when not given
-    probe_images: Count = 256
-    accuracy_epochs: Count = 3  # of the short training of the first task
-    norms: Literal["none", "shared", "affine", "scales", "shifts"] = "none"  # the chosen bank generates them
-    extend: Extend | None = None  # and has further templates
+    probe_images: Count = 256  # at most
+    accuracy_epochs: Count = 3  # of the short training on the first task that measures accuracy
+    norms: Literal["none", "shared", "affine", "scales", "shifts"] = (
+        "none"  # normalisation layers in the chosen bank as well
+    )
+    extend: Extend | None = None  # further templates of the chosen bank
 
     @property
     def measured(self) -> set[str]:

@@ -9,34 +9,36 @@ from .fields import Count, NotNegative, Positive, Resolution, Section, Seed
 
 
 class Training(Section):
-    epochs: Count = 100
-    batch_size: Count = 128
-    lr: Positive = 2e-3
-    weight_decay: NotNegative = 1e-6
-    schedule: Literal["step", "onecycle"] = "step"
+    epochs: Count = 100  # passes over the training images
+    batch_size: Count = 128  # images a step and device
+    lr: Positive = 2e-3  # learning rate
+    weight_decay: NotNegative = 1e-6  # AdamW's
+    schedule: Literal["step", "onecycle"] = "step"  # of the learning rate: decays, or one cycle up and down
     step_size: Count = 33  # epochs between decays of the step schedule
     gamma: Positive = 0.1  # factor of each decay
     clip: NotNegative = 1.0  # on the gradient's norm; 0 for none
     patience: Count | None = None  # stop after so many epochs without a better validation; onecycle then ends early
     accumulate: Count = 1  # batches whose gradients are one step; an epoch's last step may have fewer and weighs less
-    augment: Literal["none", "timm"] = "none"  # of training images
+    augment: Literal["none", "timm"] = "none"  # of training images: timm's, or none
     workers: Annotated[int, Field(ge=0)] = 0  # processes that read images which do not fit in memory
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    devices: Count = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"  # Lightning's
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"  # Lightning's
+    devices: Count = 1  # Lightning's count of them
 
 
 class Train(Training):
     resolution: Resolution = 1  # of all families, or by glob over their names
-    lr: Positive | None = None  # of coefficients; in proportion to each layer when not given (learning_rates.py)
-    head_lr: Positive | None = None  # lr when not given, or else 5e-3
-    probe_lrs: Annotated[list[Positive], Field(min_length=1)] | None = None  # the linear probe's: best on validation
-    head_start: Literal["ridge", "random"] = "ridge"  # of a linear head that comes last: regression on its features
+    lr: Positive | None = None  # learning rate of coefficients; in proportion to each layer when not given
+    head_lr: Positive | None = None  # learning rate of the head; `lr` when not given, else 5e-3
+    probe_lrs: Annotated[list[Positive], Field(min_length=1)] | None = (
+        None  # the linear probe's learning rates: the best on validation counts
+    )
+    head_start: Literal["ridge", "random"] = "ridge"  # of a linear head: ridge regression on its features, or at random
     coefficients: bool = True  # False: an adapter alone
-    adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"
+    adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"  # what trains beside coefficients
     adapter_options: dict[str, int | float] = {}  # such as `rank: 4` of melo, `bottleneck: 64` of adaptformer
-    adapter_lr: Positive | None = None  # what suits the adapter when not given
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]
+    adapter_lr: Positive | None = None  # learning rate of the adapter; what suits it when not given
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]  # one run each
     orders: Annotated[int, Field(ge=0)] = 0  # random orders of the tasks in which all is learnt again, with one seed
 
     @property
