@@ -36,10 +36,13 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .model.export import to_folder as to_folder
     from .model.export import to_onnx as to_onnx
     from .model.export import to_peft as to_peft
+    from .model.graph import to_graph as to_graph
     from .model.learning_rates import rates as rates
     from .model.library import TaskLibrary as TaskLibrary
     from .model.switching import load_task as load_task
     from .model.switching import save_task as save_task
+    from .tasks.evaluation import evaluate as evaluate
+    from .tasks.prediction import predict as predict
 
 _NAMES = {
     "api": "families mimic mimic_vae mimic_tokens moments",
@@ -56,6 +59,9 @@ _NAMES = {
     "model.switching": "save_task load_task",
     "model.library": "TaskLibrary",
     "model.export": "to_onnx to_peft to_folder",
+    "model.graph": "to_graph",
+    "tasks.evaluation": "evaluate",
+    "tasks.prediction": "predict",
     "errors": "RecastError",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -9,12 +9,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
-from recast_gen.bank.generation import generate
 from recast_gen.bank.saved import load_bank
 from recast_gen.bank.taskfile import read
 from recast_gen.errors import TaskError, nearest, plainly
+from recast_gen.model.graph import Graph
 
 
 class Edge:
@@ -26,8 +25,8 @@ class Edge:
     def __init__(self, folder: Path):
         self.bank = load_bank(folder / "bank.safetensors")
         self.tasks = {path.stem: path for path in sorted((folder / "tasks").glob("*.safetensors"))}
-        self.session = onnxruntime.InferenceSession(folder / "graph.onnx", providers=["CPUExecutionProvider"])
-        self.task = self.weights = self.classes = None
+        self.graph = Graph(folder / "graph.onnx", self.bank)
+        self.task = self.classes = None
 
     def use(self, task: str) -> None:
         """Switches to a task: reads its kilobyte and generates the layers that it changes."""
@@ -36,12 +35,7 @@ class Edge:
         if task not in self.tasks:
             raise TaskError(f"No task {task!r}.{nearest(task, self.tasks)} There are: {', '.join(self.tasks)}.")
         found = read(self.tasks[task], self.bank)
-        wanted = {entry.name for entry in self.session.get_inputs()}
-        made = {name: array for name, array in generate(self.bank, found).items() if name in wanted}
-        self.weights = {
-            name: array.astype(np.float32, copy=False) if array.dtype.itemsize == 2 else array
-            for name, array in made.items()
-        }
+        self.graph.use(found)
         self.task, self.classes = task, found.about["classes"]
 
     def logits(self, images: np.ndarray, task: str) -> np.ndarray:
@@ -49,7 +43,7 @@ class Edge:
         self.use(task)
         config = self.bank.backbone["data_config"]
         mean, std = (np.array(config[key], np.float32)[:, None, None] for key in ("mean", "std"))
-        return self.session.run(["logits"], {"images": (images.astype(np.float32) - mean) / std, **self.weights})[0]
+        return self.graph.logits((images.astype(np.float32) - mean) / std)
 
     def classify(self, images: np.ndarray, task: str) -> list[str]:
         """The name of every image's class."""

@@ -40,6 +40,16 @@ class Task:
         """How many classes its head tells apart; 0 without one."""
         return len(self.classes) or next((len(a) for a in reversed(self.head.values()) if a.ndim > 1), 0)
 
+    def ranked(self, logits: np.ndarray) -> list[dict[str, float]]:
+        """Of logits ``n classes``, for each image: class -> probability (fraction), the most likely first.
+
+        Classes without names go by their places.
+        """
+        shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+        names = self.classes or list(map(str, range(logits.shape[1])))
+        rows = shifted / shifted.sum(1, keepdims=True)
+        return [{names[i]: float(row[i]) for i in np.argsort(-row, kind="stable")} for row in rows]
+
 
 def of(coefficients: Mapping[str, np.ndarray], bank: TemplateBank) -> Task:
     """A task of coefficients ``s b t`` by tensor name alone.  Raises TaskError for those of another bank."""

@@ -8,16 +8,17 @@ import typer
 
 from ..errors import plainly
 from ..pipelines import let_waiting_threads_sleep
-from . import draws, export, inspection, recipes, weights
+from . import draws, export, inspection, recipes, tasks, weights
 
 COMMANDS = {
+    "Tasks": [tasks.evaluate, tasks.predict],
     "Networks, banks and weights": [
         inspection.inspect, weights.compare, weights.generate, weights.pack, weights.unpack, draws.sample,
         draws.interpolate,
     ],
     "Recipes": [recipes.run, recipes.report, recipes.tune_worker, recipes.studies],
 }  # fmt: skip
-EXPORTS = [export.onnx, export.peft, export.folder]
+EXPORTS = [export.onnx, export.graph, export.peft, export.folder]
 
 app = typer.Typer(
     name="recast", no_args_is_help=True, pretty_exceptions_enable=False,
@@ -47,7 +48,7 @@ for panel, commands in COMMANDS.items():
         app.command(name=command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
 for command in EXPORTS:
     exports.command()(command)
-app.add_typer(exports, name="export", rich_help_panel=list(COMMANDS)[0])
+app.add_typer(exports, name="export", rich_help_panel="Networks, banks and weights")
 
 
 def main() -> None:

@@ -18,23 +18,28 @@ def onnx(
 
     Example: recast export onnx bank.zarr flowers.safetensors --out flowers.onnx
     """
-    from ..bank import taskfile
-    from ..bank.generation import generate
     from ..bank.saved import load_bank
     from ..model.export import to_onnx
-    from ..weights import networks
-    from ..weights.named import Weights
+    from ..tasks.prediction import task_model
 
     loaded = load_bank(bank)
     if not (size := loaded.backbone.get("data_config", {}).get("input_size")):
         raise ExportError(f"{bank} does not say how large images are: call rg.to_onnx(model, path, input_size).")
-    read = taskfile.read(task, loaded)
-    kwargs = loaded.backbone.get("timm_kwargs", {})
-    if read.outputs:  # without a head of its own, it has the backbone's
-        kwargs = kwargs | {"num_classes": read.outputs}
-    model = networks.rebuild(Weights(generate(loaded, read), loaded.backbone | {"timm_kwargs": kwargs}))
-    error = to_onnx(model, out, size)
+    error = to_onnx(task_model(loaded, task), out, size)
     print(f"{out}: logits within {error:.2g} of torch's")
+
+
+def graph(bank: Bank, out: Annotated[Path, typer.Option(help="The ONNX file to write.")] = Path("graph.onnx")) -> None:
+    """Writes a bank's network as ONNX with its weights as inputs, for all tasks.
+
+    `recast predict` and `recast evaluate` take it as --graph, and need no torch then.
+
+    Example: recast export graph bank.zarr --out graph.onnx
+    """
+    from ..bank.saved import load_bank
+    from ..model.graph import to_graph
+
+    print(f"{out}: a graph of images and {len(to_graph(load_bank(bank), out))} weights")
 
 
 def peft(

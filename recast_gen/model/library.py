@@ -1,8 +1,10 @@
 """A folder of task files on a live model: switch, mix in one batch, come back."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from threading import RLock
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
+from ..bank.images import prepare
 from ..bank.saved import load_bank
 from ..bank.templates import mix
 from ..errors import AttachError, TaskError, listing, nearest
@@ -19,6 +22,9 @@ from ..weights.tensors import to_torch
 from . import mixed, switching
 from .adapters import apply
 from .attach import attach, attached, hosts, set_coefficients, suspend
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 BANKS = ("bank.zarr", "bank.safetensors")  # of a folder of tasks, as a directory or packed
 
@@ -133,6 +139,31 @@ class TaskLibrary:
             finally:
                 if self.current is not None:
                     self._attach()
+
+    def classes(self, task: str) -> list[str]:
+        """The names of a task's classes, in the order of its logits."""
+        return self.task(task).classes
+
+    def transform(self, image: "Image") -> torch.Tensor:
+        """Pillow's image of any size -> ``c h w`` as the model wants it, float32."""
+        return torch.from_numpy(prepare(image, self.bank.backbone.get("data_config") or {}))
+
+    def predict(self, images: Sequence["Image"], task: str | None = None) -> list[dict[str, float]]:
+        """For each of Pillow's images: class -> probability (fraction), the most likely first.
+
+        task: what the model is switched to for as long as this takes; as it is switched now when not given.
+        Raises TaskError for an unknown task, and for none where the model is on none.
+        """
+        with self.lock:
+            before = self.current
+            if task is None and before is None:
+                raise TaskError(f"No task is in use: name one. There are: {listing(self.names)}.")
+            found = self.use(task or before)
+            try:
+                batch = torch.stack([self.transform(image) for image in images])
+                return found.ranked(self(batch.to(next(self.model.parameters()))).float().cpu().numpy())
+            finally:
+                self.use(before) if before else self.base()
 
     def _weights(self, tasks: list[taskfile.Task], heads: list[dict]) -> dict:
         """Tensor name -> (number of the task -> its weight)."""

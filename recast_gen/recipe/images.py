@@ -1,5 +1,6 @@
 """A task and its images."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -23,6 +24,12 @@ class Data(Section):
     negative: bool = False  # pixels are 255 minus what they were
     validation: Share = 0.15  # share to split off where the source has no validation part
     test: Share = 0.15  # share to split off where the source has no test part
+
+    @classmethod
+    def of(cls, path: str | Path, **options) -> "Data":
+        """What a path holds: an ``.npz``, a ``.csv``, else a folder."""
+        kind = {".npz": "npz", ".csv": "csv"}.get(Path(path).suffix.lower(), "folder")
+        return cls(source=kind, path=str(path), **options)
 
     @model_validator(mode="after")
     def complete(self):

@@ -7,20 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ImageOps
 from sklearn.model_selection import train_test_split
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform, resolve_data_config
 from torch.utils.data import Dataset, TensorDataset
 
 from ..errors import DataError, listing
 from ..recipe.images import Data
-from .readers.arrays import digits, npz
-from .readers.files import folder, table
+from .readers import READERS
+from .readers.pixels import turned
 from .readers.raw import Raw, sound, where
-from .readers.vision import torchvision
 from .readers.words import refuse_alike
 
-READERS = {"digits": digits, "npz": npz, "folder": folder, "csv": table, "torchvision": torchvision}
 DEFAULT = {"input_size": (3, 224, 224), "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}  # timm's
 IN_MEMORY = 2**28  # bytes of a part's transformed images up to which they are transformed once and kept
 
@@ -53,10 +50,7 @@ class Images(Dataset):
         return len(self.raw.labels)
 
     def __getitem__(self, index):
-        image = self.raw.image(index).convert(self.mode)
-        if self.data.rotate:
-            image = image.rotate(self.data.rotate, expand=True)
-        image = ImageOps.invert(image) if self.data.negative else image
+        image = turned(self.raw.image(index).convert(self.mode), self.data.rotate, self.data.negative)
         return self.transform(image), int(self.raw.labels[index])
 
 
@@ -96,8 +90,8 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
 
 
 def load_all(path: str, data_config: dict) -> Dataset:
-    """The images of an ``.npz`` or folder (the test part, else validation, if it has parts), fitted to a backbone."""
-    data = Data(source="npz" if path.endswith(".npz") else "folder", path=path)
+    """The images of an ``.npz``, CSV or folder (of parts the test one, else validation), fitted to a backbone."""
+    data = Data.of(path)
     parts, _ = READERS[data.source](data)
     parts, _ = sound(parts, data)
     return _dataset(next(parts[part] for part in ("test", "validation", "train") if part in parts), data, data_config)

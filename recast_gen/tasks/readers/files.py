@@ -76,6 +76,15 @@ def _suffixes() -> set[str]:
     return known.union(FOREIGN)  # which then cannot be read, and is said so
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder and of its subfolders, links not followed, without what systems leave behind."""
+    return [
+        path for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in _suffixes() and not path.is_dir()
+        and not any(map(litter, path.relative_to(folder).parts))
+    ]  # fmt: skip
+
+
 def _found(parts: dict[str, list[Path]], root: Path) -> Found:
     names = labelled((tidy(path.name) for folders in parts.values() for path in folders), str(root))
     labels, found = {name: label for label, name in names.items()}, {}
@@ -100,11 +109,7 @@ def _classes(root: Path, folders: list[tuple[Path, int]]) -> Raw:
                 f"{folder} has {listing(nested)} in it, which would be one class together: put the parts above the "
                 "classes, as in train/CLASS, or list the images in a CSV with a column split."
             )
-        files += [
-            (path, label) for path in sorted(folder.rglob("*"))
-            if path.suffix.lower() in _suffixes() and not path.is_dir()
-            and not any(map(litter, path.relative_to(folder).parts))
-        ]  # fmt: skip
+        files += [(path, label) for path in images_in(folder)]
     if not files:
         raise DataError(f"{root} is empty: no subfolder holds a file that Pillow reads as an image (.png, .jpg, ...).")
     return _raw(root, files)

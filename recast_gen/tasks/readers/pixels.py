@@ -71,3 +71,9 @@ def _flat(image: Image.Image) -> Image.Image:
         below = Image.new("RGBA", image.size, (*BACKGROUND, 255))
         image = Image.alpha_composite(below, image)
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def turned(image: Image.Image, rotate: int, negative: bool) -> Image.Image:
+    """An image as a recipe's `data` asks: turned by degrees, counter-clockwise, and 255 minus it."""
+    image = image.rotate(rotate, expand=True) if rotate else image
+    return ImageOps.invert(image) if negative else image

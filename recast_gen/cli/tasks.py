@@ -1,0 +1,85 @@
+"""Commands of tasks: how good they are, what they say of images, what a folder of them holds."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import Bank, Task
+
+Graph = Annotated[
+    Path | None, typer.Option(help="What `recast export graph` wrote: onnxruntime answers, without torch.")
+]
+MOST = 12  # classes whose confusion matrix fits a terminal
+
+
+def evaluate(
+    bank: Bank,
+    task: Task,
+    images: Annotated[str, typer.Argument(help="A folder with a subfolder a class, a CSV of path,label or an .npz.")],
+    csv: Annotated[Path | None, typer.Option(help="Write the confusion matrix to this CSV.")] = None,
+    graph: Graph = None,
+) -> None:
+    """Prints a task's accuracy on images with labels, by class, and what it takes for what.
+
+    The test part where the images have parts, else their validation part, else all of them.
+
+    Example: recast evaluate bank.zarr flowers.safetensors photos --csv confusion.csv
+    """
+    from ..console import show
+    from ..tasks.evaluation import UNSEEN, evaluate
+
+    found = evaluate(bank, task, images, graph)
+    part = "all" if found.part == UNSEEN else f"{found.part} part"
+    print(f"{images}, {part}: {found.images} images; {task.stem} tells {len(found.classes)} classes apart")
+    if found.part == UNSEEN:
+        print("note: these images have no test part, so that the task may have been trained on some of them")
+    print(f"accuracy {found.accuracy:.1%} (standard error {found.error:.1%})")
+    rows = [
+        [row["class"], row["images"], _percent(row["recall"]), _percent(row["precision"]), row["taken_for"] or "-"]
+        for row in found.per_class()
+    ]
+    show([["class", "images", "recall, %", "precision, %", "most wrongly taken for"], *rows])
+    if len(found.classes) <= MOST:
+        head = [f"{name[:14]} {place}" for place, name in enumerate(found.classes, 1)]
+        matrix = [[name, *row] for name, row in zip(head, found.confusion.tolist())]
+        show([["label, predicted as", *range(1, len(head) + 1)], *matrix])
+    if csv:
+        found.save(csv)
+        print(f"{csv}: confusion matrix, a row a label, a column a prediction")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def predict(
+    bank: Bank,
+    task: Task,
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with every class.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to print for an image.")] = 3,
+    graph: Graph = None,
+) -> None:
+    """Prints the classes that a task sees in images, and how likely they are.
+
+    An image that cannot be read is reported, the others are answered, and the exit status is 1.
+
+    Example: recast predict bank.zarr flowers.safetensors rose.jpg --json
+    """
+    from ..tasks.prediction import files_of, predict
+
+    found = predict(bank, task, files_of(images), graph)
+    for one in found:
+        if as_json:
+            said = {"error": one.error} if one.error else {"class": one.label, "probabilities": one.probabilities}
+            print(json.dumps({"image": one.image, **said}, ensure_ascii=False))
+        elif one.error:
+            print(f"{one.image}: cannot be read ({one.error})", file=sys.stderr)
+        else:
+            likely = list(one.probabilities.items())[:top]
+            print(f"{one.image}: {', '.join(f'{name} {share:.1%}' for name, share in likely)}")
+    if any(one.error for one in found):
+        raise typer.Exit(1)
