@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
@@ -28,6 +29,7 @@ def code_hash(module: str) -> str:
     return sha.hexdigest()
 
 
+@cache
 def _imported(path: Path) -> set[Path]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

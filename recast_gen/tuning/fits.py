@@ -9,8 +9,8 @@ from ..bank.bank import TemplateBank, left_over
 from ..mimicry.factorization import gram, spectrum
 from ..mimicry.fit import mimic, mimic_vae
 from ..recipe.reading import Recipe
-from ..weights.families import select, split
 from ..weights.named import Weights, dtype_of
+from ..weights.selection import select, split
 from .space import ALL, Setting
 
 

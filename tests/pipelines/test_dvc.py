@@ -49,7 +49,7 @@ def clone(tmp_path_factory) -> Path:
 
 def stale(folder: Path) -> set[str]:
     with Repo(folder) as repo:
-        return {name.partition("@")[0] for name in repo.status()}
+        return {name.rpartition(":")[2].partition("@")[0] for name in repo.status()}
 
 
 def test_a_second_repro_does_nothing_and_the_journal_is_nobodys_dependency(clone):
