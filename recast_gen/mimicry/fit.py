@@ -27,10 +27,10 @@ def mimic(
     weights: Weights,
     *,
     families: Iterable[str] | Families | None = None,
-    groups: int | list[list[int]] | None = None,
+    groups: int | list[list[int]] | Mapping[str, int] | None = None,
     group_size: int | None = None,
     group_by: str = "consecutive",
-    templates: int | str = "full",
+    templates: int | str | Mapping[str, int] = "full",
     gauge: str | np.ndarray = "svd",
     solver: str = "closed_form",
     seed: int = 0,
@@ -53,6 +53,7 @@ def mimic(
     What is no floating-point number (integers, quantised weights, float8) stays as it is and is named in
     ``bank.fit["untouched"]``: family -> dtype.
     templates: how many a group has at most, or ``full`` for as many as its layers, which is exact.
+    Groups and templates may both be a count for each family, by its name.
     For compression: layout, what a template is (``layer``, ``row``, ``column``, ``tile``, or an einops pattern of the
     stack, with the sizes of `axes`), or ``auto``, of all of these and of group sizes what has the least error.
     budget: numbers stored, as a share of the family's, in place of `templates`.  moments: of the layers' inputs by
@@ -86,10 +87,10 @@ def mimic_vae(
     weights: Weights,
     *,
     families: Iterable[str] | Families | None = None,
-    groups: int | list[list[int]] | None = None,
+    groups: int | list[list[int]] | Mapping[str, int] | None = None,
     group_size: int | None = None,
     group_by: str = "consecutive",
-    templates: int | str = "full",
+    templates: int | str | Mapping[str, int] = "full",
     solver: str = "vae",
     seed: int = 0,
     by: str = "index",
@@ -142,8 +143,12 @@ def _fit(weights, by, plan: Plan, fit, settings, change, sets, on_group) -> Temp
     return TemplateBank(banks, rest, weights.backbone, settings)
 
 
-def _plan(weights: Weights, families, by: str, cut: dict, templates: int | str) -> Plan:
+def _plan(weights: Weights, families, by: str, cut: dict, templates: int | str | Mapping[str, int]) -> Plan:
     chosen = select(weights.families(by), families)
+    if isinstance(templates, Mapping):
+        own = {name: Families({name: family}) for name, family in chosen.items()}
+        cuts = {name: cut | {"groups": cut["groups"][name]} for name in chosen}
+        return [part for name in chosen for part in _plan(weights, own[name], by, cuts[name], templates[name])]
     for word in ("groups", "group_size"):
         check_reached(chosen, word, cut[word])
     members = {name: cut_up(weights, family, **cut) for name, family in chosen.items()}

@@ -51,9 +51,9 @@ class Tune(Section):
     choose: Literal["smallest", "fewest_coefficients", "most_accurate", "knee", "mimic", "mimic_vae"] = "smallest"
     # fits to compare
     generators: Annotated[list[Literal["mimic", "mimic_vae"]], Field(min_length=1)] = ["mimic", "mimic_vae"]
-    per_family: bool = False  # groups and templates for each family, not the same for all
-    groups: Range | None = None  # first and last; as many as the families allow when not given
-    templates: Range | None = None  # first and last; from 2 to all layers of a group when not given
+    per_family: bool | None = None  # counts for each family, or the same for all; for each where depths differ
+    groups: Range | None = None  # first and last, of a family at most; as many as it allows when not given
+    templates: Range | None = None  # first and last, of a group at most; from 2 to all its layers when not given
     gauges: Annotated[list[Gauge], Field(min_length=1)] | None = (
         None  # bases to try; the other sections' when not given
     )

@@ -5,10 +5,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..bank.bank import TemplateBank, left_over
+from ..bank.bank import TemplateBank
 from ..mimicry.factorization import gram, spectrum
 from ..mimicry.fit import mimic, mimic_vae
 from ..recipe.reading import Recipe
+from ..weights.families import Families
 from ..weights.named import Weights, dtype_of
 from ..weights.selection import select, split
 from .space import ALL, Setting
@@ -48,17 +49,16 @@ class Fits:
             return mimic, self.recipe.mimic.options() | {"gauge": setting.gauge, "sets": setting.sets}
         return mimic_vae, self.recipe.mimic_vae.options()
 
-    def _make(self, setting: Setting, weights: Weights, families, cut: tuple[int, int], by: str) -> TemplateBank:
+    def _make(self, setting: Setting, weights: Weights, families: Families, groups, templates) -> TemplateBank:
         make, options = self._options(setting)
-        groups, templates = cut
-        common = {"families": families, "by": by, "seed": self.recipe.seed}
-        return make(weights, groups=groups, templates=templates, **common, **options)
+        cut = {"families": families, "groups": groups, "templates": templates}
+        return make(weights, **cut, by=self.recipe.by, seed=self.recipe.seed, **options)
 
     def _group(self, setting: Setting, family: str, start: int, stop: int, templates: int) -> dict:
         """The certificate of one group; `setting` has no cuts."""
         rows, about = self.rows(family)[start:stop], self.families[family]
         layers = Weights({f"layers.{index}.weight": row[None] for index, row in enumerate(rows)})
-        (found,) = self._make(setting, layers, ["layers.*"], (1, templates), "index").certificate.values()
+        (found,) = self._make(setting, layers, layers.families(), 1, templates).certificate.values()
         numbers = about.parameters // about.layers
         bytes_ = {
             "stored_bytes": 4 * (found["templates"] * numbers + found["coefficients"]),
@@ -82,16 +82,9 @@ class Fits:
 
     def _bank(self, setting: Setting) -> TemplateBank:
         """The bank itself, from the real layers."""
-        recipe = self.recipe
         if dict(setting.cuts).keys() == {ALL}:
-            return self._make(setting, self.weights, recipe.families, setting.cut(ALL), recipe.by)
-        banks = {
-            name: self._make(setting, self.weights, [name.replace("*", "[*]")], setting.cut(name), recipe.by)
-            for name in self.families
-        }
-        groups = {key: group for bank in banks.values() for key, group in bank.groups.items()}
-        rest = left_over(self.weights, {name for group in groups.values() for name in group.names})
-        last = list(banks.values())[-1]
+            return self._make(setting, self.weights, self.families, *setting.cut(ALL))
         cuts = {name: setting.cut(name) for name in self.families}
-        fit = last.fit | {"groups": None, "templates": None, "cuts": cuts}
-        return TemplateBank(groups, rest, last.backbone, fit)
+        groups, templates = ({name: cut[place] for name, cut in cuts.items()} for place in (0, 1))
+        bank = self._make(setting, self.weights, self.families, groups, templates)
+        return replace(bank, fit=bank.fit | {"groups": None, "templates": None, "cuts": cuts})

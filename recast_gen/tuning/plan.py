@@ -23,7 +23,7 @@ class Plan:
         self.measure = Measure(self.fits, recipe)
         searched = self.tune.model_dump(
             exclude={"trials", "workers", "storage", "sampler", "choose", "norms", "extend"}
-        )
+        ) | {"per_family": self.space.per_family}
         sections = {name: getattr(recipe, name).options() for name in self.tune.generators}
         behind = [layers_hash, recipe.families, recipe.by, recipe.split_qkv, recipe.seed, searched, sections]
         behind += [self.space.gauges, self.space.sets, self.space.resolutions]
@@ -39,7 +39,7 @@ class Plan:
             "model": weights.backbone.get("timm_model") or recipe.model.checkpoint,
             "objectives": self.tune.objectives,
             "constraints": self.tune.constraints,
-            "settings": len(self.space),
+            "settings": self.space.size,
         }
 
     @property
@@ -49,4 +49,4 @@ class Plan:
     @property
     def limit(self) -> int:
         """How many settings are tried in all."""
-        return min(self.tune.trials, len(self.space))
+        return min(self.tune.trials, self.space.size)

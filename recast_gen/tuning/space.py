@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from math import prod
 
 from ..errors import RecipeError
 from ..recipe.reading import Recipe
 from ..weights.families import Families, Family
 
 ALL = ""  # the label of a cut that all families share
+SHOWN = 4  # families whose cuts are named in one line
 Cut = tuple[int, int]  # groups, and templates that a group has at most
 
 
@@ -39,13 +41,17 @@ class Setting:
         return found | {"gauge": self.gauge, "sets": self.sets, "resolution": self.resolution}
 
     def __str__(self) -> str:
-        if len({cut for _, cut in self.cuts}) == 1:
-            groups, templates = self.cuts[0][1]
-            text = f"{self.generator} with {groups} groups of at most {templates} templates"
-        else:
-            cuts = ", ".join(f"{label} {groups} of {templates}" for label, (groups, templates) in self.cuts)
-            text = f"{self.generator} with groups of at most so many templates: {cuts}"
+        cuts = [cut for _, cut in self.cuts]
+        groups, templates = (sorted({cut[place] for cut in cuts}) for place in (0, 1))
+        text = f"{self.generator} with {_span(groups)} groups of at most {_span(templates)} templates"
+        if len(set(cuts)) > 1:
+            shown = ", ".join(f"{label} {groups} of {templates}" for label, (groups, templates) in self.cuts)
+            text += f" in {len(cuts)} families" if len(cuts) > SHOWN else f" a family ({shown})"
         return text + (f", resolution {self.resolution}" if self.resolution not in (1, None) else "")
+
+
+def _span(counts: list[int]) -> str:
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def _named(word: str, label: str) -> str:
@@ -55,9 +61,12 @@ def _named(word: str, label: str) -> str:
 class Space:
     """Every setting that a recipe's ``tune`` section and the families together allow.
 
-    Groups are of consecutive layers.  They and templates are chosen for all families at once, or for each where
-    ``per_family`` says so; the range of templates is conditional on the groups, gauge and sets on `mimic`.
-    Raises RecipeError, which names the family, for a range that it has no layers for.
+    Groups are of consecutive layers.  They and templates are chosen for each family where ``per_family`` says so or,
+    if it says nothing, depths differ; else for all at once, and a family has at most so many.  The range of templates
+    is conditional on the groups, gauge and sets on `mimic`.
+
+    Raises:
+        RecipeError: for a range that not even the deepest family, which it names, has layers for.
     """
 
     def __init__(self, families: Families, recipe: Recipe):
@@ -65,9 +74,12 @@ class Space:
         self.gauges = self.tune.gauges or [recipe.mimic.gauge]
         self.sets = self.tune.sets or [recipe.mimic.sets]
         self.resolutions = self.tune.resolutions or [fixed if isinstance(fixed, int | str) else None]
-        smallest = min(families.values(), key=lambda family: family.layers)
-        chosen = families if self.tune.per_family else {ALL: smallest}
-        self.cuts = {label: self._cuts(family) for label, family in chosen.items()}
+        self.families, deepest = families, max(families.values(), key=lambda family: family.layers)
+        self._check_reached(deepest)
+        uneven = any(family.layers < deepest.layers for family in families.values())
+        self.per_family = uneven if self.tune.per_family is None else self.tune.per_family
+        chosen = families if self.per_family else {ALL: deepest}
+        self.cuts = {label: self._cuts(family.layers) for label, family in chosen.items()}
         for family in families.values():
             for resolution in self.tune.resolutions or ():
                 if isinstance(resolution, int) and family.shape[0] % resolution:
@@ -76,19 +88,21 @@ class Space:
                         f"{family.name!r}: leave it out."
                     )
 
-    def _cuts(self, family: Family) -> dict[int, range]:
-        """Group count -> the template counts that it may have."""
-        layers, (least, most) = family.layers, self.tune.templates or (min(2, family.layers), family.layers)
+    def _check_reached(self, deepest: Family) -> None:
+        layers, (least, most) = deepest.layers, self.tune.templates or (min(2, deepest.layers), deepest.layers)
+        has = f"family {deepest.name!r}, the deepest, has {layers} layers"
         if most > layers:
+            raise RecipeError(f"tune.templates goes up to {most}; {has}: give at most {layers}.")
+        if self.tune.groups and (last := self.tune.groups[1]) > layers // least:
             raise RecipeError(
-                f"tune.templates goes up to {most}; family {family.name!r} has {layers} layers: give at most {layers}."
+                f"tune.groups goes up to {last}; {has}, so with {least} templates or more it has at most "
+                f"{layers // least} groups."
             )
-        first, last = self.tune.groups or (1, layers // least)
-        if last > layers // least:
-            raise RecipeError(
-                f"tune.groups goes up to {last}; family {family.name!r} has {layers} layers, so with {least} templates "
-                f"or more it has at most {layers // least} groups."
-            )
+
+    def _cuts(self, layers: int) -> dict[int, range]:
+        """Of a family of so many layers: group count -> the template counts that it may have."""
+        least, most = (min(count, layers) for count in self.tune.templates or (2, layers))
+        first, last = (min(count, layers // least) for count in self.tune.groups or (1, layers))
         return {groups: range(least, min(most, -(-layers // groups)) + 1) for groups in range(first, last + 1)}
 
     def suggest(self, trial) -> Setting:
@@ -132,11 +146,10 @@ class Space:
         ]
         return kinds, cuts
 
-    def __len__(self) -> int:
-        total = len(self._options[0])
-        for cuts in self._options[1]:
-            total *= len(cuts)
-        return total
+    @property
+    def size(self) -> int:
+        """How many settings there are; no `len`, as that ends at 2^63."""
+        return len(self._options[0]) * prod(map(len, self._options[1]))
 
     def __iter__(self) -> Iterator[Setting]:
         for (generator, gauge, sets, resolution), *cuts in product(self._options[0], *self._options[1]):
@@ -162,28 +175,40 @@ class Space:
         return next(found for found in self if found not in tried)
 
     def same(self, generator: str, groups: int, templates: int) -> Setting:
-        """The setting with one cut for all families."""
-        cuts = tuple((label, (groups, templates)) for label in self.cuts)
+        """The setting of a bank with at most so many groups a family and templates a group."""
+
+        def at_most(layers: int) -> Cut:
+            own = min(groups, layers)
+            return own, min(templates, -(-layers // own))
+
+        if ALL in self.cuts:
+            return self._plain(generator, {ALL: (groups, templates)})
+        return self._plain(generator, {name: at_most(family.layers) for name, family in self.families.items()})
+
+    def _plain(self, generator: str, cuts: dict[str, Cut]) -> Setting:
+        """With the first gauge, sets and resolution of its kind."""
         mimic = generator == "mimic"
-        return Setting(
-            generator, cuts, self.gauges[0] if mimic else "svd", self.sets[0] if mimic else 1, self.resolutions[0]
-        )
+        kind = (self.gauges[0], self.sets[0]) if mimic else ("svd", 1)
+        return Setting(generator, tuple(cuts.items()), *kind, self.resolutions[0])
 
     def first(self) -> list[Setting]:
         """What is tried before a sampler chooses: the paper's 6 groups of two templates, and the grid's corners.
 
+        Where a family has fewer groups or templates to choose from, it has as many as it can.
         Source: section 4.1 of https://arxiv.org/abs/2411.16870.
         """
-        found = []
-        for name in self.tune.generators:
-            found.append(self.same(name, 6, 2))
-            for end in (0, -1):
-                for other in (0, -1):
-                    cuts = [(label, list(counts.items())[end]) for label, counts in self.cuts.items()]
-                    cuts = tuple((label, (groups, counts[other])) for label, (groups, counts) in cuts)
-                    same = self.same(name, 1, 1)
-                    found.append(Setting(name, cuts, same.gauge, same.sets, same.resolution))
-        return [setting for setting in dict.fromkeys(found) if setting in self]
+
+        def nearest(counts: dict[int, range]) -> Cut:
+            groups = max((count for count in counts if count <= 6), default=min(counts))
+            return groups, min(counts[groups], key=lambda count: abs(count - 2))
+
+        corners = [
+            {label: (groups := list(counts)[end], counts[groups][other]) for label, counts in self.cuts.items()}
+            for end in (0, -1) for other in (0, -1)
+        ]  # fmt: skip
+        papers = {label: nearest(counts) for label, counts in self.cuts.items()}
+        found = [self._plain(name, cuts) for name in self.tune.generators for cuts in (papers, *corners)]
+        return list(dict.fromkeys(found))
 
 
 def _count(trial, name: str, counts) -> int:

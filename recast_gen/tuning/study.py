@@ -182,7 +182,8 @@ def _curves(plan: Plan, settings: dict) -> list[dict]:
             rows[family, "eckart_young", 1, count] = error
         for setting, trial in settings.items():
             found = trial.user_attrs["families"][family]
-            key = (family, setting.generator, setting.cut(family)[0], found["templates"])
+            groups = min(setting.cut(family)[0], plan.fits.families[family].layers)
+            key = (family, setting.generator, groups, found["templates"])
             rows[key] = found["relative_error"]
     names = ("family", "generator", "groups", "templates")
     return [dict(zip(names, key)) | {"relative_error": error} for key, error in sorted(rows.items())]

@@ -82,7 +82,7 @@ class Runner:
             reclaim(self.found, alone, watched=isinstance(self.storage, optuna.storages.RDBStorage))
             space, limit = self.plan.space, self.plan.limit
             queue = dict.fromkeys([setting for setting in own if setting in space] + space.first())
-            if self.plan.tune.sampler == "grid" or limit == len(space):
+            if self.plan.tune.sampler == "grid" or limit == space.size:
                 for count in range(len(queue), limit):
                     queue[space.untried(set(queue), self.plan.recipe.seed + count)] = None
             kept = [trial for trial in self.trials() if used(trial) or trial.state == TrialState.WAITING]
@@ -172,7 +172,7 @@ class Runner:
         self.repeated += 1
         if self.repeated >= PATIENCE:
             tried = {self.setting(other): other for other in others if other.state != TrialState.RUNNING}
-            if len(tried) < len(self.plan.space):
+            if len(tried) < self.plan.space.size:
                 near = () if self.plan.tune.sampler == "random" else self._front(tried)
                 fresh = self.plan.space.untried(set(tried), self.plan.recipe.seed + trial.number, near)
                 self.found.enqueue_trial(self.plan.space.params(fresh))

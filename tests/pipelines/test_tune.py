@@ -136,7 +136,7 @@ def test_studies_are_listed_and_a_changed_recipe_starts_another(here):
         ({"trials": 0}, "tune.trials: Input should be greater than or equal to 1 (found 0)"),
         ({"constraints": {"relative_eror": 0.1}}, "tune.constraints.relative_eror"),
         ({"constraints": {"stored_share": 0.01}}, "None of 4 settings meets stored_share <= 0.01 (nearest: 0.5"),
-        ({"groups": [1, 9]}, "tune.groups goes up to 9; family 'blocks.*.attn.proj.weight' has 4 layers"),
+        ({"groups": [1, 9]}, "tune.groups goes up to 9; family 'blocks.*.attn.proj.weight', the deepest, has 4 layers"),
         ({"templates": [3, 2]}, "`templates` is the range [first, last], and 3 is above 2"),
         ({"gauges": ["svd", "identity"]}, "no objective or constraint sees `gauges`"),
         ({"storage": "postgresql+psycopg://127.0.0.1:9/none"}, "storage postgresql+psycopg://127.0.0.1:9/none cannot"),
