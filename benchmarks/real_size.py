@@ -114,7 +114,6 @@ def peak() -> int:
 
 def child(act: str, source: Path) -> None:
     """Prints seconds, processor seconds and peak memory of one act."""
-    import safetensors.numpy
     import zarr.codecs  # noqa: F401  so that it is no part of what is measured
 
     import recast_gen.api
