@@ -54,17 +54,15 @@ class Tune(Section):
     per_family: bool | None = None  # counts for each family, or the same for all; for each where depths differ
     groups: Range | None = None  # first and last, of a family at most; as many as it allows when not given
     templates: Range | None = None  # first and last, of a group at most; from 2 to all its layers when not given
-    gauges: Annotated[list[Gauge], Field(min_length=1)] | None = (
-        None  # bases to try; the other sections' when not given
-    )
+    # bases to try; the other sections' when not given
+    gauges: Annotated[list[Gauge], Field(min_length=1)] | None = None
     sets: Counts | None = None  # coefficient sets a layer
     resolutions: Annotated[list[Block], Field(min_length=1)] | None = None  # what is chosen replaces train.resolution
     probe: Data | None = None  # images for disagreement; the first task's validation images when not given
     probe_images: Count = 256  # at most
     accuracy_epochs: Count = 3  # of the short training on the first task that measures accuracy
-    norms: Literal["none", "shared", "affine", "scales", "shifts"] = (
-        "none"  # normalisation layers in the chosen bank as well
-    )
+    # normalisation layers in the chosen bank as well
+    norms: Literal["none", "shared", "affine", "scales", "shifts"] = "none"
     extend: Extend | None = None  # further templates of the chosen bank
 
     @property
