@@ -158,7 +158,7 @@ def coefficients(model: nn.Module) -> list[nn.Parameter]:
     return found
 
 
-def freeze(model: nn.Module, head: str = "head", coefficients: bool = True) -> nn.Module:
+def freeze(model: nn.Module, head: str, coefficients: bool = True) -> nn.Module:
     """Leaves only the coefficients (unless False) and the head trainable; returns the head's module.
 
     head: the module's name, or "" for no head.  Raises AttachError when the model has no such module.

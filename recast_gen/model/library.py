@@ -19,7 +19,7 @@ from ..errors import AttachError, TaskError, listing, nearest
 from ..weights import networks
 from ..weights.qkv import joined, whole
 from ..weights.tensors import to_torch
-from . import mixed, switching
+from . import heads, mixed, switching
 from .adapters import apply
 from .attach import attach, attached, hosts, set_coefficients, suspend
 
@@ -79,8 +79,10 @@ class TaskLibrary:
             version = (found.st_mtime_ns, found.st_size, found.st_ino)
             if name not in self._cache or self._cache[name][0] != version:
                 task = taskfile.read(path, self.bank)
-                switching.check_head(state := switching.beneath(self.model), task, path)
-                self._head |= {tensor: state[tensor].clone() for tensor in task.head if tensor not in self._head}
+                heads.check(state := switching.beneath(self.model), self.model, task, path)
+                left = tuple(f"{place}." for place in heads.on(self.model).left)
+                new = [tensor for tensor in task.head if tensor in state and not tensor.startswith(left)]
+                self._head |= {tensor: state[tensor].clone() for tensor in new if tensor not in self._head}
                 self._cache[name] = version, task, {key: to_torch(array) for key, array in task.head.items()}
             return self._cache[name][1]
 
@@ -93,7 +95,7 @@ class TaskLibrary:
             for tensor, (module, leaf, _) in self._places.items():
                 set_coefficients(module, leaf, torch.from_numpy(task.coefficients[tensor]))
             head = self._cache[name][2]
-            switching.put_head(self.model, self._head | head, task.outputs or self._classes)
+            heads.switch(self.model, head, self._head, task.outputs or self._classes)
             switching.put_adapter(self.model, parts, task)
             self.current = name
             return task
@@ -102,7 +104,7 @@ class TaskLibrary:
         """The model without the bank: plain modules with the original weights and head, bit for bit."""
         with self.lock:
             self._detach()
-            switching.put_head(self.model, self._head, self._classes)
+            heads.switch(self.model, {}, self._head, self._classes)
             self.current = None
             return self.model
 
@@ -132,10 +134,17 @@ class TaskLibrary:
                     f"{listing(adapted, 4)} have adapters, which a mixed batch cannot have: give each such task a "
                     "batch of its own, lib.use(NAME) and lib(images)."
                 )
-            weights = self._weights([self.task(name) for name in numbers], [self._cache[name][2] for name in numbers])
+            found = {name: self._cache[name][2] for name in numbers}
+            every = {tensor: array for head in found.values() for tensor, array in head.items()}
+            if other := [name for name, head in found.items() if every.keys() - head.keys() - self._head.keys()]:
+                raise TaskError(
+                    f"{listing(other, 4)} lack the head of others in the batch: give them a batch of their own."
+                )
             self._detach()
             try:
-                return mixed.forward(self.model, weights, images, [numbers[name] for name in tasks], self._by_image)
+                with heads.lent(self.model, every):
+                    weights = self._weights([self.task(name) for name in numbers], list(found.values()))
+                    return mixed.forward(self.model, weights, images, [numbers[name] for name in tasks], self._by_image)
             finally:
                 if self.current is not None:
                     self._attach()
@@ -177,12 +186,13 @@ class TaskLibrary:
             return to_torch(self.bank.rest[name][...]).to(like)
 
         def own(name: str, number: int) -> torch.Tensor:
-            return heads[number].get(name, self._head[name])
+            return heads[number][name] if name in heads[number] else self._head[name]
 
         weights = {name: partial(layer, name, source) for name, (_, _, source) in self._places.items()}
         weights |= {name: partial(kept, name) for name in self.bank.rest if name != whole(name)}  # q, k or v
         weights = dict(joined(weights.items(), lambda parts: lambda n: torch.cat([part(n) for part in parts])))
-        return weights | {name: partial(own, name) for name in self._head}
+        tensors = {*self._head, *(name for head in heads for name in head)} & self.model.state_dict().keys()
+        return weights | {name: partial(own, name) for name in sorted(tensors)}
 
     def _attach(self) -> None:
         self._check()

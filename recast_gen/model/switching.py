@@ -1,38 +1,39 @@
 """A live model's task <-> a task file."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Reversible
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
 from ..errors import AttachError, RecastError, TaskError, listing, repeated
 from ..weights.tensors import to_numpy, to_torch
+from . import heads
 from .adapters import apply
 from .adapters.part import Part
-from .attach import attached, coefficients, put, set_coefficients
+from .attach import attached, coefficients, set_coefficients
 from .parametrizations import tensor_name
-
-HEAD = "_recast_head"  # a model's attribute: the tensors of the head that the last task put on it
 
 
 def save_task(
-    path: str | Path, model: nn.Module, bank: TemplateBank, head: str = "head", classes: list[str] | None = None,
+    path: str | Path, model: nn.Module, bank: TemplateBank, head: str | None = None, classes: list[str] | None = None,
     metrics: dict | None = None, recipe: str | None = None, dtype: str = "float32",
 ) -> int:  # fmt: skip
     """Writes coefficients, adapter and head of `model` as a task of `bank`; returns the file's size in bytes.
 
+    head: the module's name; "" for none; when not given, the one that the bank or timm knows as the model's own, else
+    ``head``.  A tensor that the head shares with another layer is the backbone's, and is not written.
     classes: their names, in the order of the head's outputs; numbers when not given.  recipe: where it comes from.
     dtype: of the file; or ``float16``.
     Raises AttachError for a model that `bank` is not attached to; TaskError for a head that is not there, names that
     are not as many as its outputs, and a model that differs from the bank in what a task file does not hold.
     """
     check_attached(model, bank)
+    head = heads.own(model, bank) if head is None else head
     found = zip(attached(model), coefficients(model))
     numbers = {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found}
     parts = apply.take_off(model)
@@ -43,11 +44,13 @@ def save_task(
         raise TaskError(f"The bank generates {listing(made, 4)} of the head {head!r}: fit it without that family.")
     if head and not own:
         raise TaskError(f"The model has no head {head!r}: name the module that holds it, or '' for none.")
-    drifted = _drifted(state, bank, own)
+    tied = heads.shared(model, head) if head else set()
+    drifted = _drifted(state, bank, own.keys() - tied)
     if drifted:
         raise TaskError(
             f"{listing(drifted, 4)} differ from the bank's, and a task file holds coefficients, adapter and head "
-            f"{head!r} alone: train no other weights, and keep normalisation layers in eval mode."
+            f"{head!r} alone: train no other weights{', nor what the head shares with them' if tied else ''}, and keep "
+            "normalisation layers in eval mode."
         )
     outputs = _outputs(own, state)
     names = [str(index) for index in range(outputs)] if classes is None else list(map(str, classes))
@@ -66,20 +69,26 @@ def save_task(
             f"head out, rg.add_adapter(model, {about['adapter']['name']!r}, head={head!r})."
         )
     stored = {place: part.stored() for place, part in parts.items()}
-    return taskfile.write(path, taskfile.Task(numbers, own, about, stored), bank, dtype)
+    alone = {name: array for name, array in own.items() if name not in tied}
+    return taskfile.write(path, taskfile.Task(numbers, alone, about, stored), bank, dtype)
 
 
-def _outputs(head: Mapping, state: Mapping) -> int:
+def _outputs(head: Mapping, state: Reversible[str]) -> int:
     """How many classes a head tells apart: the rows of its last matrix, in the model's order; 0 without one."""
     return next((len(head[name]) for name in reversed(state) if name in head and head[name].ndim > 1), 0)
 
 
 def _drifted(state: dict[str, torch.Tensor], bank: TemplateBank, head) -> list[str]:
     """The tensors besides coefficients and head in which a model is not the bank's backbone."""
+
+    def same(name: str, tensor: torch.Tensor) -> bool:
+        first = bank.ties.get(name, name)
+        return first in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[first][...])
+
+    generated = {*bank.made, *(name for name, first in bank.ties.items() if first in bank.made)}
     return [
         name for name, tensor in state.items()
-        if ".parametrizations." not in name and name not in head and name not in bank.ties
-        and not (name in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[name][...]))
+        if ".parametrizations." not in name and name not in head and name not in generated and not same(name, tensor)
     ]  # fmt: skip
 
 
@@ -100,36 +109,47 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
     """
     check_attached(model, bank)
     task = taskfile.read(path, bank)
-    check_head(state := beneath(model), task, path)
-    replaced = getattr(model, HEAD, set()) & bank.rest.keys() & state.keys()
-    left = {name: bank.rest[name][...] for name in replaced}
-    head = left | (task.head or _own_head(model, bank, path, left))
+    heads.check(beneath(model), model, task, path)
+    kept = heads.on(model)
+    before = {name: bank.rest[name][...] for name in kept.names & bank.rest.keys()}
+    head, bare = task.head or _own_head(model, bank, path, kept), None if task.head else _bare(model, bank)
     parts = parts_for(model, task, path)
     for name, (module, leaf, _) in attached(model).items():
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
-    if head:
-        classes = task.outputs or _outputs(head, model.state_dict())
-        put_head(model, {name: to_torch(array) for name, array in head.items()}, classes)
-    setattr(model, HEAD, set(task.head))
+    if head or before or bare or kept.left:
+        classes = task.outputs or _outputs(before | head, [*model.state_dict(), *head])
+        tensors = [{name: to_torch(array) for name, array in found.items()} for found in (head, before)]
+        heads.switch(model, *tensors, classes, bare)
     put_adapter(model, parts, task)
     return task
 
 
-def _own_head(model: nn.Module, bank: TemplateBank, path: str | Path, left: Mapping) -> dict[str, np.ndarray]:
+def _own_head(model: nn.Module, bank: TemplateBank, path: str | Path, kept: heads.OnModel) -> dict[str, np.ndarray]:
     """The head that a task without one was saved with: the backbone's, which another task may have replaced.
 
-    left: what the task before it replaced, and is put back.
+    kept: what the task before it put on, and is taken off.
     Raises TaskError where the bank does not know which module that is, and the model is not as it was.
     """
     if name := bank.backbone.get("head"):
         return {tensor: bank.rest[tensor][...] for tensor in bank.rest if tensor.startswith(f"{name}.")}
-    drifted = [tensor for tensor in _drifted(model.state_dict(), bank, left) if tensor in bank.rest]
+    inside = tuple(f"{place}." for place in kept.left)
+    drifted = [
+        tensor for tensor in _drifted(model.state_dict(), bank, kept.names)
+        if tensor in bank.shapes and not tensor.startswith(inside)
+    ]  # fmt: skip
     if drifted:
         raise TaskError(
             f"{path} was saved without a head, and {listing(drifted, 4)} of the model differ from the bank's: load it "
             "into the bank's own backbone, or save the task with its head."
         )
     return {}
+
+
+def _bare(model: nn.Module, bank: TemplateBank) -> str | None:
+    """The head's module where the backbone has none, and the model one that no task put on it."""
+    name = bank.backbone.get("head")
+    bare = name and not any(tensor.startswith(f"{name}.") for tensor in bank.shapes)
+    return name if bare and name not in heads.on(model).left and model.get_submodule(name).state_dict() else None
 
 
 def parts_for(model: nn.Module, task: taskfile.Task, path: str | Path) -> dict[str, Part]:
@@ -163,27 +183,6 @@ def put_adapter(model: nn.Module, parts: dict[str, Part], task: taskfile.Task) -
         part.load(task.adapter[place])
 
 
-def check_head(state: Mapping[str, torch.Tensor], task: taskfile.Task, path: str | Path) -> None:
-    """Raises TaskError when a model of this state (`beneath`) has no head like the task's, but for its classes."""
-    unlike = [
-        name for name, array in task.head.items() if name not in state or state[name].shape[1:] != array.shape[1:]
-    ]
-    if unlike:
-        raise TaskError(f"{path}: the model has no {listing(unlike, 4)} like the task's: it has another head.")
-
-
 def beneath(model: nn.Module) -> dict[str, torch.Tensor]:
     """The model's state by the names of its plain weights, also of those that an adapter acts on."""
     return {re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name): t for name, t in model.state_dict().items()}
-
-
-def put_head(model: nn.Module, head: dict[str, torch.Tensor], classes: int) -> None:
-    """Fills the head's tensors by name, whatever their sizes were before; the model says how many classes it has."""
-    for name, tensor in head.items():
-        path, _, leaf = name.rpartition(".")
-        module = model.get_submodule(path)
-        put(module.parametrizations[leaf].original if is_parametrized(module, leaf) else getattr(module, leaf), tensor)
-        if isinstance(module, nn.Linear):
-            module.out_features = len(tensor)
-    if hasattr(model, "num_classes"):
-        model.num_classes = classes

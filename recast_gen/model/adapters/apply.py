@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ...errors import AttachError, check_choice, listing, nearest
-from .. import attach
+from .. import attach, heads
 from .adaptformer import AdaptFormer
 from .clr import Clr
 from .melo import Melo
@@ -21,18 +21,19 @@ BRANCH = "recast_adapter"  # the name of a branch within its host
 
 
 def add_adapter(
-    model: nn.Module, name: str, head: str = "head", seed: int = 0, **options: Any
+    model: nn.Module, name: str, head: str | None = None, seed: int = 0, **options: Any
 ) -> dict[str, nn.Parameter]:
     """Puts an adapter on `model`, in place; the forward is unchanged.  Returns the tensors to train, by name.
 
     name: ``piggyback``, ``clr``, ``melo`` or ``adaptformer``; options: theirs (``rank=4``, ``bottleneck=64``, ...).
-    head: the module to leave alone, or "" for none.  seed: of the tensors that do not start at a constant.
+    head: the module to leave alone; "" for none; the model's own, as for `freeze`, when not given.
+    seed: of the tensors that do not start at a constant.
     Attach a bank first.  Raises AttachError, changing nothing, for unknown names and options, where there is nothing
     to act on, and when an adapter is on already.
     """
     if on := added(model):
         raise AttachError(f"This model has the adapter {kind(on)['name']!r} on: call rg.remove_adapter(model) first.")
-    put_on(model, make(model, name, head, seed, **options))
+    put_on(model, make(model, name, heads.own(model) if head is None else head, seed, **options))
     return trained(model)
 
 
@@ -63,7 +64,7 @@ def kind(parts: Mapping[str, Part]) -> dict[str, Any] | None:
     return next(({"name": part.name, "options": part.options, "head": part.head} for part in parts.values()), None)
 
 
-def make(model: nn.Module, name: str, head: str = "head", seed: int = 0, **options: Any) -> dict[str, Part]:
+def make(model: nn.Module, name: str, head: str, seed: int = 0, **options: Any) -> dict[str, Part]:
     """The new parts of an adapter for `model`, which stays as it is.  Raises AttachError as `add_adapter`."""
     check_choice("adapter", name, ADAPTERS, AttachError)
     cls, modules = ADAPTERS[name], dict(model.named_modules())
@@ -156,12 +157,13 @@ def _own_class(module: nn.Module, leaf: str) -> None:
         module.__class__ = cls.__base__
 
 
-def freeze(model: nn.Module, head: str = "head", coefficients: bool = True) -> nn.Module:
+def freeze(model: nn.Module, head: str | None = None, coefficients: bool = True) -> nn.Module:
     """Leaves only the coefficients (unless False), the adapter and the head trainable; returns the head's module.
 
-    head: the module's name, or "" for no head.  Raises AttachError when the model has no such module.
+    head: the module's name; "" for no head; when not given, the one that timm knows as the model's own, else ``head``.
+    Raises AttachError when the model has no such module.
     """
-    module = attach.freeze(model, head, coefficients)
+    module = attach.freeze(model, heads.own(model) if head is None else head, coefficients)
     for parameter in trained(model).values():
         parameter.requires_grad_(True)
     return module
