@@ -15,18 +15,19 @@ from .weights.named import SplitQkv, Weights
 from .weights.selection import select
 
 
-def families(source: Any, by: str = "index", split_qkv: bool = False) -> Families:
+def families(source: Any, by: str = "index", split_qkv: bool = False, weights: str | None = None) -> Families:
     """Every tensor of a source in exactly one family, by name; see `recast_gen.weights.families.families`.
 
     split_qkv: a fused qkv is three, ``blocks.*.attn.qkv#q.weight`` and so on; see `recast_gen.weights.qkv.parts`.
+    weights: which set of a checkpoint that has several, ``raw``, ``ema`` or its name; timm's choice when not given.
     Raises SourceError for what is no source of weights, FamilyError for an unknown `by`.
     """
-    return _read(source, split_qkv).families(by)
+    return _read(source, split_qkv, weights=weights).families(by)
 
 
-def _read(source: Any, split_qkv: bool, timm_kwargs: dict | None = None) -> Weights:
-    weights = sources.read(source, timm_kwargs)
-    return SplitQkv(weights) if split_qkv else weights
+def _read(source: Any, split_qkv: bool, timm_kwargs: dict | None = None, weights: str | None = None) -> Weights:
+    found = sources.read(source, timm_kwargs, weights)
+    return SplitQkv(found) if split_qkv else found
 
 
 def mimic(
@@ -37,6 +38,7 @@ def mimic(
     norms: str = "none",
     whiten: Any = None,
     split_qkv: bool = False,
+    weights: str | None = None,
     **settings,
 ) -> TemplateBank:
     """Neural Mimicry: a bank that rebuilds the chosen families of a source.
@@ -48,7 +50,7 @@ def mimic(
     timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
     whiten: calibration images ``n c h w`` as the model wants them, or batches of these, or what `moments` made of them:
     the error is then that of the layers' outputs on them.
-    split_qkv: as in `families`.
+    split_qkv, weights: as in `families`.
     norms: ``affine``, ``scales``, ``shifts`` or ``shared``, the bank generates normalisation layers too, alone for no
     `families` (an empty list); see `recast_gen.mimicry.norms.with_norms`.
     settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``, and
@@ -56,29 +58,35 @@ def mimic(
     Raises SourceError for what is no source of weights, FamilyError for families and groups that it does not have,
     FitError for other settings.
     """
-    weights = _read(source, split_qkv, timm_kwargs)
+    found = _read(source, split_qkv, timm_kwargs, weights)
     families = families if families is None or isinstance(families, str) else list(families)
     if norms != "none" and families == []:
-        return with_norms(TemplateBank({}, left_over(weights), weights.backbone), norms)
+        return with_norms(TemplateBank({}, left_over(found), found.backbone), norms)
     if whiten is not None:
-        asked = (families, settings.get("by", "index"), split_qkv)
+        asked = (families, settings.get("by", "index"), split_qkv, weights)
         settings["moments"] = whiten if isinstance(whiten, Mapping) else moments(source, whiten, *asked)
-    return with_norms(fit.mimic(weights, families=families, groups=groups, **settings), norms)
+    return with_norms(fit.mimic(found, families=families, groups=groups, **settings), norms)
 
 
 def moments(
-    source: Any, images: Any, families: Iterable[str] | None = None, by: str = "index", split_qkv: bool = False
+    source: Any,
+    images: Any,
+    families: Iterable[str] | None = None,
+    by: str = "index",
+    split_qkv: bool = False,
+    weights: str | None = None,
 ) -> dict[str, np.ndarray]:
     """Weight name -> second moment ``i i`` (float64) of its layer's inputs on calibration images, as `mimic` takes it.
 
     source: a model, or what says which model it is.  images: ``n c h w`` as the model wants them, or such batches.
+    weights: as in `families`.
     Raises as `recast_gen.mimicry.moments.moments`, and SourceError for weights without their model.
     """
     from .mimicry.moments import moments
 
-    weights = _read(source, split_qkv)
-    model = source if hasattr(source, "state_dict") else networks.rebuild(weights)
-    chosen = select(weights.families(by), families)
+    found = _read(source, split_qkv, weights=weights)
+    model = source if hasattr(source, "state_dict") else networks.rebuild(found)
+    chosen = select(found.families(by), families)
     return moments(model, images, [name for family in chosen.values() for name in family.names])
 
 
@@ -89,30 +97,36 @@ def mimic_vae(
     timm_kwargs: dict | None = None,
     norms: str = "none",
     split_qkv: bool = False,
+    weights: str | None = None,
     **settings,
 ) -> TemplateBank:
     """The VAE template generator: like `mimic`, and the bank can be sampled.
 
-    norms, split_qkv: as in `mimic`.
+    norms, split_qkv, weights: as in `mimic`.
     settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", solver="vae", seed=0`` and the solver's,
     such as ``epochs=60, beta=1.0``.
     Raises as `mimic`.
     """
-    weights = _read(source, split_qkv, timm_kwargs)
-    return with_norms(fit.mimic_vae(weights, families=families, groups=groups, **settings), norms)
+    found = _read(source, split_qkv, timm_kwargs, weights)
+    return with_norms(fit.mimic_vae(found, families=families, groups=groups, **settings), norms)
 
 
 def mimic_tokens(
-    source: Any, tokens: str | Iterable[str] = "neuron", timm_kwargs: dict | None = None, **settings
+    source: Any,
+    tokens: str | Iterable[str] = "neuron",
+    timm_kwargs: dict | None = None,
+    weights: str | None = None,
+    **settings,
 ) -> TokenBank:
     """A generator below whole layers: ``rg.generate(bank, depth=8)`` makes a network of another depth.
 
-    tokens: ``neuron``, ``head``, ``tile``, or several.  settings: see `recast_gen.mimicry.tokens.mimic_tokens`.
+    tokens: ``neuron``, ``head``, ``tile``, or several.  weights: as in `families`.
+    settings: see `recast_gen.mimicry.tokens.mimic_tokens`.
     Raises SourceError for what is no source of weights, FitError for settings out of range.
     """
     from .mimicry.tokens import mimic_tokens
 
-    weights = sources.read(source, timm_kwargs)
+    found = sources.read(source, timm_kwargs, weights)
     if "heads" not in settings:
-        settings["heads"] = networks.heads(weights.backbone)
-    return mimic_tokens(weights, tokens=tokens, **settings)
+        settings["heads"] = networks.heads(found.backbone)
+    return mimic_tokens(found, tokens=tokens, **settings)

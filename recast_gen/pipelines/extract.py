@@ -16,7 +16,10 @@ def run(recipe: Recipe, folder: Folder) -> dict:
 
     asked, metrics, epochs = recipe.model, {}, []
     torch.manual_seed(recipe.seed)
-    source = create(asked.name, asked.kwargs, asked.pretrained, asked.checkpoint) if asked.name else asked.checkpoint
+    if asked.name:
+        source = create(asked.name, asked.kwargs, asked.pretrained, asked.checkpoint, asked.weights)
+    else:
+        source = read(asked.checkpoint, weights=asked.weights)
     about = read(source).backbone
     about |= {"timm_model": asked.name, "timm_kwargs": asked.kwargs} if asked.name else {}
     head = asked.head or about.get("head") or (about.get("timm_model") and head_of(about["timm_model"]))

@@ -31,6 +31,7 @@ class Model(Section):
     kwargs: dict[str, Any] = {}  # arguments of timm.create_model, or of the callable
     pretrained: bool = True  # weights from timm's hub
     checkpoint: str | None = None  # a file of weights instead
+    weights: str | None = None  # of a checkpoint with several sets: raw, ema, or its name; timm's choice when not given
     data_config: DataConfig = DataConfig()  # how it wants its images; timm's own when not given
     head: str | None = None  # the head's module; timm's own when not given
     pretrain: Pretrain | None = None  # train the backbone here, on these images, instead of downloading it

@@ -2,46 +2,77 @@
 
 import json
 import math
-from collections.abc import Mapping
-from contextlib import suppress
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import RecastError, SourceError, listing
+from . import formats
+from .described import beside, described
 from .files import CODES, header_of
 from .named import LazyTensors, Weights, dtype_of
 from .store import load_layers
 from .tensors import to_numpy
+from .wrapping import chosen, plain_names
 
-SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".th", ".npz", ".zarr", ".json"}
-NESTED = ("state_dict", "model", "ema", "model_ema", "state_dict_ema")  # where training scripts put their weights
-WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
-FOLDER = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".th", ".ckpt", ".npz", ".zarr", ".json"}
 
 
-def read(path: str | Path) -> Weights:
-    """The weights in a checkpoint file, a folder of one (as transformers writes it), or an ``extract.zarr``.
+def read(path: str | Path, weights: str | None = None) -> Weights:
+    """The weights in a checkpoint file, a folder of one (`formats.within`), or an ``extract.zarr``.
 
-    ``.safetensors`` (single, or sharded by its index), ``.pth .pt .bin .th`` (tensors only, also nested under
-    ``state_dict``, ``model`` or ``ema``), ``.npz``.  A wrapper's prefix that all names share is dropped.
-    Raises SourceError for what cannot be read, StoreError for a damaged store.
+    safetensors (single, or sharded by its index), files of torch (tensors only, also nested as training scripts and
+    Lightning nest them), ``.npz``; known by their content.  Wrappers' prefixes are dropped (`wrapping.plain_names`).
+    weights: which of several sets, ``raw``, ``ema`` or its name (`wrapping.chosen`).
+    Raises SourceError for what cannot be read, by what it is, and StoreError for a damaged store.
     """
     path = Path(path).absolute()  # read later, from whatever directory
-    if path.is_dir():
-        inside = next((path / name for name in FOLDER if (path / name).is_file()), None)
-        return read(inside) if inside else load_layers(path)
-    if not path.is_file():
-        raise SourceError(f"{path} does not exist; expected a checkpoint file ({', '.join(sorted(SUFFIXES))}).")
-    reader = {".safetensors": _safetensors, ".json": _sharded, ".npz": _npz}.get(path.suffix, _torch)
+    if not path.exists():
+        raise SourceError(f"{path} does not exist; expected a checkpoint: {formats.READ}.")
+    with _naming(path):
+        if path.is_dir():
+            inside = formats.within(path)
+            if inside is None:
+                return load_layers(path)
+            found = read(inside, weights)
+            return Weights(found.tensors, beside(path) | found.backbone, found._shapes)
+        found, lightning = _opened(path, weights)
+        named = plain_names(found, lightning)
+        readers = {name: partial(found.__getitem__, own) for name, own in named.items()}
+        shapes = found._shapes and {name: found._shapes[own] for name, own in named.items()}
+        return Weights(LazyTensors(readers), found.backbone, shapes)
+
+
+def _opened(path: Path, wanted: str | None = None) -> tuple[Weights, bool]:
+    """The weights in a file under their own names, and whether they are a Lightning module's."""
+    kind, lightning = formats.kind_of(path), False
+    if kind == "torch":
+        found, lightning = _torch(path, wanted)
+    else:
+        found = {"safetensors": _safetensors, "index": _sharded, "npz": _npz}[kind](path)
+        if wanted not in (None, "raw"):
+            raise SourceError(f"{path} holds one set of weights, and no {wanted!r}: leave `weights` out.")
+    return (found if kind == "index" else _steady(path, found)), lightning
+
+
+@contextmanager
+def _naming(path: Path, name: str | None = None) -> Iterator[None]:
+    """Whatever a reader raises, at opening and later, names the file and the tensor."""
+    where = f"{path}: {name}" if name else str(path)
     try:
-        weights = reader(path)
-    except RecastError:
-        raise
+        yield
+    except RecastError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{where}: {error}") from error
     except Exception as error:
-        raise SourceError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}).") from error
-    return _unwrapped(_steady(path, weights))
+        raise SourceError(
+            f"{where} cannot be read ({type(error).__name__}: {error}): copy or download the file again."
+        ) from error
 
 
 def _steady(path: Path, weights: Weights) -> Weights:
@@ -54,21 +85,12 @@ def _steady(path: Path, weights: Weights) -> Weights:
     opened = version()
 
     def tensor(name: str) -> np.ndarray:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), _naming(path, name):
             if version() == opened:
                 return weights[name]
         raise SourceError(f"{path} changed since it was opened, before {name} was read: read it again.")
 
     return Weights(LazyTensors({name: partial(tensor, name) for name in weights}), weights.backbone, weights._shapes)
-
-
-def _unwrapped(weights: Weights) -> Weights:
-    for prefix in WRAPPERS:
-        if weights and all(name.startswith(prefix) for name in weights):
-            readers = {name.removeprefix(prefix): partial(weights.__getitem__, name) for name in weights}
-            shapes = {name.removeprefix(prefix): shape for name, shape in weights.shapes.items()}
-            return _unwrapped(Weights(LazyTensors(readers), weights.backbone, shapes))
-    return weights
 
 
 def _safetensors(path: Path) -> Weights:
@@ -87,63 +109,66 @@ def _safetensors(path: Path) -> Weights:
         if unknown:
             raise SourceError(f"{path}: {listing(unknown)} have a dtype that numpy lacks: convert them first.")
         shapes = {name: (tuple(part.get_shape()), CODES[part.get_dtype()]) for name, part in slices.items()}
-    return Weights(LazyTensors({name: partial(tensor, name) for name in shapes}), _described(meta), shapes)
-
-
-def _described(meta: Mapping[str, str]) -> dict:
-    """The backbone that a file's metadata names: ``timm_model, timm_kwargs`` (JSON), ``mean, std`` (numbers)."""
-    about = {}
-    if "timm_model" in meta:
-        kwargs = json.loads(meta.get("timm_kwargs", "{}"))
-        about = {"timm_model": meta["timm_model"], "timm_kwargs": kwargs}
-        config = {key: [float(part) for part in meta[key].split(",")] for key in ("mean", "std") if key in meta}
-        if "img_size" in kwargs:
-            size = kwargs["img_size"]
-            config |= {"input_size": [kwargs.get("in_chans", 3), size, size], "crop_pct": 1.0}
-        about |= {"data_config": config} if config else {}
-    return about
+    return Weights(LazyTensors({name: partial(tensor, name) for name in shapes}), described(meta), shapes)
 
 
 def _sharded(path: Path) -> Weights:
-    placed = json.loads(path.read_text())["weight_map"]
+    found = json.loads(path.read_text())
+    if not isinstance(placed := found.get("weight_map"), dict):
+        raise SourceError(
+            f"{path} is JSON without a `weight_map`; expected an index of shards, or the folder it is in."
+        )
     missing = sorted({file for file in placed.values() if not (path.parent / file).is_file()})
     if missing:
         raise SourceError(f"{path} names shards that are not beside it: {listing(missing)}. Copy them there.")
-    shards = {file: read(path.parent / file) for file in dict.fromkeys(placed.values())}
+    shards = {file: _opened(path.parent / file)[0] for file in dict.fromkeys(placed.values())}
     absent = [name for name, file in placed.items() if name not in shards[file]]
     if absent:
         raise SourceError(f"{path}: {listing(absent)} are not in the shards that it names. Copy the checkpoint afresh.")
     readers = {name: partial(shards[file].__getitem__, name) for name, file in placed.items()}
-    return Weights(LazyTensors(readers), {}, {name: shards[file].shapes[name] for name, file in placed.items()})
+    about = next(iter(shards.values())).backbone if shards else {}
+    return Weights(LazyTensors(readers), about, {name: shards[file].shapes[name] for name, file in placed.items()})
 
 
 def _npz(path: Path) -> Weights:
+    shapes = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with _naming(path, name.removesuffix(".npy")), archive.open(name) as file:
+                version = np.lib.format.read_magic(file)
+                shape, _, dtype = getattr(np.lib.format, f"read_array_header_{version[0]}_0")(file)
+                if dtype.kind not in "biufc":
+                    stored = "bfloat16 and the like, which it cannot say" if dtype.kind == "V" else "no numbers"
+                    raise SourceError(f"holds {dtype}: numpy stores so {stored}. Write safetensors, or leave it out.")
+                shapes[name.removesuffix(".npy")] = shape, dtype.name
     file = np.load(path, allow_pickle=False)
-    return Weights(LazyTensors({name: partial(file.__getitem__, name) for name in file.files}))
+    return Weights(LazyTensors({name: partial(file.__getitem__, name) for name in shapes}), {}, shapes)
 
 
-def _torch(path: Path) -> Weights:
+def _torch(path: Path, wanted: str | None) -> tuple[Weights, bool]:
+    import argparse
     import pickle
 
     import torch
 
     try:
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # a file from before torch 1.6 cannot be memory-mapped
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # timm's scripts save their arguments
+            try:
+                found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except pickle.UnpicklingError:
+                raise
+            except Exception:  # a file from before torch 1.6 cannot be mapped to memory, one called .safetensors is not
+                with open(path, "rb") as file:
+                    found = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise SourceError(
             f"{path} holds more than tensors, and nothing is unpickled here: save its state_dict() and give that."
         ) from error
-    while isinstance(found, Mapping) and (
-        inner := next((key for key in NESTED if isinstance(found.get(key), Mapping)), "")
-    ):
-        found = found[inner]
     if not isinstance(found, Mapping):
         raise SourceError(f"{path} holds {type(found).__name__}; expected tensors by name.")
+    found, lightning = chosen(path, found, wanted)
     shapes = {
         name: (tuple(tensor.shape), str(tensor.dtype)[6:]) for name, tensor in found.items() if hasattr(tensor, "shape")
     }
     readers = {name: partial(to_numpy, name, tensor) for name, tensor in found.items()}
-    return Weights(LazyTensors(readers), {}, shapes if len(shapes) == len(readers) else None)
+    return Weights(LazyTensors(readers), {}, shapes if len(shapes) == len(readers) else None), lightning

@@ -22,11 +22,9 @@ def described(meta: Mapping[str, str]) -> dict[str, Any]:
 
     Values that are no JSON are words.
     """
-    found = {key: _value(meta[key]) for key in ("timm_model", "timm_kwargs", "data_config", "head") if key in meta}
-    if "classes" in meta:
-        found["classes"] = _value(meta["classes"])
-    if "timm_model" in found:
-        found["timm_kwargs"] = found.get("timm_kwargs", {})
+    found = {key: _value(meta[key]) for key in ("timm_kwargs", "data_config", "head", "classes") if key in meta}
+    if "timm_model" in meta:
+        found = {"timm_model": meta["timm_model"], "timm_kwargs": {}} | found
         old = {key: [float(part) for part in meta[key].split(",")] for key in TRIPLES if key in meta}
         size = _image_size(found["timm_kwargs"])
         config = (size | {"crop_pct": 1.0} if size else {}) | old | found.get("data_config", {})
@@ -44,6 +42,8 @@ def beside(folder: Path) -> dict[str, Any]:
     if "num_classes" in config:
         kwargs = kwargs | {"num_classes": config["num_classes"]}
     data = {key: about[key] for key in DATA if about.get(key) is not None}
+    if "in_chans" in kwargs and "input_size" in data:
+        data["input_size"] = [kwargs["in_chans"], *data["input_size"][1:]]
     found = {"timm_model": config["architecture"], "timm_kwargs": kwargs, "data_config": data | _image_size(kwargs)}
     found |= {"head": about["classifier"]} if isinstance(about.get("classifier"), str) else {}
     names = config.get("label_names", about.get("label_names"))

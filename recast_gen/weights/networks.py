@@ -48,15 +48,18 @@ def published(backbone: dict) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-def create(name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | None = None) -> "nn.Module":
+def create(
+    name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | None = None, weights: str | None = None
+) -> "nn.Module":  # fmt: skip
     """A timm model by name, or what ``package.module:callable`` returns, with weights from timm's hub or a checkpoint.
 
+    weights: which of the checkpoint's sets, as `checkpoints.read` takes it.
     Raises SourceError for an unknown name, a hub that cannot be reached, and keys that do not fit.
     """
     hub = pretrained and checkpoint is None
     model = _own(name, kwargs) if _is_own(name) else _timm(name, kwargs, hub)
     if checkpoint is not None:
-        fill(model, checkpoints.read(checkpoint))
+        fill(model, checkpoints.read(checkpoint, weights))
     return model
 
 
@@ -108,9 +111,13 @@ def _timm(name: str, kwargs: dict, hub: bool) -> "nn.Module":
 def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
     """Loads weights into a model; SourceError lists what is missing, unexpected, or of another shape or kind.
 
+    A prefix that all names share and the model lacks, as a module around the network leaves it, does not count.
     Batch normalisation's step counters may be missing, as they are in torch's own strict loading of old checkpoints.
     """
     own, weights = model.state_dict(), dict(weights)
+    prefix = f"{next(iter(weights), '').partition('.')[0]}."
+    if weights and all(name.startswith(prefix) for name in weights) and not any(n.startswith(prefix) for n in own):
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     weights |= {other: weights[name] for other, name in ties(model).items() if name in weights and other not in weights}
     counters = {name for name in own if name.endswith(".num_batches_tracked")}
     both = [name for name in own if name in weights]

@@ -10,6 +10,7 @@ from . import checkpoints
 from .named import Weights
 from .networks import create, is_path, rebuild, shapes, ties
 from .tensors import to_numpy
+from .wrapping import plain_names, unwrapped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,21 +18,25 @@ if TYPE_CHECKING:
 PUT_ON = (".parametrizations.", ".recast_adapter.")  # in the names of what a bank or an adapter adds to a model
 
 
-def read(source: Any, timm_kwargs: dict | None = None) -> Weights:
+def read(source: Any, timm_kwargs: dict | None = None, weights: str | None = None) -> Weights:
     """The weights of a source: a model, a mapping of names to tensors, or the path of a store or checkpoint.
 
     timm_kwargs: what a timm model was made with, where that is more than its name and class count.
+    weights: which of a checkpoint's sets, ``raw``, ``ema`` or its name; timm's choice when not given.
     Raises SourceError for anything else and for files that cannot be read; nothing is ever unpickled.
     """
+    if isinstance(source, str | Path):
+        return checkpoints.read(source, weights)
+    if weights is not None:
+        raise SourceError(f"weights={weights!r} chooses from a checkpoint file; a {type(source).__name__} has one set.")
     if isinstance(source, Weights):
         return source
-    if isinstance(source, str | Path):
-        return checkpoints.read(source)
     if isinstance(source, Mapping):
-        return Weights({name: to_numpy(name, tensor) for name, tensor in source.items()})
+        return Weights({name: to_numpy(own, source[own]) for name, own in plain_names(source).items()})
     if hasattr(source, "state_dict"):
         if any(mark in name for name in source.state_dict() for mark in PUT_ON):
             raise SourceError("A bank or adapter is on this model: call rg.detach(model) or rg.bake(model) first.")
+        source = unwrapped(source)
         tied = ties(source)
         tensors = {name: to_numpy(name, tensor) for name, tensor in source.state_dict().items() if name not in tied}
         return Weights(tensors, describe(source, timm_kwargs) | ({"ties": tied} if tied else {}))

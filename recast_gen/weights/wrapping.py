@@ -4,13 +4,19 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import SourceError, listing
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PLAIN = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "params")
 AVERAGED = {"ema", "swa", "averaged", "average", "avg", "shadow"}  # words in the names of sets
 TIMM = ("state_dict_ema", "model_ema", "state_dict", "model")  # the sets that timm knows, in its order
+WRAPPERS = {
+    "DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "AveragedModel", "ModelEmaV2", "ModelEmaV3",
+}  # fmt: skip
 INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # wherever in a name they stand
 
 
@@ -43,7 +49,9 @@ def _pick(path: Path, sets: list[str], wanted: str | None) -> str:
         raise SourceError(f"{path} holds several sets of weights: choose one, `weights: NAME` of {names}.")
     key = next(key for key in TIMM if key in asked)
     if wanted is None and averaged:
-        warnings.warn(f"{path}: {key} is read, of {listing(sets)}, as timm does; weights='raw' is another.", stacklevel=2)
+        warnings.warn(
+            f"{path}: {key} is read, of {listing(sets)}, as timm does; weights='raw' is another.", stacklevel=2
+        )
     return key
 
 
@@ -51,7 +59,9 @@ def _sets(found: Mapping) -> list[str]:
     """The keys of the sets of weights in a mapping; none where it is one."""
     inner = [key for key, value in found.items() if isinstance(value, Mapping) and isinstance(key, str)]
     known = [key for key in inner if (key in PLAIN or _averaged(key)) and (_tensors(found[key]) or _sets(found[key]))]
-    return known or ([] if _tensors(found) else [key for key in inner if _tensors(found[key])])
+    if not set(known).isdisjoint(PLAIN) or (known and _tensors(found)):
+        return known
+    return [] if _tensors(found) else list(dict.fromkeys([*(key for key in inner if _tensors(found[key])), *known]))
 
 
 def _tensors(found: Mapping) -> bool:
@@ -60,6 +70,19 @@ def _tensors(found: Mapping) -> bool:
 
 def _averaged(key: str) -> bool:
     return not AVERAGED.isdisjoint(re.split(r"[\W_]+", key.lower()))
+
+
+def unwrapped(model: "nn.Module") -> "nn.Module":
+    """The network in a live model that torch.compile, DataParallel, DDP, FSDP or an average has wrapped."""
+    while True:
+        inner = model._modules.get("_orig_mod") or (model._modules.get("module") if _wraps(model) else None)
+        if inner is None:
+            return model
+        model = inner
+
+
+def _wraps(model: "nn.Module") -> bool:
+    return any(kind.__name__ in WRAPPERS for kind in type(model).__mro__)
 
 
 def plain_names(names: Iterable[str], lightning: bool = False) -> dict[str, str]:
