@@ -1,12 +1,12 @@
 """Bank + task -> weights, on a CPU with numpy alone."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import FitError, FoldError, TaskError, listing
+from ..weights.described import metadata
 from ..weights.files import save_tensors, stream_tensors
 from . import taskfile
 from .bank import TemplateBank
@@ -84,27 +84,28 @@ def write(
 ) -> dict[str, tuple[tuple[int, ...], str]]:
     """Generates into one safetensors file, atomically, from a bank of templates layer by layer; options: of `generate`.
 
-    Returns (shape, dtype name) by name.  Its metadata names the architecture where the bank knows it (``timm_model``,
-    ``timm_kwargs``), ``num_classes`` of the task and the depth of generated layers included.
+    Returns (shape, dtype name) by name.  Its metadata says what the bank knows of the network, as `described.metadata`
+    writes it, with the task's classes and the depth of generated layers.
     Raises as `generate`, and TaskError where `out` is the bank or the task.
     """
     if any(isinstance(path, str | Path) and Path(path).resolve() == Path(out).resolve() for path in (bank, task)):
         raise TaskError(f"{out} is read, and would be lost: write the weights to another file.")
     if tokens := _tokens(bank, task, options):
         made, about = tokens.generate(**options), tokens.about(options.get("depth"))
-        save_tensors(out, made, _metadata(about, about.get("timm_kwargs", {})))
+        save_tensors(out, made, _metadata(about))
         return {name: (array.shape, array.dtype.name) for name, array in made.items()}
     bank, task = _open(bank, task)
-    about, shapes = dict(bank.backbone.get("timm_kwargs", {})), bank.shapes
+    about, shapes = bank.backbone, bank.shapes
     if task is not None:
         if task.outputs:  # without a head of its own, it has the backbone's
-            about["num_classes"] = task.outputs
+            about = about | {"classes": task.classes}
+            if "timm_model" in about:
+                about["timm_kwargs"] = about.get("timm_kwargs", {}) | {"num_classes": task.outputs}
         shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.head_for(bank, task).items()}
         shapes = {name: shape for name, shape in shapes.items() if name not in taskfile.replaced(bank, task)}
-    stream_tensors(out, shapes, stream(bank, task), _metadata(bank.backbone, about))
+    stream_tensors(out, shapes, stream(bank, task), _metadata(about))
     return shapes
 
 
-def _metadata(backbone: dict, kwargs: dict) -> dict[str, str]:
-    model = backbone.get("timm_model")
-    return {"format": "pt"} | ({"timm_model": model, "timm_kwargs": json.dumps(kwargs)} if model else {})
+def _metadata(about: dict) -> dict[str, str]:
+    return {"format": "pt"} | metadata(about)

@@ -22,6 +22,8 @@ class DataConfig(Section):
     mean: list[float] | None = None  # per channel, of pixels from 0 to 1
     std: list[Positive] | None = None  # per channel, of pixels from 0 to 1
     crop_pct: Positive | None = None  # share of the height and width that is kept
+    # resized to cover the input, to its shape, or within it on a border
+    crop_mode: Literal["center", "squash", "border"] | None = None
     # how images are resized
     interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random"] | None = None
 

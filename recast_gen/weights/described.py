@@ -1,20 +1,18 @@
 """What a file of weights says of its network, in metadata and beside it: one writer and one reader for all."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 DATA = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")  # of timm's, how images are prepared
-TRIPLES = ("mean", "std")
+KEYS = ("timm_kwargs", "data_config", "head", "classes")  # of a backbone, beside its model's name
 
 
-def metadata(backbone: Mapping, classes: Iterable[str] = ()) -> dict[str, str]:
+def metadata(backbone: Mapping) -> dict[str, str]:
     """What `described` reads back: the model, how it wants images, its head and its classes, as JSON by key."""
-    known = {key: backbone[key] for key in ("timm_kwargs", "data_config", "head") if backbone.get(key)}
-    found = {key: json.dumps(value) for key, value in known.items()}
-    found |= {"timm_model": backbone["timm_model"]} if backbone.get("timm_model") else {}
-    return found | ({"classes": json.dumps(list(classes))} if classes else {})
+    found = {key: json.dumps(backbone[key]) for key in KEYS if backbone.get(key)}
+    return found | ({"timm_model": backbone["timm_model"]} if backbone.get("timm_model") else {})
 
 
 def described(meta: Mapping[str, str]) -> dict[str, Any]:
@@ -22,10 +20,10 @@ def described(meta: Mapping[str, str]) -> dict[str, Any]:
 
     Values that are no JSON are words.
     """
-    found = {key: _value(meta[key]) for key in ("timm_kwargs", "data_config", "head", "classes") if key in meta}
+    found = {key: _value(meta[key]) for key in KEYS if key in meta}
     if "timm_model" in meta:
         found = {"timm_model": meta["timm_model"], "timm_kwargs": {}} | found
-        old = {key: [float(part) for part in meta[key].split(",")] for key in TRIPLES if key in meta}
+        old = {key: [float(part) for part in meta[key].split(",")] for key in ("mean", "std") if key in meta}
         size = _image_size(found["timm_kwargs"])
         config = (size | {"crop_pct": 1.0} if size else {}) | old | found.get("data_config", {})
         found |= {"data_config": config} if config else {}

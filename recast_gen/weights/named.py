@@ -57,7 +57,7 @@ class Weights(Mapping[str, np.ndarray]):
     """A network's tensors by name, in its own order.
 
     tensors: name -> array in its own dtype.  backbone: what is known about the network, as JSON:
-    ``timm_model``, ``timm_kwargs``, ``data_config`` (timm's ``input_size, mean, std, ...``), ``head``,
+    ``timm_model``, ``timm_kwargs``, ``data_config`` (`described.DATA`), ``head``, ``classes`` (names of its outputs),
     ``ties`` (other names of a tensor -> its first name), ``hub`` (its weights are those of timm's hub).
     shapes: name -> (shape, dtype name), where they are known without reading the tensors.
     """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SourceError
 from . import checkpoints
+from .described import DATA
 from .named import Weights
 from .networks import create, is_path, rebuild, shapes, ties
 from .tensors import to_numpy
@@ -51,8 +52,7 @@ def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
     config = getattr(model, "pretrained_cfg", None) or {}
     if not config.get("architecture"):
         return {}
-    keys = ("input_size", "interpolation", "mean", "std", "crop_pct")
-    about = {"data_config": {key: config[key] for key in keys if config.get(key) is not None}}
+    about = {"data_config": {key: config[key] for key in DATA if config.get(key) is not None}}
     kwargs = ({"num_classes": model.num_classes} if hasattr(model, "num_classes") else {}) | (timm_kwargs or {})
     size = getattr(getattr(model, "patch_embed", None), "img_size", None) or kwargs.get("img_size")
     if size:  # as it was made, whatever its name says
