@@ -95,12 +95,8 @@ def write(
         save_tensors(out, made, _metadata(about))
         return {name: (array.shape, array.dtype.name) for name, array in made.items()}
     bank, task = _open(bank, task)
-    about, shapes = bank.backbone, bank.shapes
+    about, shapes = taskfile.backbone(bank, task), bank.shapes
     if task is not None:
-        if task.outputs:  # without a head of its own, it has the backbone's
-            about = about | {"classes": task.classes}
-            if "timm_model" in about:
-                about["timm_kwargs"] = about.get("timm_kwargs", {}) | {"num_classes": task.outputs}
         shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.head_for(bank, task).items()}
         shapes = {name: shape for name, shape in shapes.items() if name not in taskfile.replaced(bank, task)}
     stream_tensors(out, shapes, stream(bank, task), _metadata(about))

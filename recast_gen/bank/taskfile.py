@@ -169,6 +169,16 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
     return Task(coefficients, tensors, about, adapter)
 
 
+def backbone(bank: TemplateBank, task: Task | None) -> dict:
+    """What is known of the network under a task: the bank's backbone with the task's classes."""
+    if task is None or not task.outputs:  # without a head of its own, it has the backbone's
+        return bank.backbone
+    found = bank.backbone | {"classes": task.classes}
+    if "timm_model" in found:
+        found["timm_kwargs"] = found.get("timm_kwargs", {}) | {"num_classes": task.outputs}
+    return found
+
+
 def head_for(bank: TemplateBank, task: Task) -> dict[str, np.ndarray]:
     """The task's head in the backbone's dtypes; where the backbone has no such tensor, in that of its layers.
 

@@ -19,13 +19,14 @@ def onnx(
     Example: recast export onnx bank.zarr flowers.safetensors --out flowers.onnx
     """
     from ..bank.saved import load_bank
+    from ..bank.taskfile import backbone, read
     from ..model.export import to_onnx
     from ..tasks.prediction import task_model
 
     loaded = load_bank(bank)
     if not (size := loaded.backbone.get("data_config", {}).get("input_size")):
         raise ExportError(f"{bank} does not say how large images are: call rg.to_onnx(model, path, input_size).")
-    error = to_onnx(task_model(loaded, task), out, size)
+    error = to_onnx(task_model(loaded, task), out, size, backbone(loaded, read(task, loaded)))
     print(f"{out}: logits within {error:.2g} of torch's")
 
 

@@ -3,9 +3,9 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from ..bank.bank import TemplateBank
 from ..bank.saved import load_bank
 from ..bank.templates import mix
 from ..errors import ExportError, check_count, listing, takes_images
+from ..weights.described import metadata
 from ..weights.files import atomic, save_tensors
 from ..weights.modes import evaluating
 from ..weights.networks import published
 from ..weights.qkv import joined, whole
+from ..weights.sources import describe
 from . import card
 
 if TYPE_CHECKING:
@@ -26,10 +28,13 @@ if TYPE_CHECKING:
 LOGITS = 1e-4  # how far ONNX's may be from torch's, absolute or relative to the largest logit
 
 
-def to_onnx(model: "nn.Module", path: str | Path, input_size: Iterable[int]) -> float:
+def to_onnx(
+    model: "nn.Module", path: str | Path, input_size: Iterable[int], about: Mapping[str, Any] | None = None
+) -> float:  # fmt: skip
     """Writes a plain (baked, detached or loaded) model as one ONNX file, atomically, for batches of any size.
 
     input_size: ``c h w`` of an image.  Input ``images`` (n c h w), output ``logits`` (n classes).
+    about: what its metadata says (`described.metadata`), such as ``data_config`` and ``classes``; timm's own else.
     Returns the largest absolute difference of onnxruntime's logits to torch's on random images.
     Raises ExportError, writing nothing, when a bank is attached, the model takes no such images, or that difference is
     over 1e-4.
@@ -47,10 +52,12 @@ def to_onnx(model: "nn.Module", path: str | Path, input_size: Iterable[int]) -> 
         with torch.no_grad(), takes_images(f"input_size {tuple(images.shape[1:])}", ExportError, remedy):
             expected = model(images).float().cpu().numpy()
         with torch.no_grad(), atomic(path) as fresh:
-            torch.onnx.export(
-                model, (images[:2],), fresh, input_names=["images"], output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("n")},), external_data=False, verbose=False,
+            program = torch.onnx.export(
+                model, (images[:2],), input_names=["images"], output_names=["logits"], dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False,
             )  # fmt: skip
+            program.model.metadata_props.update(metadata(describe(model) | dict(about or {})))
+            program.save(fresh, external_data=False)
             session = onnxruntime.InferenceSession(fresh, providers=["CPUExecutionProvider"])
             error = float(np.abs(session.run(None, {"images": images.cpu().numpy()})[0] - expected).max())
             if not error <= LOGITS * max(1.0, float(np.abs(expected).max())):
@@ -115,7 +122,8 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
     }  # fmt: skip
     with atomic(folder) as fresh:
         fresh.mkdir()
-        save_tensors(fresh / "adapter_model.safetensors", tensors, {"format": "pt"})
+        known = metadata(taskfile.backbone(bank, task))
+        save_tensors(fresh / "adapter_model.safetensors", tensors, {"format": "pt"} | known)
         (fresh / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         (fresh / "recast.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
         outputs = task.outputs or bank.backbone.get("timm_kwargs", {}).get("num_classes", "as it is")

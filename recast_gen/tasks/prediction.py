@@ -103,12 +103,10 @@ def task_model(bank: TemplateBank, path: str | Path) -> "nn.Module":
     from ..weights import networks
     from ..weights.named import Weights
 
-    task, about = taskfile.read(path, bank), bank.backbone
+    task = taskfile.read(path, bank)
     if (task.about.get("adapter") or {}).get("name") not in {None, *FOLDS}:
         return _put_on(networks.rebuild(bank.base(), num_classes=task.outputs or None), bank, path)
-    if task.outputs:  # without a head of its own, it has the backbone's
-        about = about | {"timm_kwargs": about.get("timm_kwargs", {}) | {"num_classes": task.outputs}}
-    return networks.rebuild(Weights(generate(bank, task), about)).eval()
+    return networks.rebuild(Weights(generate(bank, task), taskfile.backbone(bank, task))).eval()
 
 
 def _put_on(model: "nn.Module", bank: TemplateBank, path: str | Path) -> "nn.Module":
