@@ -25,7 +25,10 @@ def compare(
     from ..weights.sources import model_of
 
     network, about = model_of(model)
-    found = compare(load_bank(bank), network, load_all(images, about.get("data_config", {})))
+    outputs = getattr(network, "num_classes", None)
+    found = compare(
+        load_bank(bank), network, load_all(images, about.get("data_config", {}), about.get("classes"), outputs)
+    )
     print(f"{found['images']} images")
     for name, cosine in found["blocks"].items():
         print(f"{name:24} cosine of features {cosine:.6f}")

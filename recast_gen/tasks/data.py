@@ -89,12 +89,24 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
     return Splits(**ready, classes=classes, split_off=split_off, skipped=skipped, origin=origin)
 
 
-def load_all(path: str, data_config: dict) -> Dataset:
-    """The images of an ``.npz``, CSV or folder (of parts the test one, else validation), fitted to a backbone."""
+def load_all(path: str, data_config: dict, classes: list[str] | None = None, outputs: int | None = None) -> Dataset:
+    """The images of an ``.npz``, CSV or folder (of parts the test one, else validation), fitted to a backbone.
+
+    Labels are places of its outputs: by the names of its `classes` where it says them; else the source's own where they
+    are below `outputs`, or in order where there are as many.  Raises DataError for images that have no output.
+    """
     data = Data.of(path)
-    parts, _ = READERS[data.source](data)
-    parts, _ = sound(parts, data)
-    return _dataset(next(parts[part] for part in ("test", "validation", "train") if part in parts), data, data_config)
+    parts, names = READERS[data.source](data)
+    part = next(part for part in ("test", "validation", "train") if part in parts)
+    raw = sound({part: parts[part]}, data)[0][part]
+    if classes:
+        labels = [next((label for label, known in names.items() if known == name), None) for name in classes]
+    else:
+        labels = list(names) if len(names) == outputs else list(range(outputs or max(names) + 1))
+    if other := sorted(set(raw.labels.tolist()) - set(labels)):
+        said = listing((names[label] for label in other), 6)
+        raise DataError(f"{path} has images of {said}; the network has {len(labels)} outputs, and none for these.")
+    return _dataset(_only(raw, labels), data, data_config)
 
 
 def _only(raw: Raw, keep: list[int]) -> Raw:

@@ -179,3 +179,14 @@ def test_datasets_that_do_not_classify_are_refused_by_what_they_are_for():
 @given(st.text("aA0９²é_ \u200b", max_size=12))
 def test_any_name_has_a_place_in_natural_order(name):
     assert sorted([name, "a"], key=words.natural) and words.tidy(words.tidy(name)) == words.tidy(name)
+
+
+def test_images_are_compared_by_the_names_or_labels_of_a_networks_outputs(tmp_path):
+    path = str(images(tmp_path / "f", "3", "7", "10", count=2))
+    for how, labels in (
+        ({"outputs": 20}, [3, 7, 10]), ({"outputs": 3}, [0, 1, 2]), ({"classes": ["10", "x", "7", "3"]}, [3, 2, 0])
+    ):  # fmt: skip
+        assert [int(label) for _, label in data.load_all(path, CONFIG, **how)][::2] == labels
+    for how in ({"classes": ["3", "7"]}, {"outputs": 5}):
+        with pytest.raises(DataError, match="has images of"):
+            data.load_all(path, CONFIG, **how)
