@@ -1,5 +1,7 @@
 """A task and its images."""
 
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -7,6 +9,8 @@ from pydantic import Field, model_validator
 
 from ..errors import listing, repeated
 from .fields import Section, Share
+
+Labels = Annotated[list[int], Field(min_length=1)]
 
 
 class Data(Section):
@@ -18,7 +22,8 @@ class Data(Section):
     path: str | None = None  # of the npz or csv file or folder; where torchvision downloads to
     name: str | None = None  # torchvision's dataset class
     options: dict[str, Any] = {}  # more arguments of that class, such as DTD's `partition: 2`
-    classes: list[int] | None = None  # keep these labels only: numbers that classes are called, else places in order
+    # keep these labels only: numbers that classes are called, else places in order; or name -> labels, one class each
+    classes: list[int] | Annotated[dict[str, Labels], Field(min_length=1)] | None = None
     skip_corrupt: bool = False  # leave out images that cannot be read, and count them, instead of refusing them
     rotate: Literal[0, 90, 180, 270] = 0  # degrees, counter-clockwise
     negative: bool = False  # pixels are 255 minus what they were
@@ -31,6 +36,16 @@ class Data(Section):
         kind = {".npz": "npz", ".csv": "csv"}.get(Path(path).suffix.lower(), "folder")
         return cls(source=kind, path=str(path), **options)
 
+    def kept(self, names: Mapping[int, str]) -> dict[int, str]:
+        """Label -> the name of its class, for every label that is kept, in the order of the classes.
+
+        Args:
+            names: of all labels of the source.
+        """
+        if isinstance(self.classes, dict):
+            return {label: name for name, labels in self.classes.items() for label in labels}
+        return {label: names.get(label, str(label)) for label in (names if self.classes is None else self.classes)}
+
     @model_validator(mode="after")
     def complete(self):
         if self.source in ("npz", "folder", "csv") and not self.path:
@@ -39,7 +54,7 @@ class Data(Section):
             raise ValueError("`options` are arguments of torchvision's datasets; another source has none")
         if self.source == "torchvision" and not self.name:
             raise ValueError("source 'torchvision' needs `name`, such as Flowers102")
-        if twice := repeated(self.classes or []):
+        if twice := repeated(chain(*self.classes.values()) if isinstance(self.classes, dict) else self.classes or []):
             raise ValueError(f"`classes` lists a label twice: {listing(twice)}")
         return self
 

@@ -67,20 +67,20 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
     origin += [Path(data.path)] if data.path and Path(data.path).is_file() else []
     parts, skipped = sound(parts, data)
     parts, split_off = _complete(parts, names, data, seed)
-    keep = list(names) if data.classes is None else data.classes
+    keep = data.kept(names)
     if unknown := [label for label in keep if label not in names]:
         known = listing(str(label) if name == str(label) else f"{label} ({name})" for label, name in names.items())
         raise DataError(f"{where(data)} has labels {known}; found {listing(unknown)} in `classes`.")
-    classes = [names[label] for label in keep]
-    refuse_alike(classes, where(data))
-    if len(keep) < 2:
+    refuse_alike(data.classes if isinstance(data.classes, dict) else keep.values(), where(data))
+    classes = list(dict.fromkeys(keep.values()))
+    if len(classes) < 2:
         raise DataError(
-            f"{where(data)}: a task needs two classes or more; found {len(keep)} ({listing(classes)}). Add images of "
-            "another, or list more `classes`."
+            f"{where(data)}: a task needs two classes or more; found {len(classes)} ({listing(classes)}). Add images "
+            "of another, or list more `classes`."
         )
     ready = {}
     for part, raw in parts.items():
-        raw = _only(raw, keep)
+        raw = _only(raw, keep, classes)
         if empty := [name for index, name in enumerate(classes) if index not in raw.labels]:
             raise DataError(
                 f"{where(data)} has no {part} images of class {listing(empty)}: add some, or keep other `classes`."
@@ -109,11 +109,10 @@ def load_all(path: str, data_config: dict, classes: list[str] | None = None, out
     return _dataset(_only(raw, labels), data, data_config)
 
 
-def _only(raw: Raw, keep: list[int]) -> Raw:
-    """The images of the labels in `keep`, labelled by their places in it."""
-    raw = raw.subset(np.flatnonzero(np.isin(raw.labels, keep)))
-    position = {label: index for index, label in enumerate(keep)}
-    raw.labels = np.array([position[label] for label in raw.labels.tolist()], dtype=np.int64)
+def _only(raw: Raw, keep: dict[int, str], classes: list[str]) -> Raw:
+    """The images of the labels in `keep`, labelled by the places of their classes."""
+    raw = raw.subset(np.flatnonzero(np.isin(raw.labels, list(keep))))
+    raw.labels = np.array([classes.index(keep[label]) for label in raw.labels.tolist()], dtype=np.int64)
     return raw
 
 

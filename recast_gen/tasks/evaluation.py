@@ -88,10 +88,10 @@ def evaluate(
     part = next(part for part in ("test", "validation", UNSEEN) if part in parts)
     raw = sound({part: parts[part]}, data)[0][part]
     classes = predictor.classes
-    if data.classes is not None:
-        raw = raw.subset(np.flatnonzero(np.isin(raw.labels, data.classes)))
+    keep = data.kept(names)
+    raw = raw.subset(np.flatnonzero(np.isin(raw.labels, list(keep))))
     places = {name: place for place, name in enumerate(classes)}
-    found = {int(label): names[int(label)] for label in np.unique(raw.labels)}
+    found = {int(label): keep[int(label)] for label in np.unique(raw.labels)}
     if unknown := [name for name in found.values() if name not in places]:
         raise DataError(
             f"{data.path} has images of {listing(unknown, 6)}, which the task does not tell apart; it knows "

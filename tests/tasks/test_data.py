@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from pydantic import ValidationError
 from torch.utils.data import DataLoader, TensorDataset
 
 from recast_gen.errors import DataError
@@ -53,6 +54,15 @@ def test_splits_are_disjoint_fixed_and_shared_by_all_tasks_of_a_source():
     assert part.classes == ["8", "3"] and {int(label) for _, label in part.test} == {0, 1}
     rows = [int(row["image"]) for row in whole.split_off if row["part"] == "test"]
     assert whole.split_off == part.split_off and len(rows) == len(whole.test) == len(set(rows))
+
+
+def test_several_labels_can_be_one_class():
+    asked = {"odd": [1, 3, 5], "even": [0, 2]}
+    found, apart = (data.load(Data(source="digits", classes=how), GREY, 0) for how in (asked, [1, 3, 5, 0, 2]))
+    assert found.classes == list(asked) and len(found.test) == len(apart.test)
+    assert [int(label) for _, label in found.test] == [int(label) > 2 for _, label in apart.test]
+    with pytest.raises(ValidationError, match="lists a label twice: 3"):
+        Data(source="digits", classes={"odd": [1, 3], "prime": [2, 3]})
 
 
 def test_turning_and_negatives_change_the_pixels_and_nothing_else():
