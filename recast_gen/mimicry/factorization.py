@@ -1,14 +1,17 @@
 """What every fit returns, its gauge, and the Gram matrix that all fits share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from ..errors import FitError, nearest
+from .threads import beside, one_each
 
 BLOCK = 1 << 17  # numbers in float64 at a time, which stay in a processor's cache
+RUNS = 8  # at most, of blocks; the same whatever the number of threads, so that sums are
+Block, Part = tuple[slice, np.ndarray], TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -29,22 +32,31 @@ class Factorization:
     warning: str = ""
 
 
-def blocks(rows: np.ndarray) -> Iterator[slice]:
-    """Slices of the columns of ``l d``, so that l rows of one have about BLOCK numbers."""
+def over_blocks(rows: np.ndarray, work: Callable[[Iterator[Block]], Part]) -> list[Part]:
+    """What `work` makes of each run of blocks of ``l d``: which columns, and they in float64, valid until the next."""
     width = max(1, BLOCK // len(rows))
-    return (slice(start, start + width) for start in range(0, rows.shape[1], width))
+    starts = range(0, rows.shape[1], width)
+    size = max(1, -(-len(starts) // RUNS))
+
+    def read(run: range) -> Iterator[Block]:
+        scratch = np.empty((len(rows), width))  # one, as memory that is asked for again and again costs more than use
+        for start in run:
+            part = slice(start, min(start + width, rows.shape[1]))
+            block = scratch[:, : part.stop - start]
+            block[...] = rows[:, part]
+            yield part, block
+
+    return beside(lambda run: work(read(run)), [starts[first : first + size] for first in range(0, len(starts), size)])
 
 
 def gram(stack: np.ndarray) -> np.ndarray:
     """Inner products ``l l`` (float64) of the layers of a stack ``l ...``; the long axis is walked once."""
     rows = stack.reshape(len(stack), -1)
-    total = np.zeros((len(rows), len(rows)))
-    for part in blocks(rows):
-        block = rows[:, part].astype(np.float64)
-        total += block @ block.T
-    return total
+    none = np.zeros((len(rows), len(rows)))
+    return sum(over_blocks(rows, lambda blocks: sum(block @ block.T for _, block in blocks)), none)
 
 
+@one_each()
 def spectrum(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues ``l`` (squared singular values of the stack, falling, not below 0) and eigenvectors ``l l``."""
     values, vectors = np.linalg.eigh(products)
@@ -82,8 +94,12 @@ def combine(matrix: np.ndarray, stack: np.ndarray, in_place: bool = False) -> np
     """
     rows = stack.reshape(len(stack), -1)
     out = rows[: len(matrix)] if in_place else np.empty((len(matrix), rows.shape[1]), np.float32)
-    for part in blocks(rows):
-        out[:, part] = matrix @ rows[:, part].astype(np.float64)
+
+    def mix(blocks: Iterator[Block]) -> None:
+        for part, block in blocks:
+            out[:, part] = matrix @ block
+
+    over_blocks(rows, mix)
     return out.reshape(len(matrix), *stack.shape[1:])
 
 

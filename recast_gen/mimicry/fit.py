@@ -18,11 +18,13 @@ from .factorization import Factorization, combine, regauge
 from .measures import certificate
 from .ppca import ppca
 from .similarity import cut_up
+from .threads import one_each
 
 Fit = Callable[[np.ndarray, int], Factorization]
 Plan = list[tuple[Family, list[tuple[tuple[str, ...], int]]]]  # families, and of each group: names, templates
 
 
+@one_each()
 def mimic(
     weights: Weights,
     *,
@@ -83,6 +85,7 @@ def mimic(
     return _fit(weights, by, plan, fit, settings | cut | {"templates": templates}, change, sets, on_group)
 
 
+@one_each()
 def mimic_vae(
     weights: Weights,
     *,
@@ -152,11 +155,11 @@ def _plan(weights: Weights, families, by: str, cut: dict, templates: int | str |
     for word in ("groups", "group_size"):
         check_reached(chosen, word, cut[word])
     members = {name: cut_up(weights, family, **cut) for name, family in chosen.items()}
-    largest = max(len(names) for groups in members.values() for names in groups)
+    largest, name = max((len(names), name) for name, groups in members.items() for names in groups)
     if templates != "full" and not (isinstance(templates, int) and 1 <= templates <= largest):
         raise FitError(
-            f"templates={templates!r}: the largest group has {largest} layers, so give 1 to {largest} or 'full'; more "
-            "than the layers adds nothing (extend a bank instead)."
+            f"templates={templates!r}: the largest group, of {name!r}, has {largest} layers: give 1 to {largest} or "
+            "'full'; more than the layers adds nothing (extend a bank instead)."
         )
     most = largest if templates == "full" else templates
     return [(chosen[name], [(names, min(most, len(names))) for names in groups]) for name, groups in members.items()]

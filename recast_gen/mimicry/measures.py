@@ -1,13 +1,13 @@
 """How good a fit is, against the best there is; a bank's certificate in print."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from ..bank.bank import TemplateBank
 from ..console import show
 from ..errors import listing
-from .factorization import Factorization, blocks, gram, spectrum
+from .factorization import Block, Factorization, gram, over_blocks, spectrum
 
 NO_GAP = 1e-6  # relative errors this near to the bound are at it, to the rounding of float32
 
@@ -30,15 +30,22 @@ def certificate(
     layers = layers or len(rows)
     values, _ = spectrum(gram(rows if len(rows) <= rows.shape[1] else rows.T))
     total = max(values.sum(), np.finfo(float).tiny)
-    squares, lost, along, length = np.zeros((4, len(rows)))  # a row: its square, its error, with and of the rebuilt
-    for part in blocks(rows):
-        wanted, rebuilt = rows[:, part].astype(np.float64), (fit.coefficients @ templates[:, part]).astype(np.float64)
-        squares += np.einsum("ld,ld->l", wanted, wanted)
-        along += np.einsum("ld,ld->l", wanted, rebuilt)
-        length += np.einsum("ld,ld->l", rebuilt, rebuilt)
-        wanted -= rebuilt
-        lost += np.einsum("ld,ld->l", wanted, wanted)
-    squares, lost, along, length = (each.reshape(layers, -1).sum(1) for each in (squares, lost, along, length))
+
+    def sums(blocks: Iterator[Block]) -> np.ndarray:
+        """Of each row: its square, its error, its product with what is rebuilt, and the square of that."""
+        squares, lost, along, length = found = np.zeros((4, len(rows)))
+        for part, wanted in blocks:
+            rebuilt = (fit.coefficients @ templates[:, part]).astype(np.float64)
+            squares += np.einsum("ld,ld->l", wanted, wanted)
+            along += np.einsum("ld,ld->l", wanted, rebuilt)
+            length += np.einsum("ld,ld->l", rebuilt, rebuilt)
+            wanted -= rebuilt
+            lost += np.einsum("ld,ld->l", wanted, wanted)
+        return found
+
+    squares, lost, along, length = (
+        each.reshape(layers, -1).sum(1) for each in sum(over_blocks(rows, sums), np.zeros((4, len(rows))))
+    )
     layer_error = np.where(squares > 0, np.sqrt(_ratio(lost, squares)), lost > 0)
     cosine = np.where(squares * length > 0, _ratio(along, np.sqrt(squares * length)), squares == 0)
     error, bound = np.sqrt(lost.sum() / total), np.sqrt(values[len(templates) :].sum() / total)

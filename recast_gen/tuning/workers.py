@@ -34,13 +34,15 @@ def run_many(command: list[str], count: int) -> None:
     """Runs `command` in as many processes and waits for them, however they end.
 
     The last word of the command is followed by our process id, so that they can end when we are gone (`stopped`).
-    Ctrl+C is passed on, and raised when they have ended.
+    Each has its share of the processors' threads, unless OMP_NUM_THREADS says how many.  Ctrl+C is passed on, and
+    raised when they have ended.
     """
-    started = []
+    share = max(1, len(os.sched_getaffinity(0)) // count) if hasattr(os, "sched_getaffinity") else 1
+    env, started = {"OMP_NUM_THREADS": str(share)} | os.environ, []
     try:
         for _ in range(count):  # in sessions of their own: a terminal's Ctrl+C reaches them through us alone
             with _ctrl_c_later():
-                started.append(subprocess.Popen([*command, str(os.getpid())], start_new_session=True))
+                started.append(subprocess.Popen([*command, str(os.getpid())], start_new_session=True, env=env))
         for process in started:
             process.wait()
     except KeyboardInterrupt:

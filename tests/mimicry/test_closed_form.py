@@ -132,9 +132,11 @@ def test_a_network_of_one_zero_layer_is_still_rebuilt_and_attached(own):
     torch.testing.assert_close(model(own.batch()), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("groups", [0, 5])
-def test_group_counts_that_cannot_be_are_refused_by_the_family(vit, groups):
-    with pytest.raises(FamilyError, match=rf"blocks\.\*\.attn\.qkv\.weight.*4 layers.*{groups} groups"):
+@pytest.mark.parametrize(
+    ("groups", "says"), [(0, "whole number of 1"), (5, r"blocks\.\*\.attn\.qkv\.weight.* 4 layers")]
+)
+def test_group_counts_that_cannot_be_are_refused(vit, groups, says):
+    with pytest.raises(FamilyError, match=f"groups={groups}: .*{says}"):
         rg.mimic(vit(), families=["*.qkv"], groups=groups)
 
 
