@@ -16,7 +16,7 @@ COMMANDS = {
         inspection.inspect, weights.compare, weights.generate, weights.pack, weights.unpack, draws.sample,
         draws.interpolate,
     ],
-    "Recipes": [recipes.run, recipes.report, recipes.tune_worker, recipes.studies],
+    "Recipes": [recipes.init, recipes.check, recipes.run, recipes.report, recipes.tune_worker, recipes.studies],
 }  # fmt: skip
 EXPORTS = [export.onnx, export.graph, export.peft, export.folder]
 

@@ -12,6 +12,39 @@ from .arguments import Recipe
 Storage = Annotated[str | None, typer.Option(help="tune: an Optuna storage URL; tune.storage when not given.")]
 
 
+def init(
+    model: Annotated[str, typer.Argument(help="A timm model's name, or a checkpoint.")],
+    images: Annotated[
+        list[str], typer.Argument(help="For each task a folder with a subfolder a class, a CSV or an .npz.")
+    ],
+    name: Annotated[str | None, typer.Option(help="timm's name of a checkpoint that does not say it.")] = None,
+) -> None:
+    """Prints a commented recipe that runs, for a model and images.
+
+    Example: recast init vit_small_patch16_224 flowers birds > pipelines/mine.yaml
+    """
+    from ..pipelines.draft import draft
+
+    print(draft(model, images, name), end="")
+
+
+def check(recipe: Recipe = Path("pipelines/digits.yaml")) -> None:
+    """Says what a recipe will do before it computes: images, families, disk, runs, time.
+
+    Reads every image once; downloads and writes nothing.  The exit status is 1 where something is wrong.
+
+    Example: recast check pipelines/digits.yaml
+    """
+    from ..pipelines.preview import preview
+
+    wrong = 0
+    for what, said, well in preview(recipe):
+        print(f"{what}: {said}" if well else f"{what}: WRONG: {said}", flush=True)
+        wrong += not well
+    if wrong:
+        raise RecipeError(f"{wrong} thing(s) of {recipe} are wrong, as said above.")
+
+
 def run(
     stage: Annotated[str, typer.Argument(help="extract, mimic, mimic_vae, tune, train, generate or report.")],
     recipe: Recipe = Path("pipelines/digits.yaml"),

@@ -1,0 +1,167 @@
+"""What a recipe will do, before it computes anything: model, families, images, disk space, runs, time."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DataError, FitError, RecastError, StoreError, listing
+from ..recipe.images import Task
+from ..recipe.reading import Recipe, load
+from ..tasks.readers import READERS
+from ..tasks.readers.raw import PARTS, sound
+from ..weights.named import SplitQkv, Weights
+from ..weights.selection import select, split
+from .stage import STORE
+
+if TYPE_CHECKING:
+    from torch import nn
+
+GROWTH = 1.05  # of a store on disk over the bytes of its tensors
+TRIED = 64  # images of the step that is timed, at most
+ENOUGH = 0.3  # seconds of a forward from which more images time no better
+
+
+def preview(recipe_path: str | Path) -> Iterator[tuple[str, str, bool]]:
+    """(what, in words, whether it is well) of each thing that a recipe needs, one after the other.
+
+    Every image is read once.  Nothing is downloaded and nothing written.
+    Raises RecipeError for a recipe that cannot be read.
+    """
+    seen = _Preview(load(recipe_path))
+    for what, find in seen.steps():
+        try:
+            yield what, find(), True
+        except RecastError as error:
+            yield what, str(error), False
+
+
+class _Preview:
+    """What is known of a recipe so far."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.model: nn.Module | None = None
+        self.config: dict = {}
+        self.shapes: dict[str, tuple[tuple[int, ...], str]] = {}
+        self.images: dict[str, dict[str, int]] = {}  # task -> part -> count
+
+    def steps(self) -> list[tuple[str, Callable[[], str]]]:
+        tasks = [(f"task {task.name}", lambda task=task: self.task(task)) for task in self.recipe.tasks]
+        return [("model", self.network), ("families", self.families), *tasks, ("disk", self.disk), ("runs", self.runs)]
+
+    def network(self) -> str:
+        from ..weights import checkpoints
+        from ..weights.networks import create, head_of
+        from ..weights.sources import describe
+
+        asked = self.recipe.model
+        weights = checkpoints.read(asked.checkpoint) if asked.checkpoint else Weights({}, shapes={})
+        about, self.shapes = weights.backbone, dict(weights.shapes)
+        if asked.name:
+            self.model = create(asked.name, asked.kwargs)
+            about = describe(self.model) | about
+            state = self.model.state_dict().items()
+            self.shapes = {name: (tuple(each.shape), str(each.dtype).removeprefix("torch.")) for name, each in state}
+        self.config = about.get("data_config", {}) | asked.data_config.model_dump(exclude_none=True)
+        size, head = self.config.get("input_size"), asked.head or about.get("head")
+        head = head or (head_of(asked.name) if asked.name and ":" not in asked.name else None)
+        where = asked.checkpoint or "timm's hub" * asked.pretrained or "random weights"
+        return (
+            f"{asked.name or asked.checkpoint}, {self._count():,} parameters "
+            f"({'trained here' if asked.pretrain else where}); images "
+            f"{'x'.join(map(str, size)) if size else 'of a size that nothing says'}; head {head or 'not known'}"
+        )
+
+    def _count(self) -> int:
+        return sum(prod(shape) for shape, _ in self.shapes.values())
+
+    def families(self) -> str:
+        if not self.shapes:
+            raise FitError("not known without the model.")
+        weights, section = Weights({}, shapes=self.shapes), self.recipe.mimic
+        found = (SplitQkv(weights) if self.recipe.split_qkv else weights).families(self.recipe.by)
+        chosen, coefficients = select(found, self.recipe.families), 0
+        for family in chosen.values():
+            for names in split(family, section.groups, section.group_size):
+                count = len(names) if section.templates == "full" else min(section.templates, len(names))
+                coefficients += len(names) * count
+        layers = sum(family.layers for family in chosen.values())
+        return f"{listing(chosen, 6)}: {layers} layers, {coefficients:,} coefficients a task at resolution 1"
+
+    def task(self, task: Task) -> str:
+        parts, names = READERS[task.data.source](task.data)
+        parts, skipped = sound(parts, task.data)
+        keep = list(names) if task.data.classes is None else task.data.classes
+        labels = {part: raw.labels[np.isin(raw.labels, keep)] for part, raw in parts.items()}
+        counts = {part: len(found) for part, found in labels.items()}
+        whole = counts.get("train", 0)
+        for part, share in (("test", task.data.test), ("validation", task.data.validation)):
+            if part not in counts:
+                counts[part] = round(share * whole)
+                counts["train"] = counts.get("train", 0) - counts[part]
+        if counts["train"] <= 0:
+            raise DataError(f"{listing(parts)} alone: a task needs images to train on.")
+        self.images[task.name] = {part: counts[part] for part in PARTS}
+        each = {label: sum(int((found == label).sum()) for found in labels.values()) for label in keep}
+        fewest = min(each, key=each.__getitem__)
+        left = f"; {len(skipped)} that cannot be read are left out" if skipped else ""
+        return (
+            f"{len(keep)} classes; images: {', '.join(f'{part} {counts[part]}' for part in PARTS)}; fewest of "
+            f"{names[fewest]!r}, {each[fewest]}{left}"
+        )
+
+    def disk(self) -> str:
+        """Layers, three banks, and the generated weights of every task."""
+        size = sum(prod(shape) * np.dtype(dtype).itemsize if dtype != "bfloat16" else 2 * prod(shape)
+                   for shape, dtype in self.shapes.values())  # fmt: skip
+        needed = int(GROWTH * size * (4 + len(self.recipe.tasks)))
+        place = next(path for path in (STORE, *STORE.absolute().parents) if path.exists())
+        free = shutil.disk_usage(place).free
+        said = f"{STORE} takes about {needed / 1e6:,.0f} MB; {free / 1e6:,.0f} MB are free"
+        if needed > free:
+            raise StoreError(f"{said}: make room, or link {STORE} to another disk.")
+        return said
+
+    def runs(self) -> str:
+        train, tasks = self.recipe.train, len(self.recipe.tasks)
+        full = tasks * (len(train.seeds) + train.orders)
+        heads = tasks * len(train.seeds) * len(train.probe_lrs or [1])  # these learn on features that are kept
+        said = f"{full} of {train.epochs} epochs on images, {heads} of heads alone on features"
+        if self.model is None or not self.config.get("input_size") or len(self.images) < tasks:
+            return said
+        forward, step = _seconds(self.model, self.config["input_size"], train.batch_size)
+        mean = {part: sum(count[part] for count in self.images.values()) / tasks for part in PARTS}
+        seconds = tasks * sum(mean.values()) * forward
+        seconds += full * train.epochs * (mean["train"] * step + mean["validation"] * forward)
+        return f"{said}; at most about {in_words(seconds)} on this machine, as busy as it is now"
+
+
+def _seconds(model: "nn.Module", size: list[int], batch: int) -> tuple[float, float]:
+    """Of an image: in a forward, and in a step of training."""
+    import torch
+
+    def timed(count: int, backward: bool) -> float:
+        begun = time.perf_counter()
+        with torch.set_grad_enabled(backward):
+            logits = model(images[:count])
+        if backward:
+            logits.square().mean().backward()
+        return (time.perf_counter() - begun) / count
+
+    images = torch.zeros(min(batch, TRIED), *size)
+    model.requires_grad_(True).eval()
+    timed(2, False)  # warms up
+    count = 8 if 8 * timed(8, False) > ENOUGH else len(images)
+    return timed(count, False), timed(count, True)
+
+
+def in_words(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

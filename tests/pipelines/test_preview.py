@@ -1,0 +1,70 @@
+"""A recipe is drafted for a model and images, and says what it will do before it does."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from recast_gen.cli import app
+from recast_gen.errors import RecipeError, SourceError
+from recast_gen.pipelines.draft import draft
+from recast_gen.pipelines.preview import preview
+from recast_gen.recipe.reading import load
+from recast_gen.weights.files import save_tensors
+from recast_gen.weights.sources import read
+
+from ..conftest import PICO_VIT
+from .test_stages import pico
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch, vit):
+    """A checkpoint that says its model and a folder of images, in the current folder."""
+    import json
+
+    monkeypatch.chdir(tmp_path)
+    about = {"timm_model": "vit_tiny_patch16_224", "timm_kwargs": json.dumps(PICO_VIT | {"num_classes": 3})}
+    save_tensors("mine.safetensors", dict(read(vit())), about)
+    save_tensors("bare.safetensors", dict(read(vit())), {})
+    for name, count in (("a cat", 30), ("dog", 20)):
+        for index in range(count):
+            path = tmp_path / "my photos" / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((9, 9, 3), index, np.uint8)).save(path)
+    return tmp_path
+
+
+def test_a_drafted_recipe_runs_and_says_what_it_will_do(mine):
+    done = CliRunner().invoke(app, ["init", "mine.safetensors", "my photos"])
+    (mine / "r.yaml").write_text(done.stdout)
+    recipe = load("r.yaml")
+    assert recipe.tasks[0].name == "my_photos" and recipe.model.checkpoint == "mine.safetensors"
+    assert "2 classes; images: train 50" in done.stdout and len(recipe.families) == 4
+    said = {what: (text, well) for what, text, well in preview("r.yaml")}
+    assert all(well for _, well in said.values()), said
+    assert "train 34, validation 8, test 8; fewest of 'dog', 20" in said["task my_photos"][0]
+    assert "16 layers, 64 coefficients" in said["families"][0]
+    assert "3 of 10 epochs on images, 9 of heads" in said["runs"][0] and "weights_store" in said["disk"][0]
+    assert "images 3x16x16; head head" in said["model"][0]
+    (mine / "my photos" / "dog" / "0.png").write_bytes(b"damaged")
+    done = CliRunner().invoke(app, ["check", "r.yaml"])
+    assert isinstance(done.exception, RecipeError) and "1 thing(s)" in str(done.exception)
+    assert "WRONG" in done.stdout and "0.png" in done.stdout and "coefficients a task" in done.stdout
+    assert {path.name for path in mine.iterdir()} == {"bare.safetensors", "mine.safetensors", "my photos", "r.yaml"}
+
+
+def test_what_a_recipe_cannot_begin_with_is_refused(mine):
+    with pytest.raises(SourceError, match="--name"):
+        draft("bare.safetensors", ["my photos"])
+    assert "name: vit_tiny_patch16_224" in draft("bare.safetensors", ["my photos"], "vit_tiny_patch16_224")
+    with pytest.raises(RecipeError, match="my_photos"):
+        draft("mine.safetensors", ["my photos", "my photos"])
+
+
+def test_runs_and_classes_of_a_recipe_are_counted(tmp_path):
+    recipe = load(pico("digits", tmp_path))
+    said = {what: text for what, text, _ in preview(pico("digits", tmp_path))}
+    task = recipe.tasks[0]
+    assert f"{len(task.data.classes)} classes" in said[f"task {task.name}"]
+    full = len(recipe.tasks) * (len(recipe.train.seeds) + recipe.train.orders)
+    assert said["runs"].startswith(f"{full} of {recipe.train.epochs} epochs")
