@@ -57,7 +57,7 @@ def _flat(arrays: list) -> store.Rows:
     """All numbers of arrays of one dtype as rows ``r n`` of about ROW numbers, zeros after the last."""
     total, dtype = sum(int(np.prod(array.shape, dtype=np.int64)) for array in arrays), arrays[0].dtype
     count = max(1, -(-total // ROW))
-    width = -(-total // count)
+    width = max(1, -(-total // count))
 
     def rows():
         row, filled, made = np.zeros(width, dtype), 0, 0

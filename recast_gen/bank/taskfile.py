@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 
 from ..errors import TaskError, check_choice, listing
-from ..weights.files import save_tensors
+from ..weights.files import open_tensors, save_tensors
 from ..weights.named import digest, dtype_of
 from .bank import TemplateBank
 
@@ -120,9 +119,8 @@ def verified(path: str | Path) -> tuple[dict, dict, dict[str, np.ndarray]]:
     Raises TaskError when it is damaged, incomplete or of another version.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            meta = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        meta, shapes, stored = open_tensors(path)
+        tensors = {name: stored(name) for name in shapes}
     except FileNotFoundError:
         raise TaskError(f"{path} does not exist; expected a task file.") from None
     except Exception as error:

@@ -1,7 +1,6 @@
 """Checkpoint files -> weights, read a tensor at a time; nothing is ever unpickled."""
 
 import json
-import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,8 +12,8 @@ import numpy as np
 from ..errors import RecastError, SourceError, listing
 from . import formats
 from .described import beside, described
-from .files import CODES, header_of
-from .named import LazyTensors, Weights, dtype_of
+from .files import open_tensors
+from .named import LazyTensors, Weights
 from .store import load_layers
 from .tensors import to_numpy
 from .wrapping import chosen, plain_names
@@ -94,22 +93,8 @@ def _steady(path: Path, weights: Weights) -> Weights:
 
 
 def _safetensors(path: Path) -> Weights:
-    from safetensors import safe_open
-
-    header, start = header_of(path)
-
-    def tensor(name: str) -> np.ndarray:  # the library reads no float8 into numpy
-        (shape, dtype), first = shapes[name], header[name]["data_offsets"][0]
-        flat = np.fromfile(path, dtype_of(dtype), math.prod(shape), offset=start + first)
-        return flat.reshape(shape)
-
-    with safe_open(path, framework="numpy") as file:  # checks the layout
-        meta, slices = file.metadata() or {}, {name: file.get_slice(name) for name in file.keys()}
-        unknown = [name for name, part in slices.items() if part.get_dtype() not in CODES]
-        if unknown:
-            raise SourceError(f"{path}: {listing(unknown)} have a dtype that numpy lacks: convert them first.")
-        shapes = {name: (tuple(part.get_shape()), CODES[part.get_dtype()]) for name, part in slices.items()}
-    return Weights(LazyTensors({name: partial(tensor, name) for name in shapes}), described(meta), shapes)
+    meta, shapes, read = open_tensors(path)
+    return Weights(LazyTensors({name: partial(read, name) for name in shapes}), described(meta), shapes)
 
 
 def _sharded(path: Path) -> Weights:

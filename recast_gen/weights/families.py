@@ -32,7 +32,8 @@ class Family:
     @property
     def shareable(self) -> bool:
         """Whether a bank makes sense: several layers of a floating-point matrix or kernel, which a forward reads."""
-        return self.layers > 1 and len(self.shape) > 1 and self.floating and not self.names[0].endswith(CACHED)
+        some = self.layers > 1 and len(self.shape) > 1 and math.prod(self.shape) > 0
+        return some and self.floating and not self.names[0].endswith(CACHED)
 
     @property
     def floating(self) -> bool:

@@ -2,23 +2,27 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import socket
 import stat
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
 
-from ..errors import StoreError
+from ..errors import StoreError, listing
 from .named import dtype_of
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
 # safetensors' names of dtypes
-CODES = {"BOOL": "bool", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+CODES = {"BOOL": "bool", "BF16": "bfloat16", "C64": "complex64", "F8_E8M0": "float8_e8m0fnu"}
+CODES |= {"F8_E4M3": "float8_e4m3fn", "F8_E4M3FNUZ": "float8_e4m3fnuz"}
+CODES |= {"F8_E5M2": "float8_e5m2", "F8_E5M2FNUZ": "float8_e5m2fnuz"}
 CODES |= {f"F{bits}": f"float{bits}" for bits in (16, 32, 64)}
 CODES |= {f"{code}{bits}": f"{kind}{bits}" for code, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
 _writing: set[Path] = set()  # temporary siblings that this process is writing
@@ -150,6 +154,28 @@ def header_of(path: str | Path) -> tuple[dict, int]:
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         return json.loads(file.read(size)), 8 + size
+
+
+def open_tensors(path: str | Path) -> tuple[dict[str, str], dict[str, tuple[tuple[int, ...], str]], Callable]:
+    """A safetensors file: its metadata, name -> (shape, dtype name), and what reads a tensor by name, of every dtype.
+
+    The library itself reads none that numpy lacks.  Raises StoreError for numbers smaller than a byte, and what the
+    library raises for a damaged file.
+    """
+    with safe_open(path, framework="numpy") as file:  # checks the layout
+        meta = file.metadata() or {}
+    header, start = header_of(path)
+    header.pop("__metadata__", None)
+    if unknown := [f"{name} ({entry['dtype']})" for name, entry in header.items() if entry["dtype"] not in CODES]:
+        raise StoreError(f"{path}: {listing(unknown, 6)} have a dtype that numpy cannot hold: convert them first.")
+    shapes = {name: (tuple(entry["shape"]), CODES[entry["dtype"]]) for name, entry in header.items()}
+
+    def read(name: str) -> np.ndarray:
+        (shape, dtype), first = shapes[name], header[name]["data_offsets"][0]
+        flat = np.fromfile(path, dtype_of(dtype), math.prod(shape), offset=start + first)
+        return flat.reshape(shape)
+
+    return meta, shapes, read
 
 
 def _code(name: str, dtype: str) -> str:

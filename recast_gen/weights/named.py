@@ -12,7 +12,8 @@ from ..errors import SourceError
 from .families import Families, families
 from .qkv import joined, parts, rows, whole
 
-DTYPES = {name: np.dtype(getattr(ml_dtypes, name)) for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")}
+BEYOND = "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu"  # what numpy itself lacks
+DTYPES = {name: np.dtype(getattr(ml_dtypes, name)) for name in BEYOND.split()}
 
 
 def dtype_of(name: str) -> np.dtype:
