@@ -96,8 +96,10 @@ class _Preview:
     def task(self, task: Task) -> str:
         parts, names = READERS[task.data.source](task.data)
         parts, skipped = sound(parts, task.data)
-        keep = list(names) if task.data.classes is None else task.data.classes
-        labels = {part: raw.labels[np.isin(raw.labels, keep)] for part, raw in parts.items()}
+        keep = task.data.kept(names)
+        if unknown := keep.keys() - names.keys():
+            raise DataError(f"labels are {listing(names)}; found {listing(sorted(unknown))} in `classes`.")
+        labels = {part: raw.labels[np.isin(raw.labels, list(keep))] for part, raw in parts.items()}
         counts = {part: len(found) for part, found in labels.items()}
         whole = counts.get("train", 0)
         for part, share in (("test", task.data.test), ("validation", task.data.validation)):
@@ -107,12 +109,14 @@ class _Preview:
         if counts["train"] <= 0:
             raise DataError(f"{listing(parts)} alone: a task needs images to train on.")
         self.images[task.name] = {part: counts[part] for part in PARTS}
-        each = {label: sum(int((found == label).sum()) for found in labels.values()) for label in keep}
+        each = dict.fromkeys(keep.values(), 0)
+        for label, name in keep.items():
+            each[name] += sum(int((found == label).sum()) for found in labels.values())
         fewest = min(each, key=each.__getitem__)
         left = f"; {len(skipped)} that cannot be read are left out" if skipped else ""
         return (
-            f"{len(keep)} classes; images: {', '.join(f'{part} {counts[part]}' for part in PARTS)}; fewest of "
-            f"{names[fewest]!r}, {each[fewest]}{left}"
+            f"{len(each)} classes; images: {', '.join(f'{part} {counts[part]}' for part in PARTS)}; fewest of "
+            f"{fewest!r}, {each[fewest]}{left}"
         )
 
     def disk(self) -> str:
