@@ -1,13 +1,12 @@
 """The really trained backbones and the real tasks that benchmarks adapt them to.
 
-They lie in ``../shared/real`` beside the repository, or in $RECAST_REAL; its README names origins and licences.
+They lie in `measured.REAL`: $RECAST_REAL, or else ``../shared/real`` beside the repository.
 """
 
 import importlib.util
-import os
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from types import ModuleType
 
 import timm
 import torch
@@ -20,7 +19,8 @@ from recast_gen.tasks import data
 from recast_gen.weights.networks import fill
 from recast_gen.weights.sources import read
 
-REAL = Path(os.environ.get("RECAST_REAL", Path(__file__).parents[2] / "shared" / "real"))
+from .measured import REAL
+
 TASKS = ("sign_digits", "omniglot50", "clothing")
 SPLIT = 0  # seed of the 15 % of every training part that validate
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -41,9 +41,7 @@ class Backbone:
         if self.blocks is None:
             model = timm.create_model(weights.backbone["timm_model"], **weights.backbone["timm_kwargs"])
         else:
-            spec = importlib.util.spec_from_file_location("cifar_resnet", REAL / "cifar_resnet.py")
-            spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-            model = module.cifar_resnet(self.blocks)
+            model = cifar_resnet().cifar_resnet(self.blocks)
         fill(model, weights)
         if classes is not None:
             setattr(model, self.head, nn.Linear(getattr(model, self.head).in_features, classes))
@@ -73,6 +71,14 @@ BACKBONES = {
         Backbone("cifar10_resnet56", "linear", "shape", 9),
     )
 }
+
+
+@lru_cache
+def cifar_resnet() -> ModuleType:
+    """The module with the class of the CIFAR ResNets."""
+    spec = importlib.util.spec_from_file_location("cifar_resnet", REAL / "cifar_resnet.py")
+    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+    return module
 
 
 @lru_cache

@@ -1,9 +1,9 @@
 """Error and accuracy against stored share: layouts, auto, whitened auto, per-layer SVD, magnitude pruning.
 
-    python benchmarks/compression.py [NETWORK ...]
+    python -m benchmarks.compression [NETWORK ...]
 
 The really trained CIFAR networks of $RECAST_REAL (`cifar10_vit`, `cifar10_resnet20`, `cifar10_resnet56`) and its 1000
-CIFAR-10 test images; rows of benchmarks/results/compression.csv.
+CIFAR-10 test images; writes results/compression.csv; a network that is there is skipped.
 
 A share is numbers stored over numbers of the shareable families, coefficients included; `network` is that of the whole
 network, whose other tensors stay.  Accuracy is over all 1000 images.  What is calibrated is fitted twice, on each half
@@ -14,24 +14,22 @@ magnitude pruning: the largest numbers of each family; its indices are not count
 `-` where a single template a group is over the budget.
 """
 
-import csv
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
-from backbones import BACKBONES, IMAGENET, REAL
 
 import recast_gen as rg
 from recast_gen.errors import FitError
 from recast_gen.mimicry.measures import overall
 from recast_gen.weights.sources import read
 
+from .backbones import BACKBONES, IMAGENET
+from .measured import REAL, Table
+
 SHARES = (0.25, 0.5, 0.75, 0.9)
 LAYOUTS = ("layer", "row", "column", "tile", "auto")
 COLUMNS = ("network", "method", "budget", "share", "share_of_network", "relative_error", "accuracy")
-WIDTHS = (17, 36, 8, 8, 8, 8, 8)
-RESULTS = Path(__file__).parent / "results" / "compression.csv"
 PER_LAYER = {"layout": "row", "group_size": 1}
 WHITENED = (
     ("whitened per-layer SVD", 500, PER_LAYER), ("whitened auto", 64, {"layout": "auto"}),
@@ -109,7 +107,7 @@ def methods(model, share: float, moments: dict[int, list[dict]]) -> dict[str, li
     return found
 
 
-def measure(name: str) -> list[dict]:
+def measure(name: str, table: Table) -> None:
     model, images, labels = network(name)
     families = [family for family in read(model).families().values() if family.shareable]
     whole = {layer: read(model)[layer].copy() for family in families for layer in family.names}
@@ -117,10 +115,9 @@ def measure(name: str) -> list[dict]:
     energy = sum(np.square(array, dtype=np.float64).sum() for array in whole.values())
     halves = torch.from_numpy(np.random.default_rng(0).permutation(len(images))).chunk(2)
     moments = {count: [rg.moments(model, images[half[:count]]) for half in halves] for count in (64, 500)}
-    rows = []
     for share in (1.0, *SHARES):
         for method, made in ({"original": [(whole, size)]} if share == 1 else methods(model, share, moments)).items():
-            row = {"network": name, "method": method, "budget": share}
+            row = dict.fromkeys(COLUMNS[3:], "-")
             if None not in made:
                 tested = halves[::-1] if len(made) == 2 else [slice(None)]
                 lost = [sum(np.square(w[k] - whole[k], dtype=np.float64).sum() for k in whole) for w, _ in made]
@@ -131,23 +128,15 @@ def measure(name: str) -> list[dict]:
                     "relative_error": round(float(np.sqrt(np.mean(lost) / energy)), 4),
                     "accuracy": sum(counts) / len(images),
                 }  # fmt: skip
-            rows.append(row)
-            print(*(f"{value!s:{width}}" for value, width in zip(row.values(), WIDTHS)), flush=True)
-    return rows
+            table.add(name, method, share, **row)
 
 
 def main(*names: str) -> None:
     torch.set_num_threads(1)
-    names = names or tuple(BACKBONES)
-    rows = [row for name in names for row in measure(name)]
-    if RESULTS.exists():  # of the other networks
-        with RESULTS.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["network"] not in names] + rows
-    rows.sort(key=lambda row: list(BACKBONES).index(row["network"]))
-    with RESULTS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="-", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    table = Table("compression.csv", COLUMNS[:3], COLUMNS[3:])
+    for name in names or BACKBONES:
+        if (name, "original", 1) not in table:
+            measure(name, table)
 
 
 if __name__ == "__main__":

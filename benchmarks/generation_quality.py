@@ -1,10 +1,9 @@
 """What generated networks are worth: accuracy, calibration and diversity of samples, and networks of other depths.
 
-    python benchmarks/generation_quality.py FOLDER [NETWORK ...]
+    python -m benchmarks.generation_quality [NETWORK ...]
 
-FOLDER holds really trained CIFAR-10 networks and `cifar10_test1000.npz`; NETWORK: vit, resnet20, resnet56, digits
-(all), or with one experiment alone vit:samples, vit:depths. Writes benchmarks/results/generation_quality.csv, row by
-row; a restart skips what is there.
+NETWORK: vit, resnet20, resnet56 (really trained on CIFAR-10), digits (all), or with one experiment alone vit:samples,
+vit:depths.  Writes results/generation_quality.csv, row by row; a restart skips what is there.
 
 samples: all shareable families, one group a family, templates "full", `mimic_vae(solver="ppca")` with noise 0.01;
 tokens: `mimic_tokens`. 10 samples a temperature (seeds 0 to 9), on 1000 test images (every second of them for the
@@ -14,10 +13,9 @@ trained or chosen on these images.
 
 depths: networks of another depth, before and after one epoch of AdamW (batches of 20, rates of 1e-3 and 1e-4 with the
 better mean kept for each row, norm statistics of ResNets estimated first on the training images alone), 3 seeds of the
-order. CIFAR-10's training images are not in FOLDER: the 500 even test images train, the 500 odd ones test.
+order. CIFAR-10's training images are not in $RECAST_REAL: the 500 even test images train, the 500 odd ones test.
 """
 
-import importlib.util
 import os
 import sys
 import tempfile
@@ -27,12 +25,14 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from measured import Table
-from torch.nn.functional import cross_entropy
 
 import recast_gen as rg
 from recast_gen.pipelines.stage import execute
 from recast_gen.weights import networks, sources, store
+
+from .backbones import IMAGENET, cifar_resnet
+from .measured import REAL, Table
+from .short_training import train
 
 KEY = ("network", "experiment", "generator", "setting")
 COLUMNS = (
@@ -45,24 +45,18 @@ SAMPLES = 10
 Images = tuple[torch.Tensor, torch.Tensor]
 
 
-def cifar(folder: Path, mean, std) -> Images:
-    file = np.load(folder / "cifar10_test1000.npz")
+def cifar(mean, std) -> Images:
+    file = np.load(REAL / "cifar10_test1000.npz")
     pixels = torch.from_numpy(file["x_test"]).permute(0, 3, 1, 2) / 255
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(pixels)))  # classes lie one after the other
     pixels = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     return pixels[order], torch.from_numpy(file["y_test"])[order]
 
 
-def resnet_module(folder: Path):
-    spec = importlib.util.spec_from_file_location("cifar_resnet", folder / "cifar_resnet.py")
-    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-    return module
-
-
-def cases(folder: Path, name: str):
+def cases(name: str):
     """(weights, how to build a network of some depth, images, depths to try)."""
     if name == "vit":
-        weights = sources.read(folder / "cifar10_vit.safetensors")
+        weights = sources.read(REAL / "cifar10_vit.safetensors")
 
         def build(depth=None):
             return timm.create_model(
@@ -70,7 +64,7 @@ def cases(folder: Path, name: str):
                 **(weights.backbone["timm_kwargs"] | ({"depth": depth} if depth else {})),
             )
 
-        return weights, build, cifar(folder, [0.5] * 3, [0.5] * 3), (3, 6, 8)
+        return weights, build, cifar([0.5] * 3, [0.5] * 3), (3, 6, 8)
     if name == "digits":
         recipe = Path("pipelines/digits.yaml").resolve()
         with tempfile.TemporaryDirectory() as scratch:
@@ -96,7 +90,7 @@ def cases(folder: Path, name: str):
 
         return weights, build, (torch.stack(pixels), torch.as_tensor(labels)), (4, 5, 8, 12)
     blocks = (int(name.removeprefix("resnet")) - 2) // 6
-    weights, module = sources.read(folder / f"cifar10_{name}.safetensors"), resnet_module(folder)
+    weights, module = sources.read(REAL / f"cifar10_{name}.safetensors"), cifar_resnet()
 
     def build(depth=None):
         model = module.CifarResNet(blocks)
@@ -107,7 +101,7 @@ def cases(folder: Path, name: str):
                 setattr(model, f"layer{index + 1}", module.CifarResNet._stage(count, before, width, 1 + (index > 0)))
         return model
 
-    pixels, labels = cifar(folder, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    pixels, labels = cifar(*IMAGENET.values())
     depths = {3: (2, 4), 9: (7, 12)}[blocks]
     return weights, build, (pixels[::2], labels[::2]), tuple((depth,) * 3 for depth in depths)
 
@@ -218,16 +212,13 @@ def estimate_norms(model, pixels: torch.Tensor) -> None:
 
 def tuned(model, images: Images, rate: float, seed: int):
     model = deepcopy(model).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
-    for chosen in torch.randperm(len(images[1]), generator=torch.Generator().manual_seed(seed)).split(20):
-        optimizer.zero_grad()
-        cross_entropy(model(images[0][chosen]), images[1][chosen]).backward()
-        optimizer.step()
+    group = {"params": list(model.parameters()), "lr": rate, "weight_decay": 0.01}
+    train(model, images, [group], epochs=1, seed=seed, batch=20, cycle=False)
     return model
 
 
 def depths(table: Table, name, weights, build, images: Images, wanted) -> None:
-    train, test = ((images[0][start::2], images[1][start::2]) for start in (0, 1))
+    first, test = ((images[0][start::2], images[1][start::2]) for start in (0, 1))
     tokens = mimic_tokens(weights)
     ways = {
         "copied layers": {"between": "nearest", "rescale": False},
@@ -247,22 +238,22 @@ def depths(table: Table, name, weights, build, images: Images, wanted) -> None:
             if options is not None:
                 networks.fill(model, weights if depth is None else rg.generate(tokens, depth=depth, **options))
             if depth is not None:
-                estimate_norms(model, train[0])
+                estimate_norms(model, first[0])
             before = accuracy(run(model, test[0]), test[1])
             after = [
-                [accuracy(run(tuned(model, train, rate, seed), test[0]), test[1]) for seed in range(3)]
+                [accuracy(run(tuned(model, first, rate, seed), test[0]), test[1]) for seed in range(3)]
                 for rate in (1e-3, 1e-4)
             ]
             best = max(after, key=np.mean)
             table.add(*row, before=before, after=float(np.mean(best)), after_spread=float(np.std(best)))
 
 
-def main(folder: str, *names: str) -> None:
+def main(*names: str) -> None:
     torch.set_num_threads(1)
     table = Table("generation_quality.csv", KEY, COLUMNS)
     for name in names or ("vit", "resnet20", "resnet56", "digits"):
         name, _, only = name.partition(":")
-        weights, build, images, wanted = cases(Path(folder), name)
+        weights, build, images, wanted = cases(name)
         if only != "depths":
             samples(table, name, weights, build, images)
         if only != "samples":

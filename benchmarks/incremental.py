@@ -1,9 +1,9 @@
 """Class-incremental: an image of unknown task, after every task of a sequence, with no stored image.
 
-    python benchmarks/incremental.py [run] [--backbones ...] [--methods 'RECAST norms 1' ...]
-    python benchmarks/incremental.py table
+    python -m benchmarks.incremental [run] [--backbones ...] [--methods 'RECAST norms 1' ...]
+    python -m benchmarks.incremental table
 
-The tasks of `adaptation.py` come in three orders, one a seed; after each, the test images of all classes so far are
+The tasks of `adaptation/` come in three orders, one a seed; after each, the test images of all classes so far are
 classified.  RECAST's task files (which `sequence.py` leaves) know classes within their task; the task itself
 comes from their own heads (largest softmax, logit, or energy over all heads), or from a head over all classes on the
 frozen backbone's features.  Those heads alone are the baselines (`incremental_heads.py`).  Writes
@@ -12,22 +12,22 @@ heads, and a head's own) and, of a head, the seconds and peak memory of its step
 accuracy (%), mean and standard deviation over orders, and the last step's costs.
 """
 
-import csv
 import itertools
 import random
 import statistics
 from collections.abc import Callable
 
 import torch
-from adaptation import SEEDS, task_file
-from adaptation_methods import METHODS, seeded
-from backbones import BACKBONES, TASKS, Backbone
-from incremental_heads import HEADS, joined
-from measured import Table, asked
 from safetensors import safe_open
 
 import recast_gen as rg
 from recast_gen.tasks.costs import Meter
+
+from .adaptation.methods import METHODS, seeded
+from .adaptation.runs import SEEDS, task_file
+from .backbones import BACKBONES, TASKS, Backbone
+from .incremental_heads import HEADS, joined
+from .measured import Table, asked
 
 SHUFFLES = (tuple(random.Random(seed).sample(TASKS, len(TASKS))) for seed in range(100))
 ORDERS = dict(zip(SEEDS, dict.fromkeys(SHUFFLES)))
@@ -110,7 +110,7 @@ def main() -> None:
     table = Table("incremental.csv", KEY, ("classes", "accuracy", *COSTS))
     if given.act == "run":
         run(table, given.backbones, given.methods)
-    show(list(csv.DictReader(table.path.open())))
+    show(list(table.rows().values()))
 
 
 def run(table: Table, backbones: list[str], methods: list[str]) -> None:

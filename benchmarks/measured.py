@@ -2,40 +2,69 @@
 
 import argparse
 import csv
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
+RESULTS = Path(__file__).parent / "results"
+# really trained networks and real images; its README names origins and licences
+REAL = Path(os.environ.get("RECAST_REAL", Path(__file__).parents[2] / "shared" / "real"))
 
 
 class Table:
-    """key: the columns that say what a row measures.  To measure a row again, delete it."""
+    """A CSV file in results/.  Processes may share it: a row is written at once, and every question reads it again.
+
+    key: the columns that say what a row measures.  To measure a row again, delete it.
+    """
 
     def __init__(self, name: str, key: tuple[str, ...], columns: tuple[str, ...]):
-        self.path, self.key, self.columns = Path(__file__).parent / "results" / name, key, (*key, *columns)
+        self.path, self.key, self.columns = RESULTS / name, key, (*key, *columns)
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                if tuple(csv.DictReader(file).fieldnames or ()) != self.columns:
+                    raise SystemExit(f"{self.path} has other columns than {', '.join(self.columns)}: move it away.")
+
+    def rows(self) -> dict[tuple[str, ...], dict[str, str]]:
+        """Key -> row, in the order in which they were measured."""
         if not self.path.exists():
-            self._write(dict(zip(self.columns, self.columns)))
+            return {}
         with self.path.open(newline="") as file:
-            rows = csv.DictReader(file)
-            if tuple(rows.fieldnames or ()) != self.columns:
-                raise SystemExit(f"{self.path} has other columns than {', '.join(self.columns)}: move it away.")
-            self.done = {tuple(row[name] for name in key) for row in rows}
+            return {tuple(plain(row[name]) for name in self.key): row for row in csv.DictReader(file)}
+
+    def get(self, *key) -> dict[str, str] | None:
+        return self.rows().get(tuple(map(plain, key)))
 
     def __contains__(self, key: tuple) -> bool:
-        return tuple(map(str, key)) in self.done
+        return self.get(*key) is not None
 
     def add(self, *key, **values) -> None:
         """Writes a row that is not there yet."""
         if key in self:
             return
-        row = dict(zip(self.key, key)) | {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in values.items()}
-        self._write(row)
-        self.done.add(tuple(map(str, key)))
+        row = dict(zip(self.key, key)) | values
+        row = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
         print(*(f"{name} {value}" for name, value in row.items()), sep=", ", flush=True)
 
-    def _write(self, row: dict) -> None:
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+
+def plain(value) -> str:
+    """One spelling of a number (1, 1.0 and "1.0"), so that what was read equals what is asked for."""
+    try:
+        return f"{float(value):.6g}"
+    except ValueError:
+        return str(value)
+
+
+def markdown(columns: Iterable[str], rows: Iterable[Iterable]) -> str:
+    """A Markdown table."""
+    lines = [list(map(str, columns)), *([str(cell) for cell in row] for row in rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def asked(doc: str, **choices: tuple[Iterable[str], Iterable[str]]) -> argparse.Namespace:
@@ -49,5 +78,7 @@ def asked(doc: str, **choices: tuple[Iterable[str], Iterable[str]]) -> argparse.
         parser.add_argument(f"--{name}", nargs="+", default=list(default), choices=known)
     given = parser.parse_args()
     if given.act == "run":
+        import torch
+
         torch.set_num_threads(1)
     return given

@@ -1,6 +1,6 @@
 """Closed form against its floor and the paper's loop on ViT-S-shaped layers, and its cost up to a billion parameters.
 
-    OMP_NUM_THREADS=1 python benchmarks/mimicry.py [RUNS]
+    OMP_NUM_THREADS=1 python -m benchmarks.mimicry [RUNS]
 
 First table: the layers are a timm ViT-S's (random weights, seed 0: time does not depend on their values), attention and
 MLP families, 6 groups. Floor: the two matrix products that the method needs (layers by layers, basis by layers) in
@@ -11,10 +11,9 @@ Second table: transformer blocks of a depth and a width, made on the fly (unifor
 `mimic` and `save`, each in a fresh process. The source, which is made twice, is included. Shards of 64 MB, as zarr
 writes them, take some 0.3 GB whatever the groups are. Peak: resident memory (getrusage) above that after the imports.
 Medians of RUNS, but one run of the largest, ViT-g's.
-Both are written to benchmarks/results/ (mimicry.csv, mimicry_scaling.csv).
+Both are written to results/ (mimicry.csv, mimicry_scaling.csv); what is there is skipped.
 """
 
-import csv
 import resource
 import statistics
 import subprocess
@@ -24,17 +23,12 @@ import time
 from functools import partial
 from pathlib import Path
 
+from .measured import Table
+
 FAMILIES = ["blocks.*.attn.qkv", "blocks.*.attn.proj", "blocks.*.mlp.fc1", "blocks.*.mlp.fc2"]
 STEPS, GROUPS = 20, 6
 VIT_G = (40, 1408, 6144)  # depth, width, hidden: 1.01 billion
 SIZES = [(6, 384, 1536), (12, 384, 1536), (24, 384, 1536), (48, 384, 1536), (12, 192, 768), (12, 768, 3072), VIT_G]
-
-
-def write(name: str, rows: list[dict]) -> None:
-    with (Path(__file__).parent / "results" / name).open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def peak() -> int:
@@ -68,22 +62,24 @@ def case(depth: int, width: int, hidden: int) -> None:
 
 
 def scaling(runs: int) -> None:
-    rows = []
+    columns = ("fit_seconds", "save_seconds", "fit_ns_a_parameter", "save_ns_a_parameter", "peak_mib")
+    columns = ("parameters", *columns, "largest_group_mib", "peak_in_groups", "runs")
+    table = Table("mimicry_scaling.csv", ("depth", "width"), columns)
     for size in SIZES:
         found = []
+        if size[:2] in table:
+            continue
         for _ in range(1 if size == VIT_G else runs):
-            command = [sys.executable, __file__, "case", *map(str, size)]
+            command = [sys.executable, "-m", "benchmarks.mimicry", "case", *map(str, size)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found.append([float(word) for word in done.stdout.split()])
         numbers, fit, save, most, largest = (statistics.median(column) for column in zip(*found))
-        rows.append({
-            "depth": size[0], "width": size[1], "parameters": int(numbers), "fit_seconds": round(fit, 3),
-            "save_seconds": round(save, 3), "fit_ns_a_parameter": round(1e9 * fit / numbers, 2),
-            "save_ns_a_parameter": round(1e9 * save / numbers, 2), "peak_mib": int(most),
-            "largest_group_mib": round(largest, 1), "peak_in_groups": round(most / largest, 2), "runs": len(found),
-        })  # fmt: skip
-        print(*(f"{key} {value:,}" for key, value in rows[-1].items()), sep="  ", flush=True)
-    write("mimicry_scaling.csv", rows)
+        table.add(
+            *size[:2], parameters=int(numbers), fit_seconds=round(fit, 3), save_seconds=round(save, 3),
+            fit_ns_a_parameter=round(1e9 * fit / numbers, 2), save_ns_a_parameter=round(1e9 * save / numbers, 2),
+            peak_mib=int(most), largest_group_mib=round(largest, 1), peak_in_groups=round(most / largest, 2),
+            runs=len(found),
+        )  # fmt: skip
 
 
 def seconds(call) -> float:
@@ -101,6 +97,10 @@ def solvers(runs: int) -> None:
     from recast_gen.mimicry.measures import certificate
     from recast_gen.weights.selection import select, split
     from recast_gen.weights.sources import read
+
+    table = Table("mimicry.csv", ("way",), ("seconds", "of_closed_form", "of_floor", "runs"))
+    if ("closed form",) in table:
+        return
 
     def floor() -> None:
         for stack in stacks:
@@ -131,11 +131,9 @@ def solvers(runs: int) -> None:
     print(f"{'':28}{'seconds':>10}{'of closed form':>16}{'of the floor':>14}")
     for name, value in median.items():
         print(f"{name:28}{value:10.3f}{value / base:16.2f}{value / least:14.2f}")
-    write("mimicry.csv", [
-        {"way": name, "seconds": round(value, 4), "of_closed_form": round(value / base, 3),
-         "of_floor": round(value / least, 3), "runs": runs}
-        for name, value in median.items()
-    ])  # fmt: skip
+    for name, value in median.items():
+        about = {"of_closed_form": round(value / base, 3), "of_floor": round(value / least, 3), "runs": runs}
+        table.add(name, seconds=round(value, 4), **about)
     exact, descended = closed_form(stacks[0], 2), direct(stacks[0], 2)
     for name, fit in (("closed form", exact), ("direct, 1000 steps", descended)):
         measured = certificate(stacks[0], fit)

@@ -1,22 +1,22 @@
 """Which learning rate do coefficients want, by resolution and gauge?  Validation images only.
 
-    python benchmarks/rates.py      # goes on where it stopped; about 15 minutes of one core
+    python -m benchmarks.rates      # goes on where it stopped; about 15 minutes of one core
 
 `relative` is the one number of the rule in `recast_gen.model.learning_rates`.  Writes results/rates.csv, one row a run,
 and prints them, a line a setting.  900 training images at most, 6 epochs, one cycle, head at 0.005.
 """
 
-import csv
 import itertools
 import statistics
 import sys
 import time
 
 import torch
-from measured import Table
-from short_training import HEADS, accuracy, backbone, images, train
 
 import recast_gen as rg
+
+from .measured import Table
+from .short_training import HEADS, accuracy, backbone, images, train
 
 GRID = (0.02, 0.05, 0.125, 0.3)
 KEY = ("backbone", "task", "gauge", "resolution", "relative", "seed")
@@ -56,8 +56,7 @@ def main() -> None:
             if (key := (name, task, gauge, resolution, relative, 0)) not in table:
                 table.add(*key, **measure(*key))
     columns = ("task", "backbone", "gauge", "resolution", "numbers")
-    runs = csv.DictReader(table.path.open())
-    for setting, rows in itertools.groupby(runs, lambda row: [row[name] for name in columns]):
+    for setting, rows in itertools.groupby(table.rows().values(), lambda row: [row[name] for name in columns]):
         found = (f"{float(row['relative']):7}: {100 * float(row['validation']):.1f} %" for row in rows)
         print(*(f"{word:12}" for word in setting), *found)
 

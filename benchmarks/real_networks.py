@@ -1,7 +1,7 @@
 """Whether everything works on networks of real size: all stages by a recipe, and every public door.
 
-    python benchmarks/real_networks.py run [--networks NAME ...]   # goes on where it stopped
-    python benchmarks/real_networks.py table
+    python -m benchmarks.real_networks run [--networks NAME ...]   # goes on where it stopped
+    python -m benchmarks.real_networks table
 
 Weights are random but for those of $RECAST_REAL; images are 32 small ones of two classes, resized as each network wants
 them.  A stage is a process of its own; the doors of a network are steps of one process.  seconds: wall time of one
@@ -21,9 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from measured import Table
+from .measured import REAL, Table
 
-REAL = Path(os.environ.get("RECAST_REAL", Path(__file__).parents[2] / "shared" / "real"))
 NAMES = (
     "vit_base_patch16_224", "vit_large_patch16_224", "vit_base_patch16_clip_224", "eva02_base_patch14_448",
     "vit_small_patch16_dinov3", "convnext_base", "swin_base_patch4_window7_224", "resnet152", "efficientnet_b4",
@@ -35,8 +34,8 @@ STAGES = ("extract", "mimic", "mimic_vae", "tune", "train", "generate", "report"
 OF_IMAGES = ("train", "generate", "report")  # stages that a network without images has no use for
 KEY, COLUMNS = ("network", "step"), ("result", "seconds", "peak_mib", "said")
 DOORS = """
-import sys; sys.path.insert(0, sys.argv[3])
-from real_networks import doors
+import sys
+from benchmarks.real_networks import doors
 doors(sys.argv[1], sys.argv[2])
 """
 
@@ -249,7 +248,7 @@ def run(names: list[str]) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             if (name, "bake") in table:
                 continue
-            command = [sys.executable, "-c", DOORS, name, scratch, str(Path(__file__).parent)]
+            command = [sys.executable, "-c", DOORS, name, scratch]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             for line in process.stdout:
                 with suppress(json.JSONDecodeError):  # what libraries print

@@ -1,6 +1,6 @@
 """Real networks through every stage and door, and what storage and fits cost at that size.
 
-    python benchmarks/real_size.py speed [--runs 5] [--folder DIR] [--only WORK ...]
+    python -m benchmarks.real_size speed [--runs 5] [--folder DIR] [--only WORK ...]
 
 speed: ratios of one run on one machine, medians of RUNS in turn, each act in a fresh process that has imported what it
 needs.  A row has the seconds of the clock and of the processor (all threads) of the work and of what it is held
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from measured import Table
+from .measured import Table
 
 SIZES = {"0.64 GB": (10, 1152, 4608), "1.27 GB": (20, 1152, 4608), "4 GB": (40, 1408, 6144)}  # depth, width, hidden
 GROUPS = 6
@@ -132,7 +132,9 @@ def medians(runs: int, acts: list[tuple[str, Path]]) -> list[list[float]]:
     found = [[] for _ in acts]
     for _ in range(runs):
         for rows, (act, source) in zip(found, acts):
-            done = subprocess.run([sys.executable, __file__, "child", act, source], capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.real_size", "child", act, source], capture_output=True, text=True
+            )
             if done.returncode:
                 raise SystemExit(done.stderr)
             rows.append(json.loads(done.stdout))

@@ -1,32 +1,31 @@
 """Task-incremental: tasks one after another in three orders; what of every earlier task is left after each.
 
-    python benchmarks/sequence.py [run] [--backbones ...] [--methods ...]
-    python benchmarks/sequence.py table
+    python -m benchmarks.sequence [run] [--backbones ...] [--methods ...]
+    python -m benchmarks.sequence table
 
-Goes on where it stopped; 10 minutes of one core for the ViT, 20 and 60 for the ResNets.  The tasks of `adaptation.py`,
+Goes on where it stopped; 10 minutes of one core for the ViT, 20 and 60 for the ResNets.  The tasks of `adaptation/`,
 with its learning rates, in the orders of `incremental.py`, one a seed.  RECAST: after each task every task file so far
 is loaded into the network that learnt last; its test logits must be those of the network that wrote it, bit for bit.
 `full fine-tuning`: one network goes from task to task and keeps a head of each.  Writes results/sequence.csv, a row a
-pair of tasks, and the task files, where `adaptation.py` has its; `table` prints average accuracy, backward transfer and
+pair of tasks, and the task files, where `adaptation/` has its; `table` prints average accuracy, backward transfer and
 forgetting (see `recast_gen.tasks.results.protocol`; %).
 """
 
-import csv
 import statistics
 from pathlib import Path
 
 import torch
-from adaptation import KEY as RUN
-from adaptation import RESULTS, STEPS, descended, epochs, read, task_file
-from adaptation_methods import METHODS, Prepared, seeded
-from backbones import BACKBONES, Backbone
-from incremental import ORDERS
-from measured import Table, asked
 
 import recast_gen as rg
 from recast_gen.recipe.training import Training
 from recast_gen.tasks.module import examine
 from recast_gen.tasks.results import protocol
+
+from .adaptation.methods import METHODS, Prepared, seeded
+from .adaptation.runs import RESULTS, STEPS, descended, epochs, task_file
+from .backbones import BACKBONES, Backbone
+from .incremental import ORDERS
+from .measured import Table, asked
 
 SEQUENCE = ("backbone", "method", "order", "seed")
 MOST = sum(len(order) * (len(order) + 1) // 2 for order in ORDERS.values())  # rows of a method on a backbone
@@ -36,13 +35,14 @@ CHOICES = [SHARED, *(name for name, method in METHODS.items() if name.startswith
 
 def sequence(backbone: Backbone, name: str, order: tuple[str, ...], seed: int) -> list[dict]:
     """One row an accuracy, of a task after another."""
-    learnt, rows, runs, last = {}, [], read(RESULTS, RUN), None
-    if missing := [task for task in order if (backbone.name, task, name, str(seed)) not in runs]:
+    learnt, rows, last = {}, [], None
+    runs = {task: RESULTS.get(backbone.name, task, name, seed) for task in order}
+    if missing := [task for task, found in runs.items() if not found]:
         raise SystemExit(
-            f"{backbone.name}, {name} has no rates for {', '.join(missing)}: run adaptation.py with it first."
+            f"{backbone.name}, {name} has no rates for {', '.join(missing)}: run benchmarks.adaptation with it first."
         )
     for task in order:
-        splits, run = backbone.splits(task), runs[backbone.name, task, name, str(seed)]
+        splits, run = backbone.splits(task), runs[task]
         prepared = seeded(METHODS[name], backbone, len(splits.classes), seed)
         if last and name == SHARED:
             body = {key: value for key, value in last.state_dict().items() if not key.startswith(backbone.head)}
@@ -90,7 +90,7 @@ def show(table: Table) -> None:
         "| backbone | method | average accuracy | backward transfer | forgetting | same logits |\n" + "|---" * 6 + "|"
     )
     found: dict[tuple, dict[str, list[dict]]] = {}
-    for row in csv.DictReader(table.path.open()):
+    for row in table.rows().values():
         row |= {"test": 100 * float(row["test"]), "same_logits": row["same_logits"] == "True"}
         found.setdefault((row["backbone"], row["method"]), {}).setdefault(row["order"], []).append(row)
     found = {setting: orders for setting, orders in found.items() if sum(map(len, orders.values())) == MOST}

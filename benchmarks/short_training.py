@@ -1,18 +1,16 @@
-"""The short training that the studies of rates and of templates share: few images, few epochs, one cycle."""
-
-from pathlib import Path
+"""The short training that several benchmarks share: few images, few epochs, and the last epoch counts."""
 
 import numpy as np
 import torch
-from backbones import BACKBONES, IMAGENET, REAL
 from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-RESULTS = Path(__file__).parent / "results"
+from .backbones import BACKBONES, IMAGENET
+from .measured import REAL
+
 HEADS = {name: BACKBONES[f"cifar10_{name}"].head for name in ("vit", "resnet20")}
 PIXELS = {"vit": ([0.5] * 3, [0.5] * 3), "resnet20": tuple(IMAGENET.values())}
-BATCH = 64
 
 
 def backbone(name: str, classes: int | None = None) -> nn.Module:
@@ -38,18 +36,22 @@ def images(task: str, name: str, most: int | None = None) -> dict[str, tuple[tor
     return parts
 
 
-def train(model: nn.Module, part: tuple, rates: list[dict], epochs: int, seed: int) -> None:
-    """AdamW, one cycle, no augmentation; the backbone's statistics stay frozen."""
+def train(
+    model: nn.Module, part: tuple, rates: list[dict], epochs: int, seed: int, batch: int = 64, cycle: bool = True
+) -> None:
+    """AdamW, no augmentation, in the model's mode; cycle: one cycle of the learning rate, else a constant one."""
     (pixels, labels), generator = part, torch.Generator().manual_seed(seed)
-    steps = epochs * (len(labels) // BATCH)
+    steps = epochs * (len(labels) // batch)
     optimizer = torch.optim.AdamW(rates, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [group["lr"] for group in rates], total_steps=steps)
+    if cycle:
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [group["lr"] for group in rates], total_steps=steps)
     for _ in range(epochs):
-        for chosen in torch.randperm(len(labels), generator=generator).split(BATCH)[: len(labels) // BATCH]:
+        for chosen in torch.randperm(len(labels), generator=generator).split(batch)[: len(labels) // batch]:
             optimizer.zero_grad()
             cross_entropy(model(pixels[chosen]), labels[chosen]).backward()
             optimizer.step()
-            schedule.step()
+            if cycle:
+                schedule.step()
 
 
 @torch.no_grad()

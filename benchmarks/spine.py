@@ -1,6 +1,6 @@
 """What the whole costs: stages of the digits recipe from nothing, a repro with nothing to do, imports, files on disk.
 
-    python benchmarks/spine.py [RUNS]
+    python -m benchmarks.spine [RUNS]
 
 Seconds are wall time on this machine, medians of RUNS (3) where a run is short; every row that has a target names it.
 The repro runs in a temporary copy of the repository, so results of yours are left alone.

@@ -1,24 +1,24 @@
 """What a training step costs with coefficients attached, against the same layers fully trainable.
 
-    python benchmarks/step.py [RUNS]
+    python -m benchmarks.step [RUNS]
 
 The ways are named as in `adaptation.py`.  Medians of RUNS (7) steps each, taken in turns on one thread: forward,
 backward, AdamW.  Ratios to the fully trainable layers; their target is 1.25 at most.  `state` is the
-optimizer's memory.  Writes results/step.csv.
+optimizer's memory.  Writes results/step.csv; a case that is there is skipped.
 """
 
-import csv
 import statistics
 import sys
 import time
 
 import timm
 import torch
-from backbones import BACKBONES
-from short_training import RESULTS
 from torch.nn.functional import cross_entropy
 
 import recast_gen as rg
+
+from .backbones import BACKBONES
+from .measured import Table
 
 CASES = {
     "ViT-S, 4 images of 224 px": (
@@ -62,8 +62,10 @@ def steps(make, head: str, settings: dict, shape: tuple) -> dict:
 
 
 def main(runs: int = 7) -> None:
-    rows = []
+    table = Table("step.csv", ("case", "way"), ("seconds", "ratio", "state_bytes", "state_ratio", "runs"))
     for case, arguments in CASES.items():
+        if (case, "trainable") in table:
+            continue
         found = steps(*arguments)
         seconds = {name: [] for name in found}
         for run in range(runs + 1):
@@ -79,15 +81,10 @@ def main(runs: int = 7) -> None:
         base = statistics.median(seconds["trainable"])
         for name in found:
             median = statistics.median(seconds[name])
-            rows.append({
-                "case": case, "way": name, "seconds": round(median, 4), "ratio": round(median / base, 3),
-                "state_bytes": state[name], "state_ratio": f"{state[name] / state['trainable']:.2g}", "runs": runs,
-            })  # fmt: skip
-            print(*rows[-1].values(), sep="  ", flush=True)
-    with (RESULTS / "step.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+            table.add(
+                case, name, seconds=round(median, 4), ratio=round(median / base, 3), state_bytes=state[name],
+                state_ratio=f"{state[name] / state['trainable']:.2g}", runs=runs,
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

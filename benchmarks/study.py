@@ -1,6 +1,6 @@
 """Studies against the exhaustive grid: hypervolume in a quarter of its evaluations; and how long 200 trials take.
 
-    python benchmarks/study.py [--seeds 5] [--samplers tpe random nsga2] [--vae]
+    python -m benchmarks.study [--seeds 5] [--samplers tpe random nsga2] [--vae]
 
 The grid of every setting of a small network (groups and templates of each family) is the oracle: its hypervolume of
 (relative error, stored share), against error 1 and 1 % more than the largest bank.  Before that, studies by
@@ -8,13 +8,11 @@ reconstruction alone of the shapes of ViT-S with random weights, 200 trials, in 
 """
 
 import argparse
-import csv
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from backbones import REAL
 from safetensors.numpy import load_file
 
 from recast_gen.recipe.reading import Recipe
@@ -22,6 +20,8 @@ from recast_gen.tuning.plan import Plan
 from recast_gen.tuning.study import study
 from recast_gen.tuning.trials import Runner
 from recast_gen.weights.named import Weights
+
+from .measured import REAL, Table
 
 NETWORKS = {
     "CIFAR ViT": ("cifar10_vit", "index", None),
@@ -51,15 +51,18 @@ def point(row: dict) -> tuple[float, float]:
     return row["relative_error"], row["stored_share"]
 
 
-def against_the_grid(name: str, samplers: list[str], seeds: int) -> list[dict]:
+def against_the_grid(table: Table, name: str, samplers: list[str], seeds: int) -> None:
     file, by, families = NETWORKS[name]
-    weights, rows = Weights(load_file(REAL / f"{file}.safetensors")), []
+    weights = Weights(load_file(REAL / f"{file}.safetensors"))
     plan = Plan(weights, recipe(by, families), "grid")
     grid = [point(plan.measure(setting)) for setting in plan.space]
     reference = (1.0, 1.01 * max(share for _, share in grid))
     budget = len(grid) // 4
     for sampler in samplers:
         for seed in range(seeds):
+            key = (name, len(grid), budget, sampler, seed)
+            if key in table:
+                continue
             asked = recipe(by, families, seed, trials=budget, sampler=sampler)
             with tempfile.TemporaryDirectory() as folder:
                 start = time.process_time()
@@ -70,13 +73,13 @@ def against_the_grid(name: str, samplers: list[str], seeds: int) -> list[dict]:
                 done = [point(trial.user_attrs["row"]) for trial in runner.trials() if "row" in trial.user_attrs]
             assert len(done) == budget
             share = hypervolume(done, reference) / hypervolume(grid, reference)
-            rows.append({"network": name, "settings": len(grid), "trials": budget, "sampler": sampler, "seed": seed,
-                         "hypervolume_of_grid": round(share, 4), "cpu_seconds": round(seconds, 2)})  # fmt: skip
-            print(*rows[-1].values(), sep="  ", flush=True)
-    return rows
+            table.add(*key, hypervolume_of_grid=round(share, 4), cpu_seconds=round(seconds, 2))
 
 
-def timing(generators: list[str], solver: str = "ppca") -> dict:
+def timing(table: Table, generators: list[str], solver: str = "ppca") -> None:
+    key = ("ViT-S shapes", "+".join(generators), solver)
+    if key in table:
+        return
     rng = np.random.default_rng(0)
     layers = {f"blocks.{index}.{name}.weight": rng.standard_normal(shape, dtype=np.float32)
               for index in range(12) for name, shape in VIT_S.items()}  # fmt: skip
@@ -85,19 +88,8 @@ def timing(generators: list[str], solver: str = "ppca") -> dict:
         asked = recipe(trials=200, generators=generators, mimic_vae={"solver": solver})
         found = study(Weights(layers), asked, "ViT-S", Path(folder) / "journal", say=lambda _: None)
         seconds = time.perf_counter() - wall, time.process_time() - cpu
-    row = {
-        "network": "ViT-S shapes", "generators": "+".join(generators), "mimic_vae.solver": solver,
-        "trials": len(found.trials), "wall_seconds": round(seconds[0], 1), "cpu_seconds": round(seconds[1], 1),
-    }  # fmt: skip
-    print(row, flush=True)
-    return row
-
-
-def write(name: str, rows: list[dict]) -> None:
-    with (Path(__file__).parent / "results" / name).open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    wall, cpu = (round(taken, 1) for taken in seconds)
+    table.add(*key, trials=len(found.trials), wall_seconds=wall, cpu_seconds=cpu)
 
 
 if __name__ == "__main__":
@@ -107,10 +99,15 @@ if __name__ == "__main__":
     parser.add_argument("--vae", action="store_true", help="also time a study that trains its VAEs")
     asked = parser.parse_args()
     both = ["mimic", "mimic_vae"]
-    write("study_seconds.csv", [timing(both[:1]), timing(both), *([timing(both, "vae")] if asked.vae else [])])
-    rows = [row for name in NETWORKS for row in against_the_grid(name, asked.samplers, asked.seeds)]
-    write("study_hypervolume.csv", rows)
+    columns = ("trials", "wall_seconds", "cpu_seconds")
+    times = Table("study_seconds.csv", ("network", "generators", "mimic_vae.solver"), columns)
+    for generators, solver in [(both[:1], "ppca"), (both, "ppca"), *([(both, "vae")] if asked.vae else [])]:
+        timing(times, generators, solver)
+    key = ("network", "settings", "trials", "sampler", "seed")
+    table = Table("study_hypervolume.csv", key, ("hypervolume_of_grid", "cpu_seconds"))
     for name in NETWORKS:
+        against_the_grid(table, name, asked.samplers, asked.seeds)
         for sampler in asked.samplers:
-            found = [row["hypervolume_of_grid"] for row in rows if (row["network"], row["sampler"]) == (name, sampler)]
+            rows = [row for row in table.rows().values() if (row["network"], row["sampler"]) == (name, sampler)]
+            found = [float(row["hypervolume_of_grid"]) for row in rows]
             print(f"{name:12} {sampler:8} median {np.median(found):.1%} least {min(found):.1%} of the grid's")

@@ -1,17 +1,21 @@
-"""What a task library costs: ratios from one run.
+"""What changing the task costs: of a live network, and within one batch.
 
-    python benchmarks/switching.py [RUNS]
+    python -m benchmarks.switching [RUNS]
 
-A ViT-S on images of 64 pixels (random weights; attention in 6 groups), heads of 10 to 17 classes.  Every ratio is the
-median over RUNS (7) of turns taken one after the other, so that a busy machine slows both of its sides.
+A ViT-S on images of 64 pixels (random weights), heads of 10 to 17 classes.  Ours: attention in 6 groups, 48
+coefficients a task, `TaskLibrary.use`.  PEFT: LoRA of rank 1 on the same layers, its head in `modules_to_save`,
+`set_adapter`; its adapters are all in memory at once.  Every row is the median over RUNS (7) of turns taken one after
+the other, so that a busy machine slows both sides of a ratio.  milliseconds: of one switch, or one forward.  bytes: of
+one task's file, head included.  Writes results/switching.csv; a table that is there is printed.
 """
 
-import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import timm
@@ -19,10 +23,14 @@ import torch
 
 import recast_gen as rg
 
-BATCH, TASKS = 64, 8
+from .measured import Table, markdown
+
+BATCH, TASKS, MANY, ROUND = 64, 8, 300, 600
+LAYERS = ["attn.qkv", "attn.proj"]
+COLUMNS = ("milliseconds", "of", "ratio", "bytes", "runs")
 
 
-def ratio(runs: int, one, other) -> tuple[float, float]:
+def ratio(runs: int, one: Callable, other: Callable) -> tuple[float, float]:
     """Median seconds of `one`, and of the ratio of `one` to `other`."""
     one(), other()
     taken = []
@@ -35,65 +43,92 @@ def ratio(runs: int, one, other) -> tuple[float, float]:
     return statistics.median(a for a, _ in taken), statistics.median(a / b for a, b in taken)
 
 
-def switches(lib: rg.TaskLibrary, count: int):
-    """A round of 600 switches among the first `count` tasks."""
-    names = lib.names[:count]
+def switches(use: Callable[[str], object], names: list[str]) -> Callable:
+    """A round of ROUND switches among `names`."""
     for name in names:
-        lib.use(name)
-    return lambda: [lib.use(names[step * 7 % count]) for step in range(600)]
+        use(name)
+    return lambda: [use(names[step * 7 % len(names)]) for step in range(ROUND)]
 
 
-def model(classes: int = 10) -> torch.nn.Module:
+def network(classes: int = 10) -> torch.nn.Module:
     torch.manual_seed(0)
     return timm.create_model("vit_small_patch16_224", img_size=BATCH, num_classes=classes).eval()
 
 
-def main(runs: int = 7) -> None:
-    bank = rg.mimic(model(), families=["blocks.*.attn.qkv", "blocks.*.attn.proj"], groups=6)
-    with tempfile.TemporaryDirectory() as scratch:
-        folders = [Path(scratch) / name for name in ("mixed", "many")]
-        for folder in folders:
-            folder.mkdir()
-        trained = rg.attach(model(), bank)
-        for task in range(TASKS):
-            trained.reset_classifier(10 + task)
-            for parameter in rg.coefficients(trained):
-                parameter.data += 0.05 * torch.randn(parameter.shape)
-            rg.save_task(folders[0] / f"{task}.safetensors", trained, bank)
-        for copy in range(300):
-            shutil.copy(folders[0] / "0.safetensors", folders[1] / f"{copy:03}.safetensors")
-        lib = rg.TaskLibrary(folders[0], model(), bank)
+def forward(model: Callable, images: torch.Tensor, **how) -> Callable:
+    def once() -> None:
+        with torch.no_grad():
+            model(images, **how)
+
+    return once
+
+
+def tasks(folder: Path, bank: rg.TemplateBank) -> tuple[Path, Path]:
+    """A folder of TASKS tasks and one of MANY copies of the first."""
+    mixed, many = folder / "mixed", folder / "many"
+    mixed.mkdir(), many.mkdir()
+    trained = rg.attach(network(), bank)
+    for task in range(TASKS):
+        trained.reset_classifier(10 + task)
+        for parameter in rg.coefficients(trained):
+            parameter.data += 0.05 * torch.randn(parameter.shape)
+        rg.save_task(mixed / f"{task}.safetensors", trained, bank)
+    for copy in range(MANY):
+        shutil.copy(mixed / "0.safetensors", many / f"{copy:03}.safetensors")
+    return mixed, many
+
+
+def lora(folder: Path) -> tuple[Callable, list[str], int]:
+    """How PEFT switches, among which adapters, and the bytes of one's file."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=1, lora_alpha=1, target_modules=LAYERS, modules_to_save=["head"])
+    model = get_peft_model(network(), config, adapter_name="0")
+    for name in ("1", "2"):
+        model.add_adapter(name, config)
+    model.save_pretrained(folder, selected_adapters=["0"])
+    return model.set_adapter, ["0", "1", "2"], (folder / "0" / "adapter_model.safetensors").stat().st_size
+
+
+def measure(table: Table, runs: int) -> None:
+    torch.set_num_threads(1)
+    bank = rg.mimic(network(), families=[f"blocks.*.{layer}" for layer in LAYERS], groups=6)
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mixed, many = tasks(Path(scratch), bank)
+        size = (mixed / "0.safetensors").stat().st_size
+        lib, few = rg.TaskLibrary(mixed, network(), bank), rg.TaskLibrary(many, network(), bank)
+        of_300 = rg.TaskLibrary(many, network(), bank)
+        use_lora, names, lora_size = lora(Path(scratch) / "lora")
         images = torch.randn(BATCH, 3, BATCH, BATCH)
         lib.use("0")
-        balanced = [str(image % TASKS) for image in range(BATCH)]
+        ours, plain, balanced = switches(few.use, few.names[:3]), network(), [str(i % TASKS) for i in range(BATCH)]
         uneven = ["0"] * (BATCH - TASKS + 1) + [str(task) for task in range(1, TASKS)]
-        rows = [
-            ("switching among 300 tasks / among 3",
-             *ratio(runs, switches(rg.TaskLibrary(folders[1], model(), bank), 300),
-                    switches(rg.TaskLibrary(folders[1], model(), bank), 3)), "at most 1.2"),
-            (f"{BATCH} images over {TASKS} tasks / one task", *ratio(
-                runs, lambda: lib(images, tasks=balanced), lambda: lib(images)), "at most 2"),
-            ("  57 images of one task, 1 of each other", *ratio(
-                runs, lambda: lib(images, tasks=uneven), lambda: lib(images)), "at most 2"),
-            ("one task by name / as switched", *ratio(
-                runs, lambda: lib(images, tasks="0"), lambda: lib(images)), ""),
-            ("as switched / plain timm model", *ratio(runs, lambda: lib(images), plain(images)), ""),
-        ]  # fmt: skip
-        rows[0] = (rows[0][0], rows[0][1] / 600, *rows[0][2:])
-    print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, medians of {runs}\n")
-    print(f"{'':42}{'ms':>9}{'ratio':>7}")
-    for name, seconds, value, target in rows:
-        print(f"{name:42}{seconds * 1e3:9.2f}{value:7.2f}  {target}")
+        rows = {
+            "RECAST: a switch": (switches(of_300.use, of_300.names), f"among {MANY} tasks / among 3", ours, size),
+            "LoRA r=1 of PEFT: a switch": (switches(use_lora, names), "RECAST's", ours, lora_size),
+            f"{BATCH} images over {TASKS} tasks": (
+                forward(lib, images, tasks=balanced), "one task", forward(lib, images)
+            ),
+            "57 images of one task, 1 of each other": (
+                forward(lib, images, tasks=uneven), "one task", forward(lib, images)
+            ),
+            "one task by name": (forward(lib, images, tasks="0"), "as switched", forward(lib, images)),
+            "as switched": (forward(lib, images), "the plain timm model", forward(plain, images)),
+        }  # fmt: skip
+        for name, (one, of, other, *bytes_) in rows.items():
+            seconds, value = ratio(runs, one, other)
+            seconds /= ROUND if name.endswith("switch") else 1
+            table.add(
+                name, milliseconds=1e3 * seconds, of=of, ratio=round(value, 3), bytes=(bytes_ or [""])[0], runs=runs
+            )
 
 
-def plain(images: torch.Tensor):
-    own = model()
-
-    def forward() -> None:
-        with torch.no_grad():
-            own(images)
-
-    return forward
+def main(runs: int = 7) -> None:
+    table = Table("switching.csv", ("what",), COLUMNS)
+    if not table.rows():
+        measure(table, runs)
+    print(markdown(("what", *COLUMNS), (row.values() for row in table.rows().values())))
 
 
 if __name__ == "__main__":

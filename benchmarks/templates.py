@@ -1,7 +1,7 @@
 """Where should a bank's templates come from?  Every source at equal numbers, on real networks and images.
 
-    python benchmarks/templates.py [run] [--networks ...] [--tasks ...]    # goes on where it stopped; about 40 minutes
-    python benchmarks/templates.py table                                   # of one core a network and task
+    python -m benchmarks.templates [run] [--networks ...] [--tasks ...]    # goes on where it stopped; about 40 minutes
+    python -m benchmarks.templates table                                   # of one core a network and task
 
 `own`: each layer's own scale, in more blocks.  The others: the own layer and templates from each source, blocks times
 templates numbers a layer.  `own` has as many, or the next fewer where a layer's outputs have no so many equal blocks.
@@ -13,7 +13,6 @@ results/templates.csv, one row a run; `table` prints test accuracy after the las
 standard deviation over seeds) and, in brackets, how many numbers were trained.
 """
 
-import csv
 import itertools
 import statistics
 import time
@@ -21,11 +20,12 @@ from collections.abc import Iterator
 from functools import cache
 
 import torch
-from measured import Table, asked
-from short_training import HEADS, accuracy, backbone, images, train
 
 import recast_gen as rg
 from recast_gen.weights import sources
+
+from .measured import Table, asked
+from .short_training import HEADS, accuracy, backbone, images, train
 
 SETTING = ("network", "task", "source", "blocks", "templates")
 KEY = (*SETTING, "rate", "seed")
@@ -108,7 +108,7 @@ def run(table: Table, networks: list[str], tasks: list[str]) -> None:
 def runs(table: Table) -> dict[tuple, list[dict]]:
     """Setting -> its rows."""
     found: dict[tuple, list[dict]] = {}
-    for row in csv.DictReader(table.path.open()):
+    for row in table.rows().values():
         found.setdefault(tuple(row[name] for name in SETTING), []).append(row)
     return found
 

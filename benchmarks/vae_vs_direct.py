@@ -1,15 +1,14 @@
 """Every way to fit a bank on the same groups with the same templates, and what fitting ViT-S costs.
 
-    python benchmarks/vae_vs_direct.py FOLDER [SEEDS]
+    python -m benchmarks.vae_vs_direct [SEEDS]
 
-FOLDER holds `cifar10_vit.safetensors` and `sign_digits.npz`. Writes benchmarks/results/vae_vs_direct.csv, row by row; a
-restart skips what is there.
+Writes results/vae_vs_direct.csv, row by row; a restart skips what is there.
 
 The network is a ViT trained on CIFAR-10; its four matrix families, one group of four layers each, 2 templates and full.
 error: relative, Frobenius; gap: above the least possible. trained: numbers that the fit optimises (0: closed form).
-accuracy: test accuracy on sign-language digits after TUNING (3) epochs of AdamW (batches of 64, one-cycle, rates 0.06
-for the coefficients at resolution 4 and 0.005 for the head), mean and spread over SEEDS (2) seeds, last epoch; probe:
-the head alone, on the original network.
+accuracy: test accuracy on sign-language digits after TUNING (3) epochs of `short_training.py` (learning rates 0.06 for
+the coefficients at resolution 4 and 0.005 for the head), mean and spread over SEEDS (2) seeds, last epoch; probe: the
+head alone, on the original network.
 
 Speed (value: wall time, cpu: CPU time of this process, one thread, or the ratio of either): the median of 3 fits of
 each kind; then ViT-S-shaped layers (random) in 24 groups of 2. An epoch of ours is up to 10 iterations of L-BFGS (10 to
@@ -21,13 +20,10 @@ costs.
 
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import timm
 import torch
-from measured import Table
-from torch.nn.functional import cross_entropy
 
 import recast_gen as rg
 from recast_gen.mimicry.factorization import coordinates
@@ -36,6 +32,9 @@ from recast_gen.mimicry.measures import overall
 from recast_gen.mimicry.vae import vaes
 from recast_gen.weights import networks, sources
 from recast_gen.weights.selection import select, split
+
+from .measured import REAL, Table
+from .short_training import accuracy, images, train
 
 LAST = "numbers trained: flattened encoder"
 FAMILIES = ["blocks.*.attn.qkv", "blocks.*.attn.proj", "blocks.*.mlp.fc1", "blocks.*.mlp.fc2"]
@@ -68,38 +67,17 @@ def trained(way: str, bank: rg.TemplateBank) -> int:
     return total
 
 
-def task(folder: Path):
-    file = np.load(folder / "sign_digits.npz")
-
-    def images(part):
-        return (torch.from_numpy(file[f"x_{part}"]).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
-
-    return tuple((images(part), torch.from_numpy(file[f"y_{part}"])) for part in ("train", "test"))
-
-
 def adapt(weights, bank, data, seed: int) -> float:
-    (pixels, labels), (test, wanted) = data
     torch.manual_seed(seed)
     model = networks.rebuild(weights if bank is None else bank.base())
     if bank is not None:
         rg.attach(model, bank, resolution=4)
     rg.freeze(model, head="head")
-    head = list(model.head.parameters())
-    rates = [{"params": head, "lr": 0.005}]
+    rates = [{"params": list(model.head.parameters()), "lr": 0.005}]
     if bank is not None:
         rates.append({"params": rg.coefficients(model), "lr": 0.06})
-    optimizer = torch.optim.AdamW(rates)
-    steps = TUNING * -(-len(labels) // 64)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [group["lr"] for group in rates], total_steps=steps)
-    model.eval()
-    for _ in range(TUNING):
-        for chosen in torch.randperm(len(labels)).split(64):
-            optimizer.zero_grad()
-            cross_entropy(model(pixels[chosen]), labels[chosen]).backward()
-            optimizer.step()
-            schedule.step()
-    with torch.no_grad():
-        return float((model(test).argmax(1) == wanted).float().mean())
+    train(model.eval(), data["train"], rates, TUNING, seed)
+    return accuracy(model, data["test"])
 
 
 def seconds(call) -> tuple[np.ndarray, object]:
@@ -163,11 +141,11 @@ def _sampled(weights) -> np.ndarray:
     return 1000 / median(lambda: rg.sample(bank, 1000))
 
 
-def main(folder: str, seeds: int = 2) -> None:
+def main(seeds: int = 2) -> None:
     torch.set_num_threads(1)
     columns = ("error", "gap", "trained", "accuracy", "spread", "value", "cpu", "unit")
     table = Table("vae_vs_direct.csv", ("fit", "templates"), columns)
-    weights, data = sources.read(Path(folder) / "cifar10_vit.safetensors"), task(Path(folder))
+    weights, data = sources.read(REAL / "cifar10_vit.safetensors"), images("sign_digits", "vit")
     weights.backbone.setdefault("head", "head")
 
     def judge(bank) -> dict[str, float]:
@@ -195,4 +173,4 @@ def main(folder: str, seeds: int = 2) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(*map(int, sys.argv[1:]))

@@ -1,8 +1,6 @@
-"""The helpers of benchmarks/adaptation.py and incremental.py, on pico models and made-up results."""
+"""The helpers of benchmarks.adaptation and benchmarks.incremental, on pico models and made-up results."""
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,15 +9,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 
+from benchmarks.adaptation import runs, view
+from benchmarks.adaptation.methods import METHODS, seeded
+from benchmarks.incremental_heads import HEADS, class_means, nearest_mean, random_layer
+from benchmarks.measured import Table
+from recast_gen.tasks.analytic import RidgeHead
+
 from ..conftest import CNN, VIT
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import adaptation  # noqa: E402
-import adaptation_view  # noqa: E402
-from adaptation_methods import METHODS, seeded  # noqa: E402
-from incremental_heads import HEADS, class_means, nearest_mean, random_layer  # noqa: E402
-
-from recast_gen.tasks.analytic import RidgeHead  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def test_the_search_for_a_rate_climbs_to_the_best_of_its_grid_and_asks_once_for_
         asked.append(rate)
         return -abs(torch.tensor(rate).log().item() - peak)
 
-    found = adaptation.climb(score, 0.03, most=20)
+    found = runs.climb(score, 0.03, most=20)
     assert len(asked) == len(set(asked))
     assert score(found) >= -1.3  # e to that is what lies between two rates, and rounding
 
@@ -93,12 +89,16 @@ def row(method, numbers, test, seed=0, backbone="cifar10_vit"):
 
 
 def test_results_go_on_where_they_stopped(tmp_path):
-    path = tmp_path / "results.csv"
-    for seed in range(2):
-        adaptation.append(path, adaptation.COLUMNS, row("RECAST 1", 64, 0.5, seed))
-    found = adaptation.read(path, adaptation.KEY)
+    def table():
+        return Table(tmp_path / "results.csv", runs.KEY, runs.COLUMNS)
+
+    for seed in (0, 1, 0):
+        measured = row("RECAST 1", 64, 0.5, seed)
+        table().add(*(measured.pop(name) for name in runs.KEY), **measured)
+    found = table().rows()
     assert list(found) == [("cifar10_vit", "t", "RECAST 1", "0"), ("cifar10_vit", "t", "RECAST 1", "1")]
-    (point,) = adaptation_view.points(found.values())["cifar10_vit", "t"]
+    assert ("cifar10_vit", "t", "RECAST 1", 1.0) in table()
+    (point,) = view.points(found.values())["cifar10_vit", "t"]
     assert (point.numbers, point.test, point.spread) == (64, 50, 0)
 
 
@@ -113,20 +113,15 @@ def test_targets_say_by_how_much_they_are_met_or_missed(capsys):
         row("linear probe from ridge", 0, 0.65),
         row("RECAST 1 from ridge", 64, 0.71),
     ]
-    adaptation_view.targets([{key: str(value) for key, value in each.items()} for each in rows])
+    view.targets([{key: str(value) for key, value in each.items()} for each in rows])
     said = capsys.readouterr().out
-    assert "resolution 1 over the probe by 5: MISSED by 1.0 (64.0 with 64 numbers, and 60.0)" in said
-    assert "resolution 1 random 32 over the probe by 5: met by 1.0 (66.0 with 600 numbers, and 60.0)" in said
-    assert "front: MISSED by 5.0 (least at 3000 numbers: RECAST 16 75.0, LoRA r=1 80.0; on or above at 5 of 6" in said
-    assert "front, whatever the start: MISSED by 5.0 (least at 3000 numbers: RECAST 16 75.0" in said
-    assert "resolution 1 from ridge over the probe by 5: met by 1.0 (71.0 with 64 numbers, and 65.0)" in said
-    assert "quarter of its numbers: MISSED by 5.0 (RECAST 16 (700) 75.0, LoRA (3000) 80.0)" in said
+    assert "resolution 1 over the probe by 5: MISSED by 1.0 (64.0 with 64 parameters, and 60.0)" in said
+    assert "resolution 1 random 32 over the probe by 5: met by 1.0 (66.0 with 600 parameters, and 60.0)" in said
+    assert "front: MISSED by 5.0 (least at 3000 parameters: RECAST 16 75.0, LoRA r=1 80.0; on or above at 5" in said
+    assert "front, whatever the start: MISSED by 5.0 (least at 3000 parameters: RECAST 16 75.0" in said
+    assert "resolution 1 from ridge over the probe by 5: met by 1.0 (71.0 with 64 parameters, and 65.0)" in said
+    assert "quarter of its parameters: MISSED by 5.0 (RECAST 16 (700) 75.0, LoRA (3000) 80.0)" in said
     assert "MeLo better with coefficients: +10.0 points on average" in said
-
-
-def test_the_readme_says_what_was_measured(capsys):
-    adaptation_view.summary(adaptation.read(adaptation.RESULTS, adaptation.KEY).values())
-    assert capsys.readouterr().out in (adaptation.ROOT / "README.md").read_text()
 
 
 def test_the_picture_is_the_same_twice_and_small(tmp_path):
@@ -134,7 +129,7 @@ def test_the_picture_is_the_same_twice_and_small(tmp_path):
     rows = [row(name, 100 * index, 0.5 + 0.01 * index) for index, name in enumerate(named)]
     for name in "ab":
         (tmp_path / name).mkdir()
-        adaptation_view.picture(rows, tmp_path / name)
+        view.picture(rows, tmp_path / name)
     first, second = (tmp_path / name / "adaptation_cifar10_vit.svg" for name in "ab")
     assert first.read_bytes() == second.read_bytes() and first.stat().st_size < 100_000
 

@@ -1,25 +1,6 @@
-"""RECAST and its peers on really trained networks and real images: accuracy against trained numbers, and what it costs.
+"""One run of one method, the study of its learning rates, and all runs that are not in the results yet."""
 
-    python benchmarks/adaptation.py [run] [--minutes 40] [--backbones ...] [--tasks ...] [--methods GLOB ...]
-    python benchmarks/adaptation.py table | summary | targets | picture
-
-Heads start at random or, where a method's name ends so, from ridge regression.  Every method has its own study of the
-learning rate of what it trains besides the head, judged on validation alone (one seed, a third of a run).  The head's
-rate is the better for it of two: the best for norm tuning and the best for the linear probe with the same start.  Then
-every seed trains; the best epoch on validation is kept and its test accuracy reported.  Steps, batches, schedule and
-images are the same for all but the heads of `incremental_heads.py` (FeTrIL is not here: on one task it is the linear
-probe; class statistics train 10 epochs on samples, at the best of four rates from whole runs).  A finished run is one
-row in ``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a restart skips it.
-After the minutes nothing begins that is not begun; the longest study with its run takes 15 more.
-
-Seconds are of this process's CPU time, one thread, without the frozen features that a probe learns from and ridge
-regression starts from, and compare where `cpu` and `precision` are the same; mb is the peak of its memory over what it
-held before.  Every run is a process of its own.
-"""
-
-import argparse
 import contextlib
-import csv
 import math
 import multiprocessing
 import os
@@ -29,19 +10,18 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-import adaptation_view
 import torch
-from adaptation_methods import KINDS, METHODS, Method, Prepared, closed, rates, seeded
-from backbones import BACKBONES, TASKS, Backbone
 
 from recast_gen.recipe.training import Training
 from recast_gen.tasks.costs import Meter
 from recast_gen.tasks.data import Splits
 from recast_gen.tasks.module import accuracy, fit
 
-ROOT = Path(__file__).parents[1]
-RESULTS, STUDIES = (ROOT / "benchmarks/results" / name for name in ("adaptation.csv", "adaptation_rates.csv"))
-KEPT = ROOT / "weights_store" / "adaptation"  # task files
+from ..backbones import BACKBONES, Backbone
+from ..measured import Table
+from .methods import KINDS, METHODS, Method, Prepared, closed, rates, seeded
+
+KEPT = Path(__file__).parents[2] / "weights_store" / "adaptation"  # task files
 SEEDS = (0, 1, 2)
 STEPS, STUDY_STEPS, BATCH = 410, 123, 32  # 10 and 3 epochs of sign digits
 HEAD = 0.06  # where the search for the head's learning rate starts
@@ -49,28 +29,9 @@ PROBE, FIRST = "linear probe", "norm tuning"  # whose best rates for the head ev
 KEY = ("backbone", "task", "method", "seed")
 STUDY_KEY = ("backbone", "task", "method", "rate", "head_rate")
 MADE_BY = {"cpu": torch.backends.cpu.get_cpu_capability(), "precision": "float32"}
-COLUMNS = (*KEY, "epochs", "rate", "head_rate", *KINDS, "validation", "test", "bytes", "seconds", "mb", *MADE_BY)
-STUDY_COLUMNS = (*STUDY_KEY, "seed", "epochs", "score", "seconds")
-
-
-def read(path: Path, key: tuple[str, ...]) -> dict[tuple, dict]:
-    if not path.exists():
-        return {}
-    with open(path, newline="") as file:
-        return {tuple(row[name] for name in key): row for row in csv.DictReader(file)}
-
-
-def text(value) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def append(path: Path, columns: tuple[str, ...], row: dict) -> None:
-    """One line, written at once, so that processes may share a file."""
-    line = ",".join(text(row[name]) for name in columns)
-    head = "" if path.exists() else ",".join(columns) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        file.write(head + line + "\n")
+COLUMNS = ("epochs", "rate", "head_rate", *KINDS, "validation", "test", "bytes", "seconds", "mb", *MADE_BY)
+RESULTS = Table("adaptation.csv", KEY, COLUMNS)
+STUDIES = Table("adaptation_rates.csv", STUDY_KEY, ("seed", "epochs", "score", "seconds"))
 
 
 def train(
@@ -143,13 +104,12 @@ def climb(score, start: float, step: float = 3.2, most: int = 4) -> float:
 
 def judged(backbone: Backbone, task: str, method: Method, rate: float, head: float) -> float:
     """How good two learning rates are on validation; kept, and read where they were tried before."""
-    key = {"backbone": backbone.name, "task": task, "method": method.name, "rate": rate, "head_rate": head}
-    found = read(STUDIES, STUDY_KEY).get(tuple(text(key[name]) for name in STUDY_KEY))
-    if found:
+    key = (backbone.name, task, method.name, rate, head)
+    if found := STUDIES.get(*key):
         return float(found["score"])
     about = {"seed": SEEDS[0], "epochs": epochs(backbone, task, STUDY_STEPS)}
     row = apart(backbone, task, method, *about.values(), rate, head, None)
-    append(STUDIES, STUDY_COLUMNS, row | key | about)
+    STUDIES.add(*key, **about, score=row["score"], seconds=row["seconds"])
     return row["score"]
 
 
@@ -188,8 +148,8 @@ def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[
             for method in METHODS.values():
                 fits = any(fnmatchcase(method.name, glob) for glob in methods) and method.only in backbone.name
                 for seed in seeds if fits else []:
-                    key = (backbone.name, task, method.name, str(seed))
-                    if key in read(RESULTS, KEY):
+                    key = (backbone.name, task, method.name, seed)
+                    if key in RESULTS:
                         continue
                     if time.monotonic() > stop:
                         return
@@ -198,28 +158,5 @@ def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[
                     file = task_file(backbone.name, method.name, task, seed)
                     about = {"epochs": epochs(backbone, task, STEPS), "rate": rate, "head_rate": head}
                     row = apart(backbone, task, method, seed, *about.values(), file)
-                    row |= dict(zip(KEY, key)) | about | MADE_BY
-                    append(RESULTS, COLUMNS, row)
-                    print(f"{' '.join(key)}: {row['test']:.1%}", flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", nargs="?", default="run", choices=["run", "table", "summary", "targets", "picture"])
-    parser.add_argument("--minutes", type=float, default=40)
-    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
-    parser.add_argument("--methods", nargs="+", default=["*"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    given = parser.parse_args()
-    if given.act == "run":
-        import peft  # noqa: F401  (here, so that no run pays for it)
-
-        torch.set_num_threads(1)
-        run(given.backbones, given.tasks, given.methods, given.seeds, given.minutes)
-    else:
-        getattr(adaptation_view, given.act)(read(RESULTS, KEY).values())
-
-
-if __name__ == "__main__":
-    main()
+                    row.pop("score")
+                    RESULTS.add(*key, **about, **row, **MADE_BY)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptation_methods import FROM_RIDGE, KINDS, METHODS
+from ..measured import RESULTS
+from .methods import FROM_RIDGE, KINDS, METHODS
 
-RESULTS = Path(__file__).parent / "results"
 SUMMARY = ("linear probe", "RECAST 1", "RECAST 4", "RECAST 16", "RECAST norms 1", "norm tuning", "LoRA r=1")
-LEAST, MOST = 24, 10_000  # numbers besides the head: the budgets that the targets speak of
+LEAST, MOST = 24, 10_000  # trainable parameters besides the head: the budgets that the targets speak of
 BUDGETS = (100, 1000, 10_000)  # and those that are shown
 
 
@@ -85,7 +85,7 @@ def table(rows: Iterable[dict]) -> None:
 
 
 def summary(rows: Iterable[dict]) -> None:
-    """The README's tables: test accuracy (%) and in brackets the numbers besides the head.
+    """Test accuracy (%) and in brackets the trainable parameters besides the head.
 
     The second has the best on validation of RECAST and of its peers at several budgets, from random heads.
     """
@@ -102,7 +102,7 @@ def summary(rows: Iterable[dict]) -> None:
         at_budgets[place] = [f"{p.method}: {_cell(p)}" if p else "" for p in chosen]
     _print(SUMMARY, named)
     print()
-    _print([f"{'RECAST' if ours else 'others'}, {budget} numbers" for budget, ours in columns], at_budgets)
+    _print([f"{'RECAST' if ours else 'others'}, {budget} parameters" for budget, ours in columns], at_budgets)
 
 
 def _print(columns: Iterable[str], cells: dict[tuple[str, str], list[str]]) -> None:
@@ -140,12 +140,12 @@ def checks_of(start: str, named: dict[str, Point]) -> Iterator[tuple[str, float 
         need = 5 if "vit" in probe.backbone else 10
         text = f"{at_one.method.replace('RECAST', 'resolution')} over the probe by {need}"
         margin = at_one.test - probe.test - need if probe.test < 75 else None
-        yield text, margin, f"{at_one.test:.1f} with {at_one.numbers} numbers, and {probe.test:.1f}"
+        yield text, margin, f"{at_one.test:.1f} with {at_one.numbers} parameters, and {probe.test:.1f}"
     yield from front(list(named.values()), start)
     ours = [p for p in named.values() if p.ours and alone(p)]
     if lora and (mine := best(ours, lora.numbers / 4)):
         why = f"{mine.method} ({mine.numbers}) {mine.test:.1f}, LoRA ({lora.numbers}) {lora.test:.1f}"
-        yield f"{lora.method} with a quarter of its numbers", mine.test - lora.test, why
+        yield f"{lora.method} with a quarter of its parameters", mine.test - lora.test, why
     for name, with_both in named.items():
         adapter, plus, _ = name.partition(" + ")
         if plus and adapter + start in named:
@@ -162,7 +162,7 @@ def front(methods: list[Point], which: str, on: str = "validation") -> Iterator[
     gaps = [(mine.test - peer.test, budget, mine, peer) for budget, mine, peer in pairs if mine]
     if gaps:
         gap, budget, mine, peer = min(gaps, key=lambda found: found[:2])
-        why = f"least at {budget} numbers: {mine.method} {mine.test:.1f}, {peer.method} {peer.test:.1f}; "
+        why = f"least at {budget} parameters: {mine.method} {mine.test:.1f}, {peer.method} {peer.test:.1f}; "
         why += f"on or above at {sum(found[0] >= 0 for found in gaps)} of {len(gaps)} budgets"
         if smaller := len(pairs) - len(gaps):
             why += f", {smaller} more too small for RECAST"
@@ -185,8 +185,8 @@ def targets(rows: Iterable[dict]) -> None:
 
 
 def picture(rows: Iterable[dict], folder: Path = RESULTS) -> None:
-    """``adaptation_<backbone>.svg``: accuracy against numbers besides the head (log axis), a curve a method, dashed
-    with open points from ridge, error bars of one standard deviation."""
+    """``adaptation_<backbone>.svg``: accuracy against trainable parameters besides the head (log axis), a curve a
+    method, dashed with open points from ridge, error bars of one standard deviation."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -205,7 +205,11 @@ def picture(rows: Iterable[dict], folder: Path = RESULTS) -> None:
             )
             for axis, task in zip(axes[0], tasks):
                 axis.set_xscale("symlog", linthresh=10)
-                axis.set(title=f"{backbone}, {task}", xlabel="numbers besides the head", ylabel="test accuracy, %")
+                axis.set(
+                    title=f"{backbone}, {task}",
+                    xlabel="trainable parameters besides the head",
+                    ylabel="test accuracy, %",
+                )
                 axis.minorticks_off()
                 for curve in curves:
                     chosen = [p for p in places[backbone, task] if curve == _curve(p.method)]

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from backbones import Backbone
-from incremental_heads import HEADS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,6 +16,9 @@ from recast_gen.tasks.analytic import ridge_start
 from recast_gen.tasks.data import Splits
 from recast_gen.weights.files import save_tensors
 from recast_gen.weights.tensors import to_numpy
+
+from ..backbones import Backbone
+from ..incremental_heads import HEADS
 
 COEFFICIENTS = 0.03  # where the search for their learning rate starts
 BESIDE = {"coefficients": 0.3}  # their rate over that of norms or an adapter that trains beside them

@@ -1,0 +1,1 @@
+"""RECAST and its peers on really trained networks: ``python -m benchmarks.adaptation``, see `__main__`."""
