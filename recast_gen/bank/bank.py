@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ..weights import store
+from ..weights.dtypes import dtype_of
 from ..weights.families import Families, Family, depth_order
-from ..weights.named import Weights, dtype_of, refuse_nonfinite
+from ..weights.named import Weights, refuse_nonfinite
 from ..weights.qkv import joined, whole
+from ..weights.shards import SHARD_BYTES
 from .contents import contents
 from .layouts import Layout
 from .templates import Lazy, mix
@@ -138,12 +140,13 @@ class TemplateBank:
         """Content hash; task files name it."""
         return store.fingerprint("bank", *contents(self))
 
-    def save(self, path: str | Path, packed: bool = False) -> str:
+    def save(self, path: str | Path, packed: bool = False, shard_bytes: int = SHARD_BYTES) -> str:
         """Writes the bank to a zarr directory, or packed as one safetensors file, atomically; returns its hash.
 
+        shard_bytes: how large a file of the directory is at most, but for rows that are larger.
         Raises StoreError over a directory that is no store.
         """
-        found = store.save(path, "bank", *contents(self), packed=packed)
+        found = store.save(path, "bank", *contents(self), packed=packed, shard_bytes=shard_bytes)
         return remember(self, found)
 
 

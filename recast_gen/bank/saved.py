@@ -84,15 +84,17 @@ def unpack(file: str | Path, bank: str | Path) -> str:
 def _slices(stored: store.Stored, shapes: Mapping) -> dict:
     """Key -> `Lazy` array of each of `shapes`, which lie one after the other in rows ``r n``; the last row is kept."""
     row = lru_cache(maxsize=1)(stored.__getitem__)
-    length, start, found = stored.shape[1], 0, {}
+    length, start, found = max(1, stored.shape[1]), 0, {}
     for key, shape in shapes.items():
         stop = start + int(np.prod(shape, dtype=np.int64))
 
         def read(start=start, stop=stop, shape=tuple(shape)):
-            first = min(start // length, len(stored) - 1)
-            rows = [row(index) for index in range(first, max(first + 1, -(-stop // length)))]
-            flat = rows[0] if len(rows) == 1 else np.concatenate(rows)
-            return flat[start - first * length : stop - first * length].reshape(shape)
+            first, flat, filled = min(start // length, len(stored) - 1), np.empty(stop - start, stored.dtype), 0
+            for index in range(first, max(first + 1, -(-stop // length))):
+                part = row(index)[max(0, start - index * length) : stop - index * length]
+                flat[filled : filled + len(part)] = part
+                filled += len(part)
+            return flat.reshape(shape)
 
         found[key], start = Lazy(shape, stored.dtype.name, read), stop
     return found

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import TaskError, check_choice, listing
-from ..weights.files import open_tensors, save_tensors
-from ..weights.named import digest, dtype_of
+from ..weights.dtypes import dtype_of
+from ..weights.files import read_tensors, save_tensors
+from ..weights.named import digest
 from .bank import TemplateBank
 
 FORMAT = "1"
@@ -119,8 +120,7 @@ def verified(path: str | Path) -> tuple[dict, dict, dict[str, np.ndarray]]:
     Raises TaskError when it is damaged, incomplete or of another version.
     """
     try:
-        meta, shapes, stored = open_tensors(path)
-        tensors = {name: stored(name) for name in shapes}
+        tensors, meta = read_tensors(path)
     except FileNotFoundError:
         raise TaskError(f"{path} does not exist; expected a task file.") from None
     except Exception as error:

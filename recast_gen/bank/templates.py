@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..weights.named import dtype_of
+from ..weights.dtypes import dtype_of
 
 
 def mix(coefficients, templates):

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import safe_open
 
 from ..errors import FitError, StoreError, check_choice
-from ..weights.files import open_tensors, save_tensors
+from ..weights.files import read_tensors, save_tensors
 from ..weights.named import digest
 from .cutting import LAST_NORMS, OUTPUTS, UNORDERED, Cut, Piece
 
@@ -187,8 +187,7 @@ def is_tokens(path: str | Path) -> bool:
 def load_tokens(path: str | Path) -> TokenBank:
     """Reads and verifies a token bank.  Raises StoreError when it is missing, foreign or damaged."""
     try:
-        about, shapes, stored = open_tensors(path)
-        arrays = {name: stored(name) for name in shapes}
+        arrays, about = read_tensors(path)
     except Exception as error:
         raise StoreError(f"{path} cannot be read as a token bank ({error}): copy or fit it again.") from error
     if about.get("kind") != "tokens" or about.get("format") != FORMAT:

@@ -10,8 +10,9 @@ import numpy as np
 from ..bank.bank import Group, TemplateBank, left_over
 from ..bank.layouts import Layout, layouts
 from ..errors import FitError, check_count, nearest
+from ..weights.dtypes import dtype_of
 from ..weights.families import Families, Family
-from ..weights.named import Weights, dtype_of
+from ..weights.named import Weights
 from ..weights.selection import check_reached, select
 from .factorization import Factorization
 from .measures import certificate

@@ -9,8 +9,9 @@ import numpy as np
 from ..bank.bank import Group, TemplateBank, left_over
 from ..bank.templates import Lazy
 from ..errors import FitError, check_choice, check_count, listing, nearest
+from ..weights.dtypes import dtype_of
 from ..weights.families import Families, Family
-from ..weights.named import Weights, dtype_of
+from ..weights.named import Weights
 from ..weights.selection import check_reached, select
 from .closed_form import closed_form
 from .compression import compress

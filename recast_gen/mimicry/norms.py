@@ -6,8 +6,8 @@ import numpy as np
 
 from ..bank.bank import Group, TemplateBank
 from ..errors import FitError, check_choice
+from ..weights.dtypes import dtype_of
 from ..weights.families import families
-from ..weights.named import dtype_of
 from ..weights.selection import split
 from .factorization import Factorization
 from .measures import certificate

@@ -9,8 +9,9 @@ from ..bank.bank import TemplateBank
 from ..mimicry.factorization import gram, spectrum
 from ..mimicry.fit import mimic, mimic_vae
 from ..recipe.reading import Recipe
+from ..weights.dtypes import dtype_of
 from ..weights.families import Families
-from ..weights.named import Weights, dtype_of
+from ..weights.named import Weights
 from ..weights.selection import select, split
 from .space import ALL, Setting
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import RecastError, SourceError, listing
 from . import formats
 from .described import beside, described
-from .files import open_tensors
+from .files import TensorFile
 from .named import LazyTensors, Weights
 from .store import load_layers
 from .tensors import to_numpy
@@ -78,23 +78,33 @@ def _steady(path: Path, weights: Weights) -> Weights:
     """The same weights, none of which is read from a file that is another by then."""
 
     def version() -> tuple:
-        found = path.stat()
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            return found.st_mtime_ns, found.st_size, found.st_ino
+        return ()
 
     opened = version()
 
     def tensor(name: str) -> np.ndarray:
-        with suppress(FileNotFoundError), _naming(path, name):
-            if version() == opened:
-                return weights[name]
+        if version() == opened:
+            try:
+                with _naming(path, name):
+                    found = weights[name]
+            except SourceError:
+                if version() == opened:
+                    raise
+            else:
+                if version() == opened:
+                    return found
         raise SourceError(f"{path} changed since it was opened, before {name} was read: read it again.")
 
     return Weights(LazyTensors({name: partial(tensor, name) for name in weights}), weights.backbone, weights._shapes)
 
 
 def _safetensors(path: Path) -> Weights:
-    meta, shapes, read = open_tensors(path)
-    return Weights(LazyTensors({name: partial(read, name) for name in shapes}), described(meta), shapes)
+    file = TensorFile(path)
+    readers = {name: partial(file.__getitem__, name) for name in file.shapes}
+    return Weights(LazyTensors(readers), described(file.metadata), file.shapes)
 
 
 def _sharded(path: Path) -> Weights:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import FamilyError, check_choice, listing, nearest
+from .dtypes import FLOATING
 
 CACHED = "attention_biases"  # timm's modules look up in it once and keep what they found, in eval mode
-FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Family:
     @property
     def shareable(self) -> bool:
         """Whether a bank makes sense: several layers of a floating-point matrix or kernel, which a forward reads."""
-        some = self.layers > 1 and len(self.shape) > 1 and math.prod(self.shape) > 0
-        return some and self.floating and not self.names[0].endswith(CACHED)
+        several = self.layers > 1 and len(self.shape) > 1 and self.parameters > 0
+        return several and self.floating and not self.names[0].endswith(CACHED)
 
     @property
     def floating(self) -> bool:

@@ -2,29 +2,23 @@
 
 import errno
 import json
-import math
 import os
 import shutil
 import socket
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from safetensors import safe_open
 
 from ..errors import StoreError, listing
-from .named import dtype_of
+from .dtypes import CODES, code_of, dtype_of
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
-# safetensors' names of dtypes
-CODES = {"BOOL": "bool", "BF16": "bfloat16", "C64": "complex64", "F8_E8M0": "float8_e8m0fnu"}
-CODES |= {"F8_E4M3": "float8_e4m3fn", "F8_E4M3FNUZ": "float8_e4m3fnuz"}
-CODES |= {"F8_E5M2": "float8_e5m2", "F8_E5M2FNUZ": "float8_e5m2fnuz"}
-CODES |= {f"F{bits}": f"float{bits}" for bits in (16, 32, 64)}
-CODES |= {f"{code}{bits}": f"{kind}{bits}" for code, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
 _writing: set[Path] = set()  # temporary siblings that this process is writing
 
 
@@ -132,7 +126,7 @@ def stream_tensors(
     for name in sorted(shapes, key=lambda name: (-dtype_of(shapes[name][1]).itemsize, name)):
         shape, dtype = shapes[name]
         starts[name], end = end, end + int(np.prod(shape, dtype=np.int64)) * dtype_of(dtype).itemsize
-        header[name] = {"dtype": _code(name, dtype), "shape": list(shape), "data_offsets": [starts[name], end]}
+        header[name] = {"dtype": code_of(name, dtype), "shape": list(shape), "data_offsets": [starts[name], end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text = text.ljust(-(-len(text) // 8) * 8)
     with atomic(path) as fresh, open(fresh, "wb") as file:
@@ -149,37 +143,48 @@ def stream_tensors(
     return 8 + len(text) + end
 
 
-def header_of(path: str | Path) -> tuple[dict, int]:
-    """The header of a safetensors file, and the byte at which the data begins that its offsets count from."""
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        return json.loads(file.read(size)), 8 + size
+class TensorFile:
+    """A safetensors file, whose tensors are read one at a time, in every dtype; the library reads those of numpy alone.
 
-
-def open_tensors(path: str | Path) -> tuple[dict[str, str], dict[str, tuple[tuple[int, ...], str]], Callable]:
-    """A safetensors file: its metadata, name -> (shape, dtype name), and what reads a tensor by name, of every dtype.
-
-    The library itself reads none that numpy lacks.  Raises StoreError for numbers smaller than a byte, and what the
-    library raises for a damaged file.
+    metadata: text by name.  shapes: name -> (shape, dtype name).  start: the byte at which the data begins.  spans: the
+    first and the last byte of each tensor, counted from there.
+    Raises StoreError for numbers smaller than a byte, and what the library raises for a damaged file.
     """
-    with safe_open(path, framework="numpy") as file:  # checks the layout
-        meta = file.metadata() or {}
-    header, start = header_of(path)
-    header.pop("__metadata__", None)
-    if unknown := [f"{name} ({entry['dtype']})" for name, entry in header.items() if entry["dtype"] not in CODES]:
-        raise StoreError(f"{path}: {listing(unknown, 6)} have a dtype that numpy cannot hold: convert them first.")
-    shapes = {name: (tuple(entry["shape"]), CODES[entry["dtype"]]) for name, entry in header.items()}
 
-    def read(name: str) -> np.ndarray:
-        (shape, dtype), first = shapes[name], header[name]["data_offsets"][0]
-        flat = np.fromfile(path, dtype_of(dtype), math.prod(shape), offset=start + first)
-        return flat.reshape(shape)
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        with safe_open(path, framework="numpy") as file:  # checks the layout
+            self.metadata = file.metadata() or {}
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+        header.pop("__metadata__", None)
+        if unknown := [f"{name} ({entry['dtype']})" for name, entry in header.items() if entry["dtype"] not in CODES]:
+            raise StoreError(f"{path}: {listing(unknown, 6)} have a dtype that numpy cannot hold: convert them first.")
+        self.start = 8 + size
+        self.spans = {name: tuple(entry["data_offsets"]) for name, entry in header.items()}
+        self.shapes = {name: (tuple(entry["shape"]), CODES[entry["dtype"]]) for name, entry in header.items()}
 
-    return meta, shapes, read
+    def __getitem__(self, name: str) -> np.ndarray:
+        """One tensor.  Raises EOFError where the file ends before it."""
+        shape, dtype = self.shapes[name]
+        tensor = np.empty(shape, dtype_of(dtype))
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.start + self.spans[name][0])
+            fill(file, tensor)
+        return tensor
 
 
-def _code(name: str, dtype: str) -> str:
-    code = next((code for code, known in CODES.items() if known == dtype), None)
-    if code is None:
-        raise StoreError(f"{name} is {dtype}, which safetensors cannot hold: convert it first.")
-    return code
+def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """All tensors of a safetensors file, and its metadata; see `TensorFile`."""
+    file = TensorFile(path)
+    return {name: file[name] for name in file.shapes}, file.metadata
+
+
+def fill(file: BinaryIO, array: np.ndarray) -> None:
+    """Reads the bytes of a contiguous array.  Raises EOFError where the file ends before."""
+    left = memoryview(array.reshape(-1).view(np.uint8))
+    while left:
+        if not (count := file.readinto(left)):
+            raise EOFError("the file ends too early: it was cut")
+        left = left[count:]

@@ -5,25 +5,11 @@ import json
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from ..errors import SourceError
 from .families import Families, families
 from .qkv import joined, parts, rows, whole
-
-BEYOND = "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu"  # what numpy itself lacks
-DTYPES = {name: np.dtype(getattr(ml_dtypes, name)) for name in BEYOND.split()}
-
-
-def dtype_of(name: str) -> np.dtype:
-    """The numpy dtype called `name`, those of `DTYPES`, which numpy itself lacks, included."""
-    return DTYPES.get(name) or np.dtype(name)
-
-
-def bits_of(dtype: np.dtype) -> np.dtype:
-    """The dtype that holds the bits of another where numpy itself lacks that; else the same."""
-    return np.dtype(f"u{dtype.itemsize}") if dtype.name in DTYPES else dtype
 
 
 def digest(*parts: Any) -> str:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from fnmatch import translate
 
 from ..errors import FamilyError, check_count, listing, nearest
-from .families import FLOATING, Families, Family
+from .dtypes import FLOATING
+from .families import Families, Family
 from .qkv import whole
 
 
@@ -37,6 +38,8 @@ def select(found: Families, globs: Iterable[str] | Families | None) -> Families:
     for name in chosen:
         if not found[name].floating:
             raise FamilyError(f"Family {name!r} holds {found[name].dtype}; only {listing(FLOATING)} have templates.")
+        if not found[name].parameters:
+            raise FamilyError(f"Family {name!r} is of shape {found[name].shape}, no numbers at all: leave it out.")
     return Families({name: _part(family, chosen[name]) for name, family in found.items() if name in chosen})
 
 

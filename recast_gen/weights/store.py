@@ -1,11 +1,11 @@
 """Stacks and attributes <-> a checksummed zarr v3 directory or one packed file, written whole or not at all."""
 
 import json
+import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,13 +13,13 @@ import numpy as np
 from safetensors import safe_open
 
 from ..errors import StoreError, listing
-from .files import CODES, atomic, header_of, recover, save_tensors
-from .named import LazyTensors, Weights, bits_of, digest, dtype_of, refuse_nonfinite
+from . import shards
+from .dtypes import dtype_of
+from .files import TensorFile, atomic, recover, save_tensors
+from .named import LazyTensors, Weights, digest, refuse_nonfinite
 
 FORMAT = 2
 KINDS = ("layers", "bank")
-SHARD_BYTES = 64 * 2**20
-ABSENT, CRC_BYTES = 2**64 - 1, 4  # in a shard's index: the offset of a row that is not there; the checksum behind it
 Stack = Iterable[np.ndarray]  # rows ``...`` with a shape ``l ...`` and a dtype: an array, `Rows`, or `Stored`
 REMEDY = "Write it again: `dvc repro --force` of its stage, or copy it afresh."
 
@@ -50,11 +50,19 @@ def _row_hashes(stack: Stack) -> list[str]:
     return [digest(np.asarray(row)[None]) for row in stack]
 
 
-def save(path: str | Path, kind: str, arrays: Mapping[str, Stack], attributes: Mapping, packed: bool = False) -> str:
+def save(
+    path: str | Path, kind: str, arrays: Mapping[str, Stack], attributes: Mapping, packed: bool = False,
+    shard_bytes: int = shards.SHARD_BYTES,
+) -> str:  # fmt: skip
     """Writes stacks ``l ...``, each row with its hash, and JSON attributes; returns the content hash.
 
-    packed: one safetensors file and not a zarr directory; its hashes come first, so that `Rows` are made twice.
     Two writes of the same data are byte-identical; `path` holds the old state until the new one is complete.
+
+    Args:
+        packed: one safetensors file and not a zarr directory; its hashes come first, so that `Rows` are made twice.
+        shard_bytes: how large a file of a zarr directory is at most, but for rows that are larger.
+    Raises:
+        StoreError: for a folder that is no store.
     """
     path = Path(path)
     if not packed and _foreign(path):
@@ -62,9 +70,8 @@ def save(path: str | Path, kind: str, arrays: Mapping[str, Stack], attributes: M
             f"{path} is a folder of something else, or too damaged to tell: remove it, or write to another path."
         )
     attributes = json.loads(json.dumps(attributes, sort_keys=True))
-    return (_save_packed if packed else _save_zarr)(
-        path, arrays, {"content": attributes, "format": FORMAT, "kind": kind}
-    )
+    about = {"content": attributes, "format": FORMAT, "kind": kind}
+    return _save_packed(path, arrays, about) if packed else _save_zarr(path, arrays, about, shard_bytes)
 
 
 def _foreign(path: Path) -> bool:
@@ -83,70 +90,44 @@ def _save_packed(path: Path, arrays: Mapping[str, Stack], about: dict) -> str:
     return found
 
 
-def _save_zarr(path: Path, arrays: Mapping[str, Stack], about: dict) -> str:
-    import zarr
-    from zarr.codecs import Crc32cCodec
-
+def _save_zarr(path: Path, arrays: Mapping[str, Stack], about: dict, shard_bytes: int) -> str:
     with atomic(path) as fresh:
-        root, hashes = zarr.create_group(fresh), {}
+        fresh.mkdir()
+        hashes = {}
         for name, array in arrays.items():
-            bits = bits_of(array.dtype)
-            layer = tuple(max(1, size) for size in array.shape[1:])
-            together = max(1, min(len(array), SHARD_BYTES // (int(np.prod(layer)) * bits.itemsize)))
-            stored = root.create_array(
-                quote(name, safe=""),
-                shape=array.shape,
-                dtype=bits,
-                chunks=(1, *layer),
-                shards=(together, *layer),
-                compressors=[Crc32cCodec()],
-                fill_value=np.nan if bits.kind == "f" else 0,
-                config={"write_empty_chunks": True},
-            )
-            rows, hashes[name] = iter(array), []
-            for start in range(0, len(array), together):
-                shard = np.stack(list(islice(rows, together)))
-                hashes[name] += _row_hashes(shard)
-                stored[start : start + len(shard)] = shard.view(bits)
-            stored.attrs.update({"dtype": array.dtype.name, "name": name, "sha256": hashes[name]})
+            attributes = {"dtype": array.dtype.name, "name": name}
+            hashes[name] = shards.write(fresh / quote(name, safe=""), array, attributes, shard_bytes)
         found = _root_hash(about["kind"], hashes, about["content"])
-        root.attrs.update(about | {"hash": found})
-        root.attrs.update({"complete": True})
+        attributes = about | {"hash": found, "complete": True}
+        shards.write_json(fresh, {"attributes": attributes, "zarr_format": 3, "node_type": "group"})
     return found
 
 
 class Stored:
     """A stack ``l ...`` on disk: ``[...]``, ``[a:b]`` and ``[i]`` read rows; each is verified before it is returned.
 
-    hashes: of every row.  read: row -> its numbers ``1 ...``.  missing: the rows that are not there.
-    mapped: the whole stack, where it is mapped to memory; what is returned is then a part of it and not a copy.
+    hashes: of every row.  read: rows -> their numbers ``r ...``, a copy or a part of a file that is mapped to memory.
+    missing: the rows that are not there.
     """
 
     def __init__(
-        self, name: str, shape: tuple[int, ...], dtype: str, hashes: list[str], read: Callable,
-        missing: Sequence[int] = (), mapped: np.ndarray | None = None,
+        self, name: str, shape: tuple[int, ...], dtype: str, hashes: list[str], read: Callable[[range], np.ndarray],
+        missing: Sequence[int] = (),
     ):  # fmt: skip
-        self.name, self.shape, self.dtype, self._mapped = name, tuple(shape), dtype_of(dtype), mapped
+        self.name, self.shape, self.dtype = name, tuple(shape), dtype_of(dtype)
         self._hashes, self._read, self._missing = hashes, read, missing
         if len(hashes) != self.shape[0]:
             raise ValueError(f"{name} has {self.shape[0]} rows and {len(hashes)} hashes")
 
     def __getitem__(self, key) -> np.ndarray:
-        rows = range(self.shape[0])[slice(None) if key is ... else key]
-        wanted = [rows] if isinstance(rows, int) else rows
-        if self._mapped is None:
-            values = np.empty((len(wanted), *self.shape[1:]), self.dtype)
-        else:
-            values = self._mapped[wanted[0] : wanted[0] + len(wanted)] if wanted else self._mapped[:0]
+        rows = range(len(self))[slice(None) if key is ... else key]
+        wanted = range(rows, rows + 1) if isinstance(rows, int) else rows
         try:
             if self._missing:
                 raise ValueError(f"{listing(self._missing)} of its {len(self)} rows are missing, counted from 0")
-            for place, row in enumerate(wanted):  # one at a time, as zarr needs three times what it reads
-                found = np.asarray(self._read(row)).view(self.dtype)
-                if self._mapped is None:
-                    values[place : place + 1] = found
-                if digest(found) != self._hashes[row]:
-                    raise ValueError("its bytes do not match their hash")
+            values = self._read(wanted)
+            if wrong := [row for row, found in zip(wanted, _row_hashes(values)) if found != self._hashes[row]]:
+                raise ValueError(f"rows {listing(wrong)} do not match their hashes, counted from 0")
         except Exception as error:
             raise StoreError(f"{self.name!r} is damaged ({error}). {REMEDY}") from error
         return values[0] if isinstance(rows, int) else values
@@ -181,47 +162,43 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict, str]:
 
 
 def _open_zarr(path: Path) -> tuple[dict[str, Stored], dict, dict]:
+    arrays, hashes = {}, {}
+    for folder in sorted(folder for folder in path.iterdir() if folder.is_dir()):
+        about = json.loads((folder / "zarr.json").read_text())
+        name, dtype, hashes[name] = (about["attributes"][key] for key in ("name", "dtype", "sha256"))
+        found = shards.Shards.of(folder, about, dtype_of(dtype))
+        read, missing = (found.read, found.missing) if found else (_reader(folder, dtype_of(dtype)), ())
+        arrays[name] = Stored(f"{path}: array {name}", about["shape"], dtype, hashes[name], read, missing)
+    return arrays, hashes, json.loads((path / "zarr.json").read_text())["attributes"]
+
+
+def _reader(folder: Path, dtype: np.dtype) -> Callable[[range], np.ndarray]:
+    """What reads the rows of an array in any layout that zarr knows."""
     import zarr
 
-    root = zarr.open_group(path, mode="r")
-    arrays, hashes = {}, {}
-    for folder in sorted(folder.name for folder in path.iterdir() if folder.is_dir()):
-        array = root[folder]  # root.arrays() prints asyncio's traces for a damaged one
-        name, dtype, hashes[name] = (array.attrs[key] for key in ("name", "dtype", "sha256"))
-        missing = _missing(path / folder, array.shape[0], array.shards[0], array.ndim)
-        read = lambda row, array=array: array[row : row + 1]  # noqa: E731
-        arrays[name] = Stored(f"{path}: array {name}", array.shape, dtype, hashes[name], read, missing)
-    return arrays, hashes, dict(root.attrs)
-
-
-def _missing(folder: Path, rows: int, together: int, ndim: int) -> list[int]:
-    """The rows of an array that its shards do not hold, by the index at the end of each: offset and size of every row.
-
-    zarr's own count is in whole shards, so that a last one of fewer rows counts too many.
-    Source: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
-    """
-    missing = []
-    for start in range(0, rows, together):
-        index = np.full((together, 2), ABSENT, "<u8")
-        file = folder.joinpath("c", str(start // together), *["0"] * (ndim - 1))
-        with suppress(FileNotFoundError), open(file, "rb") as shard:
-            shard.seek(-index.nbytes - CRC_BYTES, os.SEEK_END)
-            index = np.frombuffer(shard.read(index.nbytes), "<u8").reshape(index.shape)
-        missing += [start + int(row) for row in np.flatnonzero(index[: rows - start, 0] == ABSENT)]
-    return missing
+    array = zarr.open_array(folder, mode="r")
+    return lambda rows: np.asarray(array[rows.start : rows.stop : rows.step]).view(dtype)
 
 
 def _open_packed(path: Path) -> tuple[dict[str, Stored], dict, dict]:
-    with safe_open(path, framework="numpy") as file:  # checks the layout
-        about = json.loads(file.metadata()["recast"])
-    header, start = header_of(path)
-    data = np.memmap(path, np.uint8, "c", offset=start)  # processes share it; a write would be one's own
-    arrays = {}
+    file = TensorFile(path)
+    about, arrays = json.loads(file.metadata["recast"]), {}
+    with open(path, "rb") as opened:  # processes share it; a write would be one's own
+        data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def rows_of(name: str) -> Callable[[range], np.ndarray]:
+        (shape, dtype), (first, last) = file.shapes[name], (file.start + span for span in file.spans[name])
+        whole = np.frombuffer(data, np.uint8)[first:last].view(dtype_of(dtype)).reshape(shape)
+
+        def read(rows: range) -> np.ndarray:
+            if data.size() < last:  # of the file as it is now: reading on would end the process
+                raise EOFError("the file was cut while it was open")
+            return whole[rows.start : rows.stop : rows.step]
+
+        return read
+
     for name, hashes in about["sha256"].items():
-        dtype = CODES[header[name]["dtype"]]
-        whole = data[slice(*header[name]["data_offsets"])].view(dtype_of(dtype)).reshape(header[name]["shape"])
-        read = lambda row, whole=whole: whole[row : row + 1]  # noqa: E731
-        arrays[name] = Stored(f"{path}: array {name}", whole.shape, dtype, hashes, read, mapped=whole)
+        arrays[name] = Stored(f"{path}: array {name}", *file.shapes[name], hashes, rows_of(name))
     return arrays, about["sha256"], about | {"complete": True}  # a cut file does not open
 
 
@@ -245,7 +222,7 @@ def copy(source: str | Path, target: str | Path, kind: str, packed: bool) -> str
     return save(target, kind, arrays, attributes, packed)
 
 
-def save_layers(path: str | Path, weights: Weights) -> str:
+def save_layers(path: str | Path, weights: Weights, shard_bytes: int = shards.SHARD_BYTES) -> str:
     """Writes every tensor of a network as family stacks ``l ...``; returns the content hash.
 
     Raises SourceError, writing nothing, for a tensor with NaN or infinity.
@@ -258,7 +235,8 @@ def save_layers(path: str | Path, weights: Weights) -> str:
         for family in found.values()
     }
     stacks = {family.name: family.names for family in found.values()}
-    return save(path, "layers", arrays, {"backbone": weights.backbone, "stacks": stacks, "order": list(weights)})
+    attributes = {"backbone": weights.backbone, "stacks": stacks, "order": list(weights)}
+    return save(path, "layers", arrays, attributes, shard_bytes=shard_bytes)
 
 
 def load_layers(path: str | Path) -> Weights:

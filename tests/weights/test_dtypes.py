@@ -10,8 +10,8 @@ import recast_gen as rg
 from recast_gen.bank import generation
 from recast_gen.errors import StoreError
 from recast_gen.weights import sources
-from recast_gen.weights.files import CODES, save_tensors
-from recast_gen.weights.named import dtype_of
+from recast_gen.weights.dtypes import CODES, dtype_of
+from recast_gen.weights.files import save_tensors
 from recast_gen.weights.tensors import to_numpy, to_torch
 
 SHAPES = ((), (3,), (0,), (0, 5), (2, 1, 3))
