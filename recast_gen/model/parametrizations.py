@@ -9,25 +9,24 @@ from torch.nn.utils import parametrize
 
 from ..bank.templates import mix, project
 from ..weights.qkv import PARTS
+from .kept import Kept, keeps
 
 
 class Templates(nn.Module):
-    """The frozen templates ``t o ...`` of one group: one module in all its layers, absent from state dicts.
+    """The frozen templates ``t o ...`` of one group: one module in all its layers.
 
-    bank: the hash of the bank they come from.
+    bank: the hash of the bank they come from, whose memory they share with it and with other models.  Hence they are no
+    buffer, which whoever goes through `model.buffers()` might write to.
     """
 
     def __init__(self, templates: torch.Tensor, bank: str):
         super().__init__()
-        self.bank = bank
-        self.register_buffer("values", templates, persistent=False)
+        self.bank, self.values = bank, templates
 
     def _apply(self, fn, recurse=True):
-        """Moves them flat: a memory format of images fits no templates of kernels, which have one axis more."""
-        shape, self.values = self.values.shape, self.values.flatten(1)
-        super()._apply(fn, recurse)
-        self.values = self.values.reshape(shape)
-        return self
+        """Moves them with the model, flat: a memory format of images fits no templates of kernels, of one axis more."""
+        self.values = fn(self.values.flatten(1)).reshape(self.values.shape)
+        return super()._apply(fn, recurse)
 
 
 class FromBank(nn.Module):
@@ -41,11 +40,15 @@ class FromBank(nn.Module):
         super().__init__()
         self.templates, self.resolution, self.order = templates, resolution, order
         self.original, self.trainable = original.detach(), original.requires_grad
+        self.kept = Kept()
 
     def forward(self, coefficients: torch.Tensor) -> torch.Tensor:
+        if keeps(coefficients):
+            return self.kept.weight(coefficients, self.templates.values)
+        self.kept.forget()
         device = coefficients.device.type
         with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # keeps the weight's dtype
-            return mix(coefficients, self.templates.values)
+            return mix(coefficients, self.templates.values.to(coefficients.device))  # of a replica on another device
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """Weight -> coefficients ``1 b t``, least squares onto the templates."""
@@ -62,9 +65,19 @@ class Joined(nn.Module):
     def __init__(self, original: nn.Parameter, order: tuple[str, ...]):
         super().__init__()
         self.order, self.original, self.trainable = order, original.detach(), original.requires_grad
+        self.kept = Kept()
 
     def forward(self) -> torch.Tensor:
-        return torch.cat([getattr(self, part) for part in PARTS])
+        parts = [getattr(self, part) for part in PARTS]
+        if torch.compiler.is_compiling() or not all(self._keeps(*pair) for pair in zip(PARTS, parts)):
+            self.kept.forget()
+            return torch.cat(parts)
+        return self.kept.joined(parts)
+
+    def _keeps(self, part: str, weight: torch.Tensor) -> bool:
+        """Whether this is a part's weight that is kept."""
+        steps = self.parametrizations[part] if parametrize.is_parametrized(self, part) else None
+        return steps is not None and steps[0].kept.is_last(weight)
 
     def right_inverse(self, weight: torch.Tensor) -> tuple:
         """Weight -> its parts, which are the parameters of this module; torch's own list of originals is empty."""
