@@ -27,7 +27,7 @@ from .measured import Table, markdown
 
 BATCH, TASKS, MANY, ROUND = 64, 8, 300, 600
 LAYERS = ["attn.qkv", "attn.proj"]
-COLUMNS = ("milliseconds", "of", "ratio", "bytes", "runs")
+TABLE = Table("switching.csv", ("what",), ("milliseconds", "of", "ratio", "bytes", "runs"))
 
 
 def ratio(runs: int, one: Callable, other: Callable) -> tuple[float, float]:
@@ -90,7 +90,7 @@ def lora(folder: Path) -> tuple[Callable, list[str], int]:
     return model.set_adapter, ["0", "1", "2"], (folder / "0" / "adapter_model.safetensors").stat().st_size
 
 
-def measure(table: Table, runs: int) -> None:
+def measure(runs: int) -> None:
     torch.set_num_threads(1)
     bank = rg.mimic(network(), families=[f"blocks.*.{layer}" for layer in LAYERS], groups=6)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
@@ -119,16 +119,15 @@ def measure(table: Table, runs: int) -> None:
         for name, (one, of, other, *bytes_) in rows.items():
             seconds, value = ratio(runs, one, other)
             seconds /= ROUND if name.endswith("switch") else 1
-            table.add(
+            TABLE.add(
                 name, milliseconds=1e3 * seconds, of=of, ratio=round(value, 3), bytes=(bytes_ or [""])[0], runs=runs
             )
 
 
 def main(runs: int = 7) -> None:
-    table = Table("switching.csv", ("what",), COLUMNS)
-    if not table.rows():
-        measure(table, runs)
-    print(markdown(("what", *COLUMNS), (row.values() for row in table.rows().values())))
+    if not TABLE.rows():
+        measure(runs)
+    print(markdown(TABLE.columns, (row.values() for row in TABLE.rows().values())))
 
 
 if __name__ == "__main__":

@@ -146,6 +146,7 @@ def main(seeds: int = 2) -> None:
     columns = ("error", "gap", "trained", "accuracy", "spread", "value", "cpu", "unit")
     table = Table("vae_vs_direct.csv", ("fit", "templates"), columns)
     weights, data = sources.read(REAL / "cifar10_vit.safetensors"), images("sign_digits", "vit")
+    data["train"] = tuple(map(torch.cat, zip(data["train"], data["validation"])))
     weights.backbone.setdefault("head", "head")
 
     def judge(bank) -> dict[str, float]:

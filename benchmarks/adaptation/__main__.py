@@ -1,7 +1,7 @@
 """RECAST and its peers on really trained networks and real images: accuracy against trained numbers, and what it costs.
 
     python -m benchmarks.adaptation [run] [--minutes 40] [--backbones ...] [--tasks ...] [--methods GLOB ...]
-    python -m benchmarks.adaptation table | summary | targets | picture
+    python -m benchmarks.adaptation table | summary | compared | targets | picture
 
 Heads start at random or, where a method's name ends so, from ridge regression.  Every method has its own study of the
 learning rate of what it trains besides the head, judged on validation alone (one seed, a third of a run).  The head's
@@ -28,7 +28,9 @@ from .runs import RESULTS, SEEDS, run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", nargs="?", default="run", choices=["run", "table", "summary", "targets", "picture"])
+    parser.add_argument(
+        "act", nargs="?", default="run", choices=["run", "table", "summary", "compared", "targets", "picture"]
+    )
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)

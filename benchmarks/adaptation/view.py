@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..measured import RESULTS
+from ..measured import RESULTS, markdown
+from ..switching import TABLE as SWITCHING
 from .methods import FROM_RIDGE, KINDS, METHODS
 
 SUMMARY = ("linear probe", "RECAST 1", "RECAST 4", "RECAST 16", "RECAST norms 1", "norm tuning", "LoRA r=1")
+COMPARED = ("linear probe", "RECAST 1", "RECAST 16", "RECAST norms 1", "LoRA r=1", "LoRA r=8", "full fine-tuning")
+SWITCHES = {"RECAST 1": "RECAST: a switch", "LoRA r=1": "LoRA r=1 of PEFT: a switch"}
 LEAST, MOST = 24, 10_000  # trainable parameters besides the head: the budgets that the targets speak of
 BUDGETS = (100, 1000, 10_000)  # and those that are shown
 
@@ -103,6 +106,23 @@ def summary(rows: Iterable[dict]) -> None:
     _print(SUMMARY, named)
     print()
     _print([f"{'RECAST' if ours else 'others'}, {budget} parameters" for budget, ours in columns], at_budgets)
+
+
+def compared(rows: Iterable[dict]) -> None:
+    """README's table: a whole task file (bytes), test accuracy (%), means of all tasks; the switch of a ViT-S."""
+    places, switching = points(rows), SWITCHING.rows()
+    shown = {"CIFAR ViT": "cifar10_vit", "ResNet-56": "cifar10_resnet56"}
+    columns = [f"{network}: {what}" for network in shown for what in ("file, bytes", "test, %")]
+    lines = []
+    for name in COMPARED:
+        cells = []
+        for backbone in shown.values():
+            found = [p for place, each in places.items() if place[0] == backbone for p in each if p.method == name]
+            cells += [f"{statistics.mean(p.mean('bytes') for p in found):,.0f}"]
+            cells += [f"{statistics.mean(p.test for p in found):.1f}"]
+        timed = switching.get((SWITCHES.get(name, ""),))
+        lines.append([name, *cells, f"{float(timed['milliseconds']):.1f}" if timed else ""])
+    print(markdown(("method", *columns, "switch, ms"), lines))
 
 
 def _print(columns: Iterable[str], cells: dict[tuple[str, str], list[str]]) -> None:
