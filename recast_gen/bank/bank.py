@@ -66,7 +66,7 @@ class Group:
         for name, base in self:
             chosen = base if coefficients is None else coefficients[name]
             made = self.layout.stack(chosen.mean(0) @ templates)[0] if self.layout else mix(chosen, templates)
-            yield name, made.astype(dtype, copy=False)
+            yield name, np.ascontiguousarray(made, dtype)
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,14 @@ class TemplateBank:
     def stream(self, coefficients: Mapping[str, np.ndarray] | None = None) -> Iterator[tuple[str, np.ndarray]]:
         """Every tensor of the backbone in its own dtype, one at a time, the base's for no `coefficients`.
 
-        An opened bank holds one group's templates at a time; q, k and v of a split qkv wait for each other.
+        All are contiguous and share no memory.  An opened bank holds one group's templates at a time; q, k and v of a
+        split qkv wait for each other.
         """
         made = (pair for group in self.groups.values() for pair in group.weights(coefficients))
         kept = ((name, tensor[...].copy()) for name, tensor in self.rest.items())  # the caller's own
         for name, tensor in joined(chain(made, kept)):
             yield name, tensor
-            yield from ((other, tensor) for other, first in self.ties.items() if first == name)
+            yield from ((other, tensor.copy()) for other, first in self.ties.items() if first == name)
 
     def base(self) -> Weights:
         """The backbone as the bank rebuilds it: every tensor, in its own dtype."""
@@ -168,7 +169,7 @@ def left_over(weights: Weights, generated: Container[str] = ()) -> dict[str, np.
         tensor = weights[name]
         refuse_nonfinite(name, tensor)
         read = Lazy(tensor.shape, tensor.dtype.name, lambda name=name: weights[name])
-        rest[name] = read if weights.lazy else np.array(tensor)
+        rest[name] = read if weights.lazy else np.array(tensor, order="C")
     return rest
 
 

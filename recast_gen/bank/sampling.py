@@ -40,7 +40,11 @@ def sample(
     for group in fitted.values():
         for name in group.names:
             slots[name] = slice(start, start := start + len(group.templates))
-    return [{name: row[None, None, slot] for name, slot in slots.items()} | kept for row in drawn]
+    return [
+        {name: row[None, None, slot].copy() for name, slot in slots.items()}
+        | {name: base.copy() for name, base in kept.items()}
+        for row in drawn
+    ]
 
 
 def _moments(key: tuple[str, int], group: Group, source: str) -> tuple[np.ndarray, np.ndarray]:

@@ -190,7 +190,7 @@ def head_for(bank: TemplateBank, task: Task) -> dict[str, np.ndarray]:
     usual = next((group.dtype for group in bank.groups.values()), "float32")
     dtypes = {name: dtype_of(known[name][1] if name in known else usual) for name in task.head}
     return {
-        name: array if np.issubdtype(array.dtype, np.integer) else array.astype(dtypes[name], copy=False)
+        name: np.array(array, array.dtype if np.issubdtype(array.dtype, np.integer) else dtypes[name], order="C")
         for name, array in task.head.items()
     }
 

@@ -154,7 +154,7 @@ class TokenBank:
                             block |= tokens.layer(at, rng, temperature, source, between)
                     if rescale and new != own:
                         _rescale(block, own / new)
-                made |= {f"{blocks}{index}.{name}": array for name, array in block.items()}
+                made |= {f"{blocks}{index}.{name}": np.array(array, order="C") for name, array in block.items()}
         return made
 
     def save(self, path: str | Path) -> str:
