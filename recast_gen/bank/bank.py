@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,13 +37,13 @@ class Group:
     templates: np.ndarray = field(repr=False)
     coefficients: np.ndarray = field(repr=False)
     dtype: str
-    certificate: dict = field(repr=False)
+    certificate: dict[str, Any] = field(repr=False)
     random: int = 0
     seed: int = 0
     posterior: np.ndarray | None = field(default=None, repr=False)
     layout: Layout | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("templates", "coefficients"):  # a product's last bit may depend on the order in memory
             if isinstance(array := getattr(self, name), np.ndarray):
                 object.__setattr__(self, name, np.ascontiguousarray(array))
@@ -79,11 +80,11 @@ class TemplateBank:
 
     groups: dict[tuple[str, int], Group]
     rest: dict[str, np.ndarray] = field(repr=False)
-    backbone: dict = field(default_factory=dict)
-    fit: dict = field(default_factory=dict)
+    backbone: dict[str, Any] = field(default_factory=dict)
+    fit: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def certificate(self) -> dict[tuple[str, int], dict]:
+    def certificate(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Per group: ``relative_error, bound, gap`` (fractions), ``cosine`` per layer, bytes and coefficient counts."""
         return {key: group.certificate for key, group in self.groups.items()}
 

@@ -122,8 +122,8 @@ def cuts(weights: Mapping[str, np.ndarray], kinds: list[str], heads: int | None)
     return made
 
 
-def _find(weights, kind: str, pieces: tuple[Piece, ...], heads: int | None) -> list[Cut]:
-    suffix, blocks = f".{pieces[0].tensor}", {}
+def _find(weights: Mapping[str, np.ndarray], kind: str, pieces: tuple[Piece, ...], heads: int | None) -> list[Cut]:
+    suffix, blocks = f".{pieces[0].tensor}", dict[str, list[int]]()
     for name in weights:
         prefix, _, index = name.removesuffix(suffix).rpartition(".")
         if name.endswith(suffix) and index.isdecimal():
@@ -141,14 +141,14 @@ def _find(weights, kind: str, pieces: tuple[Piece, ...], heads: int | None) -> l
         common = Counter(shapes.values()).most_common(1)[0][0]
         alike = tuple(sorted(layer for layer in layers if shapes[layer] == common))
         if len(alike) > 1:
-            count = heads if kind == "head" else common[0][known[0].axis]
+            count = heads if kind == "head" and heads else common[0][known[0].axis]
             if any(shape[piece.axis] % (piece.parts * count) for piece, shape in zip(known, common)):
                 raise FitError(f"{prefix}*.{known[0].tensor} cannot be cut into {count} {kind} tokens.")
             found.append(Cut(kind, prefix, tuple(known), alike, common, count))
     return found
 
 
-def _scaled(weights, cut: Cut) -> tuple[Cut, np.ndarray]:
+def _scaled(weights: Mapping[str, np.ndarray], cut: Cut) -> tuple[Cut, np.ndarray]:
     scales, tokens = [], []
     for layer in cut.layers:
         parts = cut.take(weights, layer)

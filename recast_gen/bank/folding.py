@@ -1,6 +1,7 @@
 """Adapters that are functions of a weight: the same lines for torch, and for generation with numpy alone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -9,12 +10,12 @@ from ..errors import TaskError
 ROWS = {1: [[1.0]], 2: [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]}  # parts of a weight's rows that get an update of their own
 
 
-def masked(weight, mask):
+def masked(weight: Any, mask: Any) -> Any:
     """Weight ``o ...`` where the mask ``o ...`` is 1, else 0."""
     return weight * mask
 
 
-def low_rank(weight, down, up, rows):
+def low_rank(weight: Any, down: Any, up: Any, rows: Any) -> Any:
     """Weight ``(g p) i`` plus an update ``up @ down`` for each part p of its rows; rows: ``g p`` says which is whose.
 
     down: ``p r i``.  up: ``p o r``.
@@ -25,15 +26,16 @@ def low_rank(weight, down, up, rows):
 def _masked(weight: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if mask.dtype != np.uint8 or mask.shape != (-(-weight.size // 8),):
         raise ValueError(f"{weight.size} bits were expected")
-    return masked(weight, np.unpackbits(mask, count=weight.size).reshape(weight.shape).astype(weight.dtype))
+    bits = np.unpackbits(mask, count=weight.size).reshape(weight.shape)
+    return np.asarray(masked(weight, bits.astype(weight.dtype)))
 
 
 def _low_rank(weight: np.ndarray, down: np.ndarray, up: np.ndarray) -> np.ndarray:
     factors = (array.astype(np.float32) for array in (weight, down, up, np.array(ROWS[len(up)])))
-    return low_rank(*factors).astype(weight.dtype)
+    return np.asarray(low_rank(*factors), weight.dtype)
 
 
-FOLDS = {"piggyback": _masked, "melo": _low_rank}
+FOLDS: dict[str, Callable[..., np.ndarray]] = {"piggyback": _masked, "melo": _low_rank}
 
 
 def fold(adapter: str, place: str, weight: np.ndarray, tensors: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DEFAULT = {  # timm's, for what a backbone does not say
+DEFAULT: dict[str, Any] = {  # timm's, for what a backbone does not say
     "input_size": (3, 224, 224), "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 0.875,
     "interpolation": "bicubic", "crop_mode": "center",
 }  # fmt: skip
@@ -30,8 +30,8 @@ def prepare(image: "Image", data_config: Mapping[str, Any]) -> np.ndarray:
     config = DEFAULT | {name: value for name, value in data_config.items() if value is not None}
     channels, *target = config["input_size"]
     image = image.convert("L" if channels == 1 else "RGB")
-    scaled = [math.floor(side / config["crop_pct"]) for side in target]
-    size = _resized(image.size, *scaled, config["crop_mode"])
+    height, width = (math.floor(side / config["crop_pct"]) for side in target)
+    size = _resized(image.size, height, width, config["crop_mode"])
     image = image.resize(size, getattr(Image.Resampling, config["interpolation"].upper()))
     border = [round(255 * value) for value in config["mean"]] if config["crop_mode"] == "border" else [0] * channels
     image = _centre(image, *target, border)

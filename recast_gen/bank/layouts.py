@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Layout:
     shape: tuple[int, ...]
     axes: tuple[tuple[str, int], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         left, arrow, right = self.pattern.partition("->")
         if not (arrow and _SIDE.fullmatch(left) and _SIDE.fullmatch(right)):
             raise FitError(f"{self.pattern!r} is no layout: expected a pattern such as 'l o i -> (l o) i'.")
@@ -82,7 +83,8 @@ class Layout:
     @property
     def counts(self) -> tuple[int, int, int, int]:
         """Sizes of the outputs and inputs in the rows of one layer, and of those in the columns."""
-        return tuple(math.prod(map(self._sizes.get, part)) for part in self._order[1])
+        first, second, third, fourth = (math.prod(self._sizes[name] for name in part) for part in self._order[1])
+        return first, second, third, fourth
 
     @property
     def rows(self) -> int:
@@ -120,12 +122,12 @@ class Layout:
         places = places.transpose([names.index(name) for name in rows + columns]).reshape(-1)
         return moments[:, places[:, None], places]
 
-    def about(self) -> dict:
+    def about(self) -> dict[str, Any]:
         """The layout as JSON; `Layout.of` reads it."""
         return {"pattern": self.pattern, "shape": self.shape, "axes": dict(self.axes)}
 
     @classmethod
-    def of(cls, about: Mapping) -> "Layout":
+    def of(cls, about: Mapping[str, Any]) -> "Layout":
         return cls(about["pattern"], tuple(about["shape"]), tuple(sorted(about["axes"].items())))
 
 
@@ -139,15 +141,15 @@ def layouts(name: str, shape: tuple[int, ...], axes: Mapping[str, int] | None = 
 
     Raises FitError for another name, and where none fits the shape.
     """
-    axes = tuple(sorted((axes or {}).items()))
+    sizes = tuple(sorted((axes or {}).items()))
     if name not in NAMED and name != "auto" and "->" not in name:
         raise FitError(
             f"No layout {name!r}.{nearest(name, [*NAMED, 'auto'])} There are: {listing(NAMED)}, auto, or a pattern."
         )
-    if name in ("auto", "tile") and not axes:
+    if name in ("auto", "tile") and not sizes:
         tiles = [Layout(NAMED["tile"], shape, (("p", p), ("q", q))) for p, q in _tiles(shape)]
         return tiles if name == "tile" else [Layout(NAMED[name], shape) for name in ("row", "column", "layer")] + tiles
-    return [Layout(NAMED.get(name, name), shape, axes)]
+    return [Layout(NAMED.get(name, name), shape, sizes)]
 
 
 def _tiles(shape: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -75,26 +75,27 @@ def interpolate(bank: TemplateBank | str | Path, start: End, end: End, steps: in
     if not isinstance(steps, int) or steps < 2:
         raise FitError(f"steps={steps!r}: give 2 or more, both ends included.")
     base = {name: coefficients for group in bank.groups.values() for name, coefficients in group}
-    layers = [end for end in (start, end) if str(end) in base]
+    layers = [end for end in (start, end) if isinstance(end, str) and end in base]
     if len(layers) == 2:
-        if bank.layers[start] is not bank.layers[end]:
+        first, last = layers
+        if bank.layers[first] is not bank.layers[last]:
             raise FitError(
-                f"{start} and {end} are in different groups: only layers that share templates have a between."
+                f"{first} and {last} are in different groups: only layers that share templates have a between."
             )
-        ends = (Task(base, {}), Task(base | {start: base[end]}, {}))
+        ends = [Task(base, {}), Task(base | {first: base[last]}, {})]
     elif layers:
         raise FitError(f"{layers[0]!r} is a layer, the other end is not: give two layers of one group, or two tasks.")
     else:
-        ends = tuple(_task(bank, base, end) for end in (start, end))
+        ends = [_task(bank, base, end) for end in (start, end)]
     heads = [{name: array.shape for name, array in task.head.items()} for task in ends]
     shared = heads[0] if heads[0] == heads[1] else {}
     made = []
     for at in np.linspace(0, 1, steps, dtype=np.float32):
-        between = [
+        coefficients, head = (
             {name: _between(name, part[0][name], part[1][name], at) for name in names}
             for part, names in (([task.coefficients for task in ends], base), ([task.head for task in ends], shared))
-        ]
-        made.append(Task(*between, {"interpolated": float(at)}))
+        )
+        made.append(Task(coefficients, head, {"interpolated": float(at)}))
     return made
 
 

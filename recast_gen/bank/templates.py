@@ -1,13 +1,14 @@
 """What templates and coefficients are to each other; templates in memory, on disk, and drawn from a seed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from ..weights.dtypes import dtype_of
 
 
-def mix(coefficients, templates):
+def mix(coefficients: Any, templates: Any) -> Any:
     """Weight ``o ...`` of one layer from coefficients ``s b t`` and templates ``t o ...``.
 
     Output block b (of b equal blocks along o) is ``mean_s sum_t c[s, b, t] * T[t, block b]``: RECAST eq. 2
@@ -26,7 +27,7 @@ def project(weight: np.ndarray, templates: np.ndarray, resolution: int = 1) -> n
     target = weight.astype(np.float64).reshape(resolution, -1, 1)
     gram = pieces @ pieces.swapaxes(1, 2)
     solved = np.linalg.pinv(gram, hermitian=True) @ (pieces @ target)
-    return solved[None, :, :, 0].astype(np.float32)
+    return np.asarray(solved[None, :, :, 0], np.float32)
 
 
 def random_templates(shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
@@ -42,7 +43,7 @@ def random_templates(shape: tuple[int, ...], scale: float, seed: int) -> np.ndar
 class Lazy:
     """An array on disk, in place of one in memory: every ``[...]`` reads and verifies it.  Raises StoreError then."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, read: Callable[[], np.ndarray]):
+    def __init__(self, shape: tuple[int, ...], dtype: str, read: Callable[[], np.ndarray]) -> None:
         self.shape, self.dtype, self._read = tuple(shape), dtype_of(dtype), read
 
     @property
@@ -52,5 +53,5 @@ class Lazy:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, key) -> np.ndarray:
-        return self._read()[key]
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return np.asarray(self._read()[key])

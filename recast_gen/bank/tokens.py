@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -45,7 +46,7 @@ class Tokens:
         known = condition(np.full(len(latents), depth), self.family, self.families)
         own, weights = np.concatenate([latents, known], 1), self.decoder
         bent = np.tanh(own @ weights["hidden.weight"].T + weights["hidden.bias"])
-        return own @ weights["linear.weight"].T + weights["linear.bias"] + bent @ weights["bent.weight"].T
+        return np.asarray(own @ weights["linear.weight"].T + weights["linear.bias"] + bent @ weights["bent.weight"].T)
 
     def layer(
         self, at: float, rng: np.random.Generator, temperature: float, source: str, between: str
@@ -75,7 +76,7 @@ class Tokens:
 
 
 def _norms(rows: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class TokenBank:
 
     tokens: dict[str, Tokens]
     rest: dict[str, np.ndarray] = field(repr=False)
-    backbone: dict = field(default_factory=dict)
-    fit: dict = field(default_factory=dict)
+    backbone: dict[str, Any] = field(default_factory=dict)
+    fit: dict[str, Any] = field(default_factory=dict)
 
     @property
     def lists(self) -> dict[str, tuple[int, ...]]:
@@ -105,7 +106,7 @@ class TokenBank:
                 raise FitError(f"depth={count} for {blocks}*: expected a whole number above {min(layers)}.")
         return dict(zip(own, depth))
 
-    def about(self, depth: int | Sequence[int] | None) -> dict:
+    def about(self, depth: int | Sequence[int] | None) -> dict[str, Any]:
         """The backbone of a network of another depth; without timm's name where its kwargs cannot say the depth."""
         about, chosen = dict(self.backbone), self.depths(depth)
         stages = {f"layer{name[5]}.": 0 for name in self.rest if name.startswith("layer") and name[6:7] == "."}
@@ -159,7 +160,8 @@ class TokenBank:
 
     def save(self, path: str | Path) -> str:
         """Writes all of it as one safetensors file, atomically; returns its content hash."""
-        arrays, described, decoders = {f"rest.{name}": array for name, array in self.rest.items()}, [], []
+        arrays, described = {f"rest.{name}": array for name, array in self.rest.items()}, []
+        decoders: list[dict[str, np.ndarray]] = []
         for index, tokens in enumerate(self.tokens.values()):
             if not any(tokens.decoder is known for known in decoders):
                 decoders.append(tokens.decoder)
@@ -195,7 +197,7 @@ def load_tokens(path: str | Path) -> TokenBank:
     content = json.loads(about["content"])
     if about["hash"] != _hash(content, arrays):
         raise StoreError(f"{path} is damaged: its content does not match its hash. Copy or fit it again.")
-    decoders: dict[int, dict] = {}
+    decoders: dict[int, dict[str, Any]] = {}
     for name in arrays:
         if name.startswith("decoder."):
             _, which, part = name.split(".", 2)
@@ -207,13 +209,14 @@ def load_tokens(path: str | Path) -> TokenBank:
             raw["kind"], raw["blocks"], tuple(Piece(**piece) for piece in raw["pieces"]), tuple(raw["layers"]),
             tuple(map(tuple, raw["shapes"])), raw["count"], tuple(map(tuple, raw["scales"])),
         )  # fmt: skip
-        parts = [arrays[f"tokens.{index}.{name}"] for name in ("mean", "deviation", "match")]
-        tokens[cut.name] = Tokens(cut, *parts, decoders[entry["decoder"]], entry["family"], entry["families"])
+        mean, deviation, match = (arrays[f"tokens.{index}.{name}"] for name in ("mean", "deviation", "match"))
+        decoder = decoders[entry["decoder"]]
+        tokens[cut.name] = Tokens(cut, mean, deviation, match, decoder, entry["family"], entry["families"])
     rest = {name.removeprefix("rest."): array for name, array in arrays.items() if name.startswith("rest.")}
     return TokenBank(tokens, rest, content["backbone"], content["fit"])
 
 
-def _hash(content: dict, arrays: dict[str, np.ndarray]) -> str:
+def _hash(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     return digest(content, *(part for name in sorted(arrays) for part in (name, arrays[name])))
 
 

@@ -1,6 +1,6 @@
 """The backbone: where its weights come from and how it wants images."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,7 +39,7 @@ class Model(Section):
     pretrain: Pretrain | None = None  # train the backbone here, on these images, instead of downloading it
 
     @model_validator(mode="after")
-    def something(self):
+    def something(self) -> Self:
         if not (self.name or self.checkpoint):
             raise ValueError("a model needs `name`, or `checkpoint` alone for its weights without a task")
         if self.pretrain and not self.name:

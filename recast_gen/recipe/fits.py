@@ -1,6 +1,6 @@
 """How a bank is fitted: Neural Mimicry and the VAE template generator."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -38,14 +38,14 @@ class Groups(Section):
     templates: Annotated[Any, BeforeValidator(_templates)] = "full"  # a group, at most; full: one a layer, exact
 
     @model_validator(mode="after")
-    def one_of_them(self):
+    def one_of_them(self) -> Self:
         if self.groups and self.group_size:
             raise ValueError("give `groups` or `group_size`, not both")
         if self.group_by == "similarity" and not isinstance(self.groups, int):
             raise ValueError("`group_by: similarity` needs `groups`, the number of groups")
         return self
 
-    def cut(self) -> dict:
+    def cut(self) -> dict[str, Any]:
         return self.model_dump(include=CUT)
 
 
@@ -78,7 +78,7 @@ class Mimic(Groups):
     images: Count = 256  # calibration images, at most
 
     @model_validator(mode="after")
-    def closed(self):
+    def closed(self) -> Self:
         if self.budget is not None and self.templates != "full":
             raise ValueError("give `templates` or `budget`, not both")
         if self.layout != "layer" or self.axes or self.budget is not None or self.whiten:
@@ -87,11 +87,11 @@ class Mimic(Groups):
                 raise ValueError(f"`layout`, `budget` and `whiten` have a closed form: leave out {listing(wrong)}")
         return self
 
-    def compression(self) -> dict:
+    def compression(self) -> dict[str, Any]:
         """What makes a bank smaller than the network."""
         return self.model_dump(include={"layout", "axes", "budget"})
 
-    def options(self) -> dict:
+    def options(self) -> dict[str, Any]:
         """What a fit needs besides how families are cut."""
         chosen = self.model_dump(include={"gauge", "solver", "sets"})
         return chosen | (self.direct.model_dump() if self.solver == "direct" else {})
@@ -115,11 +115,11 @@ class MimicVae(Groups):
         list[Literal["neuron", "head", "tile"]], BeforeValidator(_one_or_more)
     ] = []  # token banks to fit as well
 
-    def options(self) -> dict:
+    def options(self) -> dict[str, Any]:
         """What a fit needs besides how families are cut."""
         exact = {"solver", "beta", "noise", "noise_floor"}
         return self.model_dump(include=exact if self.solver == "ppca" else None, exclude=CUT | {"tokens"})
 
-    def token_options(self) -> dict:
+    def token_options(self) -> dict[str, Any]:
         """What the fit of a token bank needs."""
         return self.model_dump(include={"tokens", "beta", "noise", "noise_floor", "warmup", "free_bits"})

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,9 +31,9 @@ class Data(Section):
     test: Share = 0.15  # share to split off where the source has no test part
 
     @classmethod
-    def of(cls, path: str | Path, **options) -> "Data":
+    def of(cls, path: str | Path, **options: Any) -> "Data":
         """What a path holds: an ``.npz``, a ``.csv``, else a folder."""
-        kind = {".npz": "npz", ".csv": "csv"}.get(Path(path).suffix.lower(), "folder")
+        kind: Any = {".npz": "npz", ".csv": "csv"}.get(Path(path).suffix.lower(), "folder")
         return cls(source=kind, path=str(path), **options)
 
     def kept(self, names: Mapping[int, str]) -> dict[int, str]:
@@ -47,7 +47,7 @@ class Data(Section):
         return {label: names.get(label, str(label)) for label in (names if self.classes is None else self.classes)}
 
     @model_validator(mode="after")
-    def complete(self):
+    def complete(self) -> Self:
         if self.source in ("npz", "folder", "csv") and not self.path:
             raise ValueError(f"source {self.source!r} needs `path`")
         if self.options and self.source != "torchvision":

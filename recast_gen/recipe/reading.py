@@ -2,8 +2,9 @@
 
 import inspect
 import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -37,7 +38,7 @@ class Recipe(Section):
     train: Train = Train()  # stage train
 
     @model_validator(mode="after")
-    def goes_together(self):
+    def goes_together(self) -> Self:
         if self.mimic.whiten and not (self.mimic.calibration or self.model.pretrain):
             raise ValueError("`mimic.whiten` needs images: give `mimic.calibration`, as a task's `data`")
         if self.mimic.layout != "layer" and self.tune.choose == "mimic":
@@ -67,7 +68,7 @@ def load(path: str | Path) -> Recipe:
         raise RecipeError(f"{path} has {len(lines)} mistake(s):\n  " + "\n  ".join(lines)) from error
 
 
-def _explain(problem: dict) -> str:
+def _explain(problem: Mapping[str, Any]) -> str:
     where = ".".join(map(str, problem["loc"])) or "recipe"
     if problem["type"] == "extra_forbidden":
         keys = _keys(problem["loc"][:-1])
@@ -76,16 +77,16 @@ def _explain(problem: dict) -> str:
     return f"{where}: {problem['msg'].removeprefix('Value error, ')}{found}"
 
 
-def _keys(path: tuple) -> list[str]:
+def _keys(path: tuple[Any, ...]) -> list[str]:
     """The keys that a recipe may have at `path`."""
-    section = Recipe
+    section: type[Section] = Recipe
     for step in path:
         if isinstance(step, str) and step in section.model_fields:
             section = _section(section.model_fields[step].annotation) or section
     return list(section.model_fields)
 
 
-def _section(annotation) -> type[Section] | None:
+def _section(annotation: Any) -> type[Section] | None:
     if inspect.isclass(annotation) and not typing.get_args(annotation) and issubclass(annotation, Section):
         return annotation
     return next((found for inner in typing.get_args(annotation) if (found := _section(inner))), None)

@@ -1,6 +1,6 @@
 """The study of template and group counts, and what the chosen bank has besides."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,7 +31,7 @@ class Extend(Section):
     tasks: list[str] = []  # of earlier tasks: files of the chosen bank, or weights of a `generate` stage
 
     @model_validator(mode="after")
-    def complete(self):
+    def complete(self) -> Self:
         if (self.source == "tasks") != bool(self.tasks):
             raise ValueError("source 'tasks' and a list of `tasks` go together")
         return self
@@ -71,7 +71,7 @@ class Tune(Section):
         return {*self.objectives, *self.constraints}
 
     @model_validator(mode="after")
-    def sensible(self):
+    def sensible(self) -> Self:
         for name in ("objectives", "generators", "gauges", "sets", "resolutions"):
             values = getattr(self, name) or []
             if len(set(values)) < len(values):

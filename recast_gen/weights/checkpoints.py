@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def _naming(path: Path, name: str | None = None) -> Iterator[None]:
 def _steady(path: Path, weights: Weights) -> Weights:
     """The same weights, none of which is read from a file that is another by then."""
 
-    def version() -> tuple:
+    def version() -> tuple[Any, ...]:
         with suppress(FileNotFoundError):
             found = path.stat()
             return found.st_mtime_ns, found.st_size, found.st_ino

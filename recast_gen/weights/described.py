@@ -9,7 +9,7 @@ DATA = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")  
 KEYS = ("timm_kwargs", "data_config", "head", "classes")  # of a backbone, beside its model's name
 
 
-def metadata(backbone: Mapping) -> dict[str, str]:
+def metadata(backbone: Mapping[str, Any]) -> dict[str, str]:
     """What `described` reads back: the model, how it wants images, its head and its classes, as JSON by key."""
     found = {key: json.dumps(backbone[key]) for key in KEYS if backbone.get(key)}
     return found | ({"timm_model": backbone["timm_model"]} if backbone.get("timm_model") else {})
@@ -48,7 +48,7 @@ def beside(folder: Path) -> dict[str, Any]:
     return found | ({"classes": names} if isinstance(names, list) else {})
 
 
-def _image_size(kwargs: Mapping) -> dict[str, list[int]]:
+def _image_size(kwargs: Mapping[str, Any]) -> dict[str, list[int]]:
     """``input_size`` of a model made for images of a size, one number or height and width."""
     size = kwargs.get("img_size")
     if not size:

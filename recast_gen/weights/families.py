@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import FamilyError, check_choice, listing, nearest
 from .dtypes import FLOATING
@@ -60,7 +61,7 @@ class Families(dict[str, Family]):
         raise FamilyError(f"No family {name!r}.{nearest(name, self)} There are: {listing(self)}.")
 
 
-def depth_order(name: str) -> list:
+def depth_order(name: str) -> list[Any]:
     """A key that sorts tensor names by the numbers in them."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
@@ -94,7 +95,7 @@ def families(tensors: Mapping[str, tuple[tuple[int, ...], str]], by: str = "inde
     check_choice("way to group by", by, RULES, FamilyError)
     alone, stacks = sorted(tensors, key=depth_order), []
     for rule in RULES[by]:
-        buckets: dict[tuple, list[str]] = {}
+        buckets: dict[tuple[Any, ...], list[str]] = {}
         for name in alone:
             buckets.setdefault((rule(name), *tensors[name]), []).append(name)
         stacks += [(key[0], names) for key, names in buckets.items() if len(names) > 1]
@@ -107,8 +108,8 @@ def families(tensors: Mapping[str, tuple[tuple[int, ...], str]], by: str = "inde
     return found
 
 
-def _named(stacks: list[tuple[str, list[str]]], tensors: Mapping, by: str) -> Families:
-    kinds: dict[str, list[tuple]] = {}
+def _named(stacks: list[tuple[str, list[str]]], tensors: Mapping[str, Any], by: str) -> Families:
+    kinds: dict[str, list[tuple[Any, ...]]] = {}
     for free, names in stacks:
         kinds.setdefault(free, []).append(tensors[names[0]])
     found = Families()

@@ -151,7 +151,7 @@ class TensorFile:
     Raises StoreError for numbers smaller than a byte, and what the library raises for a damaged file.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         with safe_open(path, framework="numpy") as file:  # checks the layout
             self.metadata = file.metadata() or {}

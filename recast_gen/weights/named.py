@@ -27,7 +27,7 @@ def digest(*parts: Any) -> str:
 class LazyTensors(Mapping[str, np.ndarray]):
     """Arrays by name, each read when it is asked for, always the same, and not kept."""
 
-    def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]):
+    def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]) -> None:
         self.readers = readers
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -49,7 +49,12 @@ class Weights(Mapping[str, np.ndarray]):
     shapes: name -> (shape, dtype name), where they are known without reading the tensors.
     """
 
-    def __init__(self, tensors: Mapping[str, np.ndarray], backbone: dict | None = None, shapes: Mapping | None = None):
+    def __init__(
+        self,
+        tensors: Mapping[str, np.ndarray],
+        backbone: dict[str, Any] | None = None,
+        shapes: Mapping[str, Any] | None = None,
+    ) -> None:
         self.tensors, self.backbone, self._shapes = tensors, backbone or {}, shapes
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -94,7 +99,7 @@ class Weights(Mapping[str, np.ndarray]):
 class SplitQkv(Weights):
     """A network's tensors with its q, k and v (`weights.qkv`) in place of a fused qkv, which it still finds."""
 
-    def __init__(self, weights: Weights):
+    def __init__(self, weights: Weights) -> None:
         shapes = {
             part: (size, dtype)
             for name, (shape, dtype) in weights.shapes.items()

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def head_of(name: str) -> str | None:
     return found if isinstance(found, str) else None  # distilled models have two
 
 
-def published(backbone: dict) -> dict[str, str]:
+def published(backbone: dict[str, Any]) -> dict[str, str]:
     """What timm knows of the origin of a backbone's weights: ``base_model`` (its id on the hub) and ``licence``.
 
     Empty for weights that did not come from timm's hub by their name, as far as is known: of a live model nothing is.
@@ -49,7 +49,8 @@ def published(backbone: dict) -> dict[str, str]:
 
 
 def create(
-    name: str, kwargs: dict, pretrained: bool = False, checkpoint: str | None = None, weights: str | None = None
+    name: str, kwargs: dict[str, Any], pretrained: bool = False, checkpoint: str | None = None,
+    weights: str | None = None,
 ) -> "nn.Module":  # fmt: skip
     """A timm model by name, or what ``package.module:callable`` returns, with weights from timm's hub or a checkpoint.
 
@@ -71,11 +72,12 @@ def _is_own(name: str) -> bool:
     return ":" in name and not name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
 
 
-def _own(name: str, kwargs: dict) -> "nn.Module":
+def _own(name: str, kwargs: dict[str, Any]) -> "nn.Module":
     module, _, function = name.partition(":")
     sys.path.insert(0, "")  # as `python -m` does: the user's module lies where the command runs
     try:
-        return getattr(importlib.import_module(module), function)(**kwargs)
+        made: nn.Module = getattr(importlib.import_module(module), function)(**kwargs)
+        return made
     except Exception as error:
         raise SourceError(
             f"{name!r} with {kwargs} makes no model ({type(error).__name__}: {error}); expected package.module:callable"
@@ -84,7 +86,7 @@ def _own(name: str, kwargs: dict) -> "nn.Module":
         sys.path.remove("")
 
 
-def _timm(name: str, kwargs: dict, hub: bool) -> "nn.Module":
+def _timm(name: str, kwargs: dict[str, Any], hub: bool) -> "nn.Module":
     import timm
     import torch
 
@@ -171,7 +173,7 @@ def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
     return model
 
 
-def heads(backbone: dict) -> int | None:
+def heads(backbone: dict[str, Any]) -> int | None:
     """Attention heads of a block of a timm model that a store describes; None where it has none, or says no model."""
     if not backbone.get("timm_model"):
         return None
@@ -179,10 +181,10 @@ def heads(backbone: dict) -> int | None:
 
     with torch.device("meta"):
         model = create(backbone["timm_model"], backbone.get("timm_kwargs", {}))
-    return next((module.num_heads for module in model.modules() if hasattr(module, "num_heads")), None)
+    return next((int(module.num_heads) for module in model.modules() if hasattr(module, "num_heads")), None)
 
 
-def shapes(source: str, kwargs: dict | None = None) -> dict[str, tuple[tuple[int, ...], str]]:
+def shapes(source: str, kwargs: dict[str, Any] | None = None) -> dict[str, tuple[tuple[int, ...], str]]:
     """Name -> (shape, dtype) of the tensors of a path or, without making its weights, of a timm model's name."""
     if is_path(source):
         return dict(checkpoints.read(source).shapes)

@@ -27,10 +27,13 @@ def whole(name: str) -> str:
 
 def place(name: str) -> int:
     """Which part it is, from 0."""
-    return PARTS.index(_MARK.search(name)[1])
+    found = _MARK.search(name)
+    if not found:
+        raise ValueError(f"{name} is no part")
+    return PARTS.index(found[1])
 
 
-def rows(tensor, name: str):
+def rows(tensor: Any, name: str) -> Any:
     """What a tensor of this name has of its whole: of a part's ``(3 o) ...`` a third, else all."""
     if name == whole(name):
         return tensor
@@ -39,7 +42,7 @@ def rows(tensor, name: str):
 
 
 def joined(
-    pairs: Iterable[tuple[str, Any]], join: Callable[[list], Any] | None = None
+    pairs: Iterable[tuple[str, Any]], join: Callable[[list[Any]], Any] | None = None
 ) -> Iterator[tuple[str, Any]]:  # fmt: skip
     """(name, value) pairs with a whole in place of its parts, when the last of them has come.
 
@@ -47,7 +50,9 @@ def joined(
     are, and come last.
     """
     if join is None:
-        from numpy import concatenate as join  # names and shapes alone need no numpy
+        from numpy import concatenate  # names and shapes alone need no numpy
+
+        join = concatenate
     waiting: dict[str, dict[str, Any]] = {}
     for name, value in pairs:
         if name == whole(name):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from fnmatch import translate
+from typing import Any
 
 from ..errors import FamilyError, check_count, listing, nearest
 from .dtypes import FLOATING
@@ -88,7 +89,7 @@ def whole_families(found: Families, glob: str) -> set[str]:
     return set(layers)
 
 
-def _compiled(glob: str) -> tuple[re.Pattern, list[list[str]]]:
+def _compiled(glob: str) -> tuple[re.Pattern[str], list[list[str]]]:
     """A glob as a pattern with one group for each pair of braces, and the words of each."""
     texts, braces = re.split(r"\{[^{}]*\}", glob), [_words(inner, glob) for inner in re.findall(r"\{([^{}]*)\}", glob)]
     if any(sign in text for text in texts for sign in "{}"):
@@ -101,7 +102,7 @@ def _compiled(glob: str) -> tuple[re.Pattern, list[list[str]]]:
 
 
 def _words(inner: str, glob: str) -> list[str]:
-    words = []
+    words: list[str] = []
     for part in inner.split(","):
         first, dots, last = part.partition("..")
         if dots and first.isdecimal() and last.isdecimal() and int(first) <= int(last):
@@ -113,7 +114,7 @@ def _words(inner: str, glob: str) -> list[str]:
     return words
 
 
-def _match(pattern: re.Pattern, family: Family, name: str) -> re.Match | None:
+def _match(pattern: re.Pattern[str], family: Family, name: str) -> re.Match[str] | None:
     shape = "".join(family.name.partition("@")[1:])
     forms = dict.fromkeys((name + shape, name, whole(name)))
     forms |= dict.fromkeys([form.removesuffix(".weight") for form in forms])
@@ -151,7 +152,7 @@ def split(
     return [family.names[start:stop] for start, stop in zip(cuts, cuts[1:])]
 
 
-def check_reached(chosen: Families, word: str, count: int | list | str | None) -> None:
+def check_reached(chosen: Families, word: str, count: int | list[Any] | str | None) -> None:
     """Raises FamilyError for a count of layers or groups that not even the deepest of the chosen families has."""
     deepest = max(chosen.values(), key=lambda family: family.layers)
     if isinstance(count, int) and count > deepest.layers:

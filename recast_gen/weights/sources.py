@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PUT_ON = (".parametrizations.", ".recast_adapter.")  # in the names of what a bank or an adapter adds to a model
 
 
-def read(source: Any, timm_kwargs: dict | None = None, weights: str | None = None) -> Weights:
+def read(source: Any, timm_kwargs: dict[str, Any] | None = None, weights: str | None = None) -> Weights:
     """The weights of a source: a model, a mapping of names to tensors, or the path of a store or checkpoint.
 
     timm_kwargs: what a timm model was made with, where that is more than its name and class count.
@@ -46,7 +46,7 @@ def read(source: Any, timm_kwargs: dict | None = None, weights: str | None = Non
     )
 
 
-def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
+def describe(model: "nn.Module", timm_kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
     """What timm knows of a model, as JSON: how it wants its images, its head and, where they suffice to make it
     again, its name and kwargs."""
     config = getattr(model, "pretrained_cfg", None) or {}
@@ -70,7 +70,7 @@ def describe(model: "nn.Module", timm_kwargs: dict | None = None) -> dict:
     return about
 
 
-def model_of(source: str) -> "tuple[nn.Module, dict]":
+def model_of(source: str) -> "tuple[nn.Module, dict[str, Any]]":
     """The network, and its backbone, of a timm name, a checkpoint that names its model, or an ``extract.zarr``."""
     if is_path(source):
         weights = checkpoints.read(source)

@@ -31,8 +31,8 @@ def to_numpy(name: str, tensor: Any) -> np.ndarray:
             import torch
 
             bits = getattr(torch, bits_of(dtype_of(dtype)).name)
-            return tensor.contiguous().view(bits).numpy().view(dtype_of(dtype))
-        return tensor.numpy()
+            return np.asarray(tensor.contiguous().view(bits).numpy().view(dtype_of(dtype)))
+        return np.asarray(tensor.numpy())
     except (AttributeError, TypeError, RuntimeError) as error:
         raise SourceError(f"{name} is no tensor that can be read ({type(tensor).__name__}: {error}).") from error
 

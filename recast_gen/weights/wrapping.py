@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SourceError, listing
 
@@ -20,7 +20,7 @@ WRAPPERS = {
 INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # wherever in a name they stand
 
 
-def chosen(path: Path, found: Mapping, wanted: str | None = None) -> tuple[Mapping, bool]:
+def chosen(path: Path, found: Mapping[str, Any], wanted: str | None = None) -> tuple[Mapping[str, Any], bool]:
     """The weights in what a training script saved, and whether they are a Lightning module's.
 
     wanted: ``raw``, ``ema`` or the name of a set.  When not given, of raw and averaged weights timm's choice, the
@@ -55,7 +55,7 @@ def _pick(path: Path, sets: list[str], wanted: str | None) -> str:
     return key
 
 
-def _sets(found: Mapping) -> list[str]:
+def _sets(found: Mapping[str, Any]) -> list[str]:
     """The keys of the sets of weights in a mapping; none where it is one."""
     inner = [key for key, value in found.items() if isinstance(value, Mapping) and isinstance(key, str)]
     known = [key for key in inner if (key in PLAIN or _averaged(key)) and (_tensors(found[key]) or _sets(found[key]))]
@@ -64,7 +64,7 @@ def _sets(found: Mapping) -> list[str]:
     return [] if _tensors(found) else list(dict.fromkeys([*(key for key in inner if _tensors(found[key])), *known]))
 
 
-def _tensors(found: Mapping) -> bool:
+def _tensors(found: Mapping[str, Any]) -> bool:
     return any(hasattr(value, "shape") for value in found.values())
 
 
