@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from ..errors import SourceError
 from .families import Families, families
 from .qkv import joined, parts, rows, whole
 
+Shapes = Mapping[str, tuple[tuple[int, ...], str]]  # name -> (shape, dtype name)
+
 
 def digest(*parts: Any) -> str:
     """128-bit hexadecimal SHA-256 of arrays (dtype, shape, bytes) and of anything that JSON can write."""
@@ -18,7 +20,7 @@ def digest(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             sha.update(f"{part.dtype.name}{part.shape}".encode())
-            sha.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+            sha.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
         else:
             sha.update(json.dumps(part, sort_keys=True).encode())
     return sha.hexdigest()[:32]
@@ -33,10 +35,10 @@ class LazyTensors(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self.readers[name]()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.readers)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.readers)
 
 
@@ -50,24 +52,21 @@ class Weights(Mapping[str, np.ndarray]):
     """
 
     def __init__(
-        self,
-        tensors: Mapping[str, np.ndarray],
-        backbone: dict[str, Any] | None = None,
-        shapes: Mapping[str, Any] | None = None,
+        self, tensors: Mapping[str, np.ndarray], backbone: dict[str, Any] | None = None, shapes: Shapes | None = None
     ) -> None:
         self.tensors, self.backbone, self._shapes = tensors, backbone or {}, shapes
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.tensors)
 
     @property
-    def shapes(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
+    def shapes(self) -> Shapes:
         """Name -> (shape, dtype name) of every tensor."""
         if self._shapes is None:
             self._shapes = {name: (tensor.shape, tensor.dtype.name) for name, tensor in self.items()}
@@ -108,12 +107,12 @@ class SplitQkv(Weights):
         super().__init__(weights.tensors, weights.backbone, shapes)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return rows(super().__getitem__(whole(name)), name)
+        return np.asarray(rows(super().__getitem__(whole(name)), name))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.shapes)
 
 
