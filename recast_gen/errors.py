@@ -1,5 +1,7 @@
 """Every error a user can meet: each says what, where, what was expected and what to do."""
 
+import errno
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -97,12 +99,29 @@ EXTRAS = {
 EXTRA = {module: extra for modules, extra in EXTRAS.items() for module in modules.split()}  # module -> its extra
 
 
+# what to do about an error of the system
+REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space, or write to another disk")
+REMEDIES |= dict.fromkeys((errno.EACCES, errno.EPERM), "Change the permissions, or give another path")
+REMEDIES |= {
+    errno.EROFS: "Give a path that can be written",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), or write to another disk",
+    errno.ENAMETOOLONG: "Give a shorter name",
+    errno.ENOTDIR: "A file is where a folder should be: remove it, or give another path",
+    errno.EEXIST: "A file is where a folder should be: remove it, or give another path",
+    errno.ENOENT: "Give a path that exists",
+    errno.EIO: "The disk is failing: read or write another one",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n)",
+}
+
+
 @contextmanager
 def plainly(debug: bool = False) -> Iterator[None]:
-    """At a command's door: an error of ours, or a package that is not installed, is one message and exit status 1.
+    """At a command's door: an error of ours or of the system, or a package that is not installed, is one message and
+    exit status 1.
 
-    Ctrl+C is exit status 130, as shells expect.  debug: errors pass as they are, with their traces.
+    Ctrl+C is exit status 130, as shells expect.  debug, or RECAST_DEBUG=1: errors pass as they are, with their traces.
     """
+    debug = debug or os.environ.get("RECAST_DEBUG", "0") not in ("", "0")
     try:
         yield
     except KeyboardInterrupt:
@@ -111,6 +130,13 @@ def plainly(debug: bool = False) -> Iterator[None]:
         if debug:
             raise
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # whoever read our output has left
+        raise
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {where}{error.strerror or error}. {REMEDIES.get(error.errno, 'See --debug')}.")
     except ModuleNotFoundError as error:
         if debug:
             raise

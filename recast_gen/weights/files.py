@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from safetensors import safe_open
 
-from ..errors import StoreError, listing
+from ..errors import REMEDIES, StoreError, listing
 from .dtypes import CODES, code_of, dtype_of
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
@@ -27,12 +27,34 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """A sibling of `path` to write to; it replaces `path` when the block ends well and is removed when it does not.
 
     What a killed process left of the same output is put right first.  The last of several writers wins.
-    Raises StoreError for a folder where a file should be written, the other way round, and for a device.
+    Raises StoreError for a folder where a file should be written, the other way round, for a device, and where the
+    system refuses: a full disk, a read-only folder.
     """
     path = Path(path) if Path(path).name else Path(path).absolute()
     with suppress(FileNotFoundError, NotADirectoryError):
         if stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise StoreError(f"{path} is neither a file nor a folder: write to another path.")
+    with _refusals_of(path), _sibling(path) as fresh:
+        yield fresh
+
+
+@contextmanager
+def _refusals_of(path: Path) -> Iterator[None]:
+    """What the system refuses while `path` is written names it; what it says of other files passes."""
+    try:
+        yield
+    except OSError as error:
+        named, own = Path(error.filename or path), path.with_name(f".{path.name}.")
+        ours = named in (path, *path.parents) or any(str(part).startswith(str(own)) for part in (named, *named.parents))
+        if not (ours and error.errno in REMEDIES):
+            raise
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror}), and is as it was. {REMEDIES[error.errno]}."
+        ) from error
+
+
+@contextmanager
+def _sibling(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     # the names say who writes: process, attempt, machine
