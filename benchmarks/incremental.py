@@ -122,7 +122,7 @@ def run(table: Table, backbones: list[str], methods: list[str]) -> None:
 
 
 def show(rows: list[dict]) -> None:
-    columns = ("backbone", "method", "classes", "final %", "average %", "numbers", "seconds", "MB")
+    columns = ("backbone", "method", "classes", "final %", "average %", "parameters kept", "seconds", "MB")
     print(f"| {' | '.join(columns)} |\n" + "|---" * len(columns) + "|")
     for backbone, method in dict.fromkeys((row["backbone"], row["method"]) for row in rows):
         chosen = [row for row in rows if (row["backbone"], row["method"]) == (backbone, method)]

@@ -17,6 +17,7 @@ sys.path.append(str(DOCS / "hooks"))
 import commands  # noqa: E402
 import notebook  # noqa: E402
 import recipe_table  # noqa: E402
+import result_tables  # noqa: E402
 
 
 def sections(section: type[Section]) -> set[type[Section]]:
@@ -65,3 +66,11 @@ def test_the_reference_has_every_public_name():
 
 def test_the_reference_has_every_command():
     assert "## recast inspect\n" in (page := commands.markdown()) and "| `SOURCE` | required |" in page
+
+
+def test_every_table_of_results_is_made_from_what_was_measured():
+    asked = re.findall(r"^\{\{ (printed|results) (.+) \}\}$", (DOCS / "results.md").read_text(), re.M)
+    assert asked
+    for kind, words in asked:
+        made = {"printed": result_tables.printed, "results": result_tables.file}[kind](*words.split())
+        assert made.startswith("Not measured yet") or len(made.strip().splitlines()) > 2, words
