@@ -47,16 +47,17 @@ def peft(
     bank: Bank,
     task: Task,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("adapter"),
-    rank: Annotated[int, typer.Option(help="Of every layer's LoRA.")] = 16,
+    rank: Annotated[str, typer.Option(help="Of every layer's LoRA; auto: the smallest within the tolerance.")] = "auto",
+    tolerance: Annotated[float, typer.Option(help="How much of what the task adds may be lost (fraction).")] = 0.01,
 ) -> None:
     """Writes a task as a PEFT LoRA adapter, the nearest of its rank.
 
-    Example: recast export peft bank.zarr flowers.safetensors --rank 16
+    Example: recast export peft bank.zarr flowers.safetensors --rank 16 --tolerance 0.5
     """
     from ..model.export import to_peft
 
-    made = to_peft(bank, task, out, rank)
-    print(f"{out}: rank {rank} loses {made['relative_error']:.3g} of what the task adds (relative)")
+    made = to_peft(bank, task, out, int(rank) if rank.isdecimal() else rank, tolerance)
+    print(f"{out}: rank {made['rank']} loses {made['relative_error']:.3g} of what the task adds (relative)")
 
 
 def folder(

@@ -21,10 +21,13 @@ from ..weights.networks import published
 from ..weights.qkv import joined, whole
 from ..weights.sources import describe
 from . import card
+from .lora import factors, smallest_rank
 
 if TYPE_CHECKING:
     from torch import nn
 
+CONV1D = "Conv1D"  # of transformers: a linear layer that holds its weight as ``i o``
+EXACT = 1e-5  # relative: what is lost by rounding factors to float32
 LOGITS = 1e-4  # how far ONNX's may be from torch's, absolute or relative to the largest logit
 
 
@@ -67,15 +70,20 @@ def to_onnx(
     return error
 
 
-def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Path, rank: int = 16) -> dict:
+def to_peft(
+    bank: TemplateBank | str | Path, task: str | Path, folder: str | Path, rank: int | str = "auto",
+    tolerance: float = 0.01,
+) -> dict:  # fmt: skip
     """Writes a task as a Hugging Face PEFT LoRA adapter of the plain backbone, atomically.
 
-    What a task adds to the base weights has full rank in general; each layer keeps the best `rank` of it (truncated
-    SVD), so look at ``relative_error`` (fraction of the norm of what the task adds; also by layer).  Linear layers and
-    convolutions without groups; the head goes along whole (``modules_to_save``): make the backbone with the task's
-    ``num_classes``, then ``peft.PeftModel.from_pretrained(model, folder)``.  Returns what the README states.
-    Raises ExportError for layers that PEFT's LoRA does not know, tasks with an adapter, a rank below 1, and a folder
-    that holds more than is written anew.
+    rank: of every layer's factors, or ``auto``, the smallest that keeps to the tolerance: what a task adds to the base
+    weights has full rank in general.  tolerance: how much of the norm of what the task adds may be lost (fraction).
+    Linear layers, transformers' Conv1D, and 2d convolutions without groups; the head goes along whole
+    (``modules_to_save``): make the backbone with the task's ``num_classes``, then
+    ``peft.PeftModel.from_pretrained(model, folder)``.
+    Returns what the README states, ``relative_error`` (fraction) by layer included.
+    Raises ExportError for a rank that loses more, naming the smallest that does not, for layers that PEFT's LoRA does
+    not know, tasks with an adapter, and a folder that holds more than is written anew.
     Format: https://huggingface.co/docs/peft/developer_guides/checkpoint
     """
     _refuse_loss(folder, {"adapter_model.safetensors", "adapter_config.json", "recast.json", "README.md"})
@@ -90,32 +98,49 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
         raise ExportError(
             f"PEFT's LoRA has no form for {listing(wrong, 4)}: only for weights of linear layers and Conv2d."
         )
-    check_count("rank", rank, ExportError)
+    odd = task.about.get("layers", {})  # as the model said when the task was saved
+    if unknown := [f"{tensor} ({kind})" for tensor, kind in odd.items() if kind != CONV1D]:
+        raise ExportError(f"PEFT's LoRA has no form for {listing(unknown, 4)}: use the task with rg.load_task.")
+    if rank != "auto":
+        check_count("rank", rank, ExportError)
+    if not (isinstance(tolerance, int | float) and tolerance > 0):
+        raise ExportError(f"tolerance={tolerance!r}: expected a fraction above 0.")
     if head and any(module.endswith(head) and module != head for module in modules):
         raise ExportError(f"PEFT would take other modules for the head, as their names also end in {head!r}.")
+
+    def changes() -> Iterator[tuple[str, np.ndarray, tuple[int, ...]]]:
+        """(name, matrix ``o i``, shape ``o ...``) of what the task adds to every layer."""
+        for tensor, added in _changes(bank, task):
+            added = added.T if tensor in odd else added
+            yield tensor, added.reshape(len(added), -1), added.shape
+
+    chosen = smallest_rank((matrix for _, matrix, _ in changes()), tolerance) if rank == "auto" else rank
     tensors, errors, lost, total = {}, {}, 0.0, 0.0
-    for tensor, added in _changes(bank, task):
-        key, kernel = f"base_model.model.{tensor.removesuffix('.weight')}", added.shape[2:]
-        up, values, down = np.linalg.svd(added.reshape(len(added), -1), full_matrices=False)
-        kept = min(rank, len(values))
-        factors = np.zeros((rank, down.shape[1]), np.float32), np.zeros((len(added), rank), np.float32)
-        factors[0][:kept] = np.sqrt(values[:kept, None]) * down[:kept]
-        factors[1][:, :kept] = up[:, :kept] * np.sqrt(values[:kept])
-        tensors[f"{key}.lora_A.weight"] = factors[0].reshape(rank, *added.shape[1:])
-        tensors[f"{key}.lora_B.weight"] = factors[1].reshape(len(added), rank, *(1 for _ in kernel))
-        squares = np.square(values.astype(np.float64))
-        errors[tensor] = _fraction(squares[kept:].sum(), squares.sum())
-        lost, total = lost + squares[kept:].sum(), total + squares.sum()
+    for tensor, matrix, shape in changes():
+        key = f"base_model.model.{tensor.removesuffix('.weight')}"
+        up, down, missed = factors(matrix, chosen)
+        tensors[f"{key}.lora_A.weight"] = down.reshape(chosen, *shape[1:])
+        tensors[f"{key}.lora_B.weight"] = up.reshape(*up.shape, *(1 for _ in shape[2:]))
+        square = float(np.square(matrix.astype(np.float64)).sum())
+        errors[tensor] = _fraction(missed, square)
+        lost, total = lost + missed, total + square
+    if (error := _fraction(lost, total)) > max(1.001 * tolerance, EXACT):
+        enough = smallest_rank((matrix for _, matrix, _ in changes()), tolerance)
+        raise ExportError(
+            f"Rank {rank} loses {error:.3g} of what the task {name} adds to the weights (relative); at most "
+            f"{tolerance} was to be lost: rank {enough} does, or rank='auto', or give a larger tolerance."
+        )
     tensors |= {f"base_model.model.{tensor}": array for tensor, array in task.head.items()}
     about = published(bank.backbone)
     config = {
         "peft_type": "LORA", "task_type": None, "base_model_name_or_path": about.get("base_model"), "bias": "none",
-        "r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "inference_mode": True,
+        "r": chosen, "lora_alpha": chosen, "lora_dropout": 0.0, "inference_mode": True,
+        "fan_in_fan_out": bool(odd) and odd.keys() >= errors.keys(),
         "target_modules": [tensor.removesuffix(".weight") for tensor in errors],
         "modules_to_save": [head] if head else None,
     }  # fmt: skip
     written = {
-        "rank": rank, "relative_error": _fraction(lost, total),
+        "rank": chosen, "relative_error": error,
         "numbers": sum(array.size for array in tensors.values()),
         "bank_error": max(group.certificate["relative_error"] for group in bank.groups.values()),
         "classes": task.classes, "bank": bank.hash, "layers": errors,
@@ -128,7 +153,7 @@ def to_peft(bank: TemplateBank | str | Path, task: str | Path, folder: str | Pat
         (fresh / "recast.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
         outputs = task.outputs or bank.backbone.get("timm_kwargs", {}).get("num_classes", "as it is")
         text = (
-            f"The task `{name}` as LoRA of rank {rank}: {written['relative_error']:.3g} of what the task adds to the\n"
+            f"The task `{name}` as LoRA of rank {chosen}: {error:.3g} of what the task adds to the\n"
             "weights is lost (relative Frobenius norm; by layer in `recast.json`). The bank rebuilds its base to\n"
             f"{written['bank_error']:.2g}. Its head is whole (`modules_to_save`): make the base with\n"
             f"`num_classes={outputs}`.\n"

@@ -15,7 +15,7 @@ from ..weights.tensors import to_numpy, to_torch
 from . import heads
 from .adapters import apply
 from .adapters.part import Part
-from .attach import attached, coefficients, set_coefficients
+from .attach import attached, coefficients, hosts, set_coefficients
 from .parametrizations import tensor_name
 
 
@@ -61,6 +61,8 @@ def save_task(
     about = {"classes": names, "head": head, "metrics": metrics or {}} | ({"recipe": recipe} if recipe else {})
     if model_name := bank.backbone.get("timm_model"):
         about["backbone"] = model_name
+    if odd := _odd(model):
+        about["layers"] = odd
     if parts:
         about["adapter"] = apply.kind(parts)
     if inside := [place for place in parts if head and place.startswith(f"{head}.")]:
@@ -71,6 +73,19 @@ def save_task(
     stored = {place: part.stored() for place, part in parts.items()}
     alone = {name: array for name, array in own.items() if name not in tied}
     return taskfile.write(path, taskfile.Task(numbers, alone, about, stored), bank, dtype)
+
+
+def _odd(model: nn.Module) -> dict[str, str]:
+    """What the modules are whose weights are not ``o i`` or ``o i kh kw``, as a linear layer's or convolution's."""
+
+    def kind(module: nn.Module) -> str | None:
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            return f"{module.groups} groups" if getattr(module, "groups", 1) > 1 else None
+        names = [found.__name__ for found in type(module).__mro__ if not found.__name__.startswith("Parametrized")]
+        return "Conv1D" if "Conv1D" in names else names[0]
+
+    found = {name: kind(module) for name, (module, _, source) in hosts(model).items() if source.original.ndim > 1}
+    return {name: said for name, said in found.items() if said}
 
 
 def _outputs(head: Mapping, state: Reversible[str]) -> int:

@@ -1,5 +1,6 @@
 """A task in other people's formats computes what it computes here."""
 
+import copy
 import json
 
 import numpy as np
@@ -10,9 +11,11 @@ import timm
 import torch
 from safetensors.numpy import load_file
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 import recast_gen as rg
 from recast_gen.errors import ExportError, TaskError
+from recast_gen.model import lora
 from recast_gen.weights import networks
 from recast_gen.weights.named import Weights
 from recast_gen.weights.sources import read
@@ -62,7 +65,7 @@ def test_peft_loads_a_task_on_the_plain_backbone(architecture, tmp_path, resolut
     errors = {}
     for rank in (1, 4, 16):
         folder = tmp_path / f"rank{rank}"
-        found = rg.to_peft(bank, tmp_path / "task.safetensors", folder, rank)
+        found = rg.to_peft(bank, tmp_path / "task.safetensors", folder, rank, tolerance=2)
         plain = architecture()  # the backbone, with a fresh head for the task's classes
         head = plain.get_submodule(architecture.head)
         setattr(plain, architecture.head, nn.Linear(head.in_features, 5))
@@ -79,6 +82,60 @@ def test_peft_loads_a_task_on_the_plain_backbone(architecture, tmp_path, resolut
     assert errors[1] > errors[4] > errors[16] >= 0 and errors[16] < 1e-4  # no layer is wider than 16
     plain.load_state_dict(merged)
     torch.testing.assert_close(plain.eval()(images), model(images), rtol=1e-3, atol=1e-4)
+
+
+def test_the_rank_is_the_smallest_that_keeps_the_task_and_a_smaller_one_is_refused(vit, tmp_path):
+    bank, path = vit.bank(vit()), tmp_path / "task.safetensors"
+    rg.save_task(path, adapt(vit, bank, resolution=4), bank)
+    chosen = rg.to_peft(bank, path, tmp_path / "adapter", tolerance=0.3)
+    assert 1 < chosen["rank"] < 16 and chosen["relative_error"] <= 0.3
+    with pytest.raises(ExportError, match=f"at most 0.3 was to be lost: rank {chosen['rank']} does"):
+        rg.to_peft(bank, path, tmp_path / "other", chosen["rank"] - 1, tolerance=0.3)
+    assert not (tmp_path / "other").exists() and rg.to_peft(bank, path, tmp_path / "adapter")["relative_error"] <= 0.01
+
+
+def test_factors_from_few_directions_lose_as_little_as_those_of_all():
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((120, 90)) * 0.9 ** np.arange(90)
+    for rank in (1, 5, 80):
+        up, down, lost = lora.factors(matrix, rank)
+        least = np.square(np.linalg.svd(matrix, compute_uv=False)[rank:]).sum()
+        assert lost <= 1.001 * least + 1e-9
+        np.testing.assert_allclose(np.square(matrix - up @ down).sum(), lost, rtol=1e-4, atol=1e-6)
+    assert lora.smallest_rank([matrix, up @ down], (2 * least / np.square(matrix).sum()) ** 0.5) <= 81
+
+
+class Gpt(nn.Module):
+    """Layers that hold their weights as ``i o``, as GPT-2 has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Conv1D(8, 8) for _ in range(3))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, given):
+        for layer in self.layers:
+            given = given + layer(given).tanh()
+        return self.head(given)
+
+
+@torch.no_grad()
+def test_a_layers_form_is_asked_of_its_module(tmp_path):
+    torch.manual_seed(0)
+    model, given, path = Gpt(), torch.randn(3, 8), tmp_path / "task.safetensors"
+    plain, bank = copy.deepcopy(model), rg.mimic(model, families=["layers.*"])
+    for parameter in rg.coefficients(rg.attach(model, bank, resolution="channel")):
+        parameter += 0.5 * torch.randn(parameter.shape)
+    rg.save_task(path, model, bank)
+    rg.to_peft(bank, path, tmp_path / "adapter", tolerance=1e-4)
+    loaded = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
+    torch.testing.assert_close(loaded(given), model(given), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(loaded.merge_and_unload()(given), model(given), rtol=1e-3, atol=1e-4)
+    grouped = nn.Sequential(*(nn.Conv2d(8, 8, 3, groups=4) for _ in range(2)))
+    bank = rg.mimic(grouped)
+    rg.save_task(path, rg.attach(grouped, bank), bank, head="")
+    with pytest.raises(ExportError, match=r"0\.weight \(4 groups\)"):
+        rg.to_peft(bank, path, tmp_path / "grouped")
 
 
 def test_what_peft_cannot_hold_is_refused_by_name(vit, tmp_path):
@@ -174,10 +231,10 @@ def test_a_sample_of_a_bank_is_exported_like_a_task_without_a_head(store, tmp_pa
 
 
 def test_recast_export_writes_all_three(store, tmp_path):
-    for words in (["onnx", "bank.zarr", "one.safetensors"], ["peft", "bank.zarr", "one.safetensors", "--rank", 2]):
+    for words in (["onnx", "bank.zarr", "one.safetensors"], ["peft", "bank.zarr", "one.safetensors"]):
         done = recast("export", *words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    assert "rank 2 loses" in done.stdout and (tmp_path / "model.onnx").stat().st_size > 10_000
+    assert "rank 1 loses" in done.stdout and (tmp_path / "model.onnx").stat().st_size > 10_000
     assert load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     done = recast("export", "folder", "bank.zarr", "one.safetensors", "two.safetensors", cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path / "published" / "README.md").is_file(), done.stderr
