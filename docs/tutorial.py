@@ -64,20 +64,6 @@ for index, (image, label) in enumerate(zip(pixels, labels)):
     Image.fromarray(turned.numpy()).save(folder / f"{index:04}.png")
 print(*sorted(path.name for path in (work / "turned" / "train").iterdir()))
 
-
-# %%
-def read(part):
-    files = sorted((work / "turned" / part).glob("*/*.png"))
-    images = np.stack([np.asarray(Image.open(file), dtype=np.float32) for file in files])
-    classes = sorted({file.parent.name for file in files})
-    return torch.from_numpy(images / 127.5 - 1).permute(0, 3, 1, 2), torch.tensor(
-        [classes.index(f.parent.name) for f in files]
-    )
-
-
-images, targets = read("train")
-print(tuple(images.shape), tuple(targets.shape))
-
 # %% [markdown]
 # ## A bank
 #
@@ -103,10 +89,13 @@ rg.freeze(model, head="head")
 trainable = sum(parameter.numel() for parameter in rg.coefficients(model))
 print(f"{trainable} coefficients and {sum(p.numel() for p in model.head.parameters())} of the head are trainable")
 
-train(images, targets, [*rg.rates(model), {"params": list(model.head.parameters()), "lr": 1e-1}], epochs=15)
+files = sorted((work / "turned" / "train").glob("*/*.png"))
+images = np.stack([np.asarray(Image.open(file), dtype=np.float32) for file in files]).transpose(0, 3, 1, 2)
+classes = sorted({file.parent.name for file in files})
+targets = torch.tensor([classes.index(file.parent.name) for file in files])
+head = {"params": list(model.head.parameters()), "lr": 1e-1}
+train(torch.from_numpy(images / 127.5 - 1), targets, [*rg.rates(model), head], epochs=15)
 model.eval()
-test_images, test_targets = read("test")
-print(f"{(model(test_images).argmax(1) == test_targets).float().mean():.1%} of the test images are right")
 
 # %% [markdown]
 # ## The task file
@@ -116,7 +105,7 @@ print(f"{(model(test_images).argmax(1) == test_targets).float().mean():.1%} of t
 # %%
 (work / "tasks").mkdir()
 path = work / "tasks" / "turned.safetensors"
-rg.save_task(path, model, bank, head="head")
+rg.save_task(path, model, bank, head="head", classes=classes)
 print(
     f"{path.stat().st_size} bytes, head included; the backbone has {sum(p.nbytes for p in model.state_dict().values())}"
 )
@@ -124,14 +113,21 @@ print(
 # %% [markdown]
 # ## A prediction
 #
+# Bank and task file are all that it takes: they know the network, how it wants its images, and the names of the classes.
+
+# %%
+found = rg.evaluate(work / "bank.zarr", path, work / "turned")
+print(f"{found.accuracy:.1%} of the {found.images} {found.part} images are right")
+(one,) = rg.predict(work / "bank.zarr", path, [work / "turned" / "test" / "digit_3" / "0003.png"])
+print(f"{one.label} with probability {one.probabilities[one.label]:.2f}")
+
+# %% [markdown]
 # A library is a folder of task files on one live model. Switching is in place, and the original comes back bit for bit.
 
 # %%
 library = rg.TaskLibrary(work / "tasks", model, rg.load_bank(work / "bank.zarr"))
 library.use("turned")
-with torch.no_grad():
-    shares = library(test_images[:1]).softmax(1)[0]
-print(f"digit_{int(shares.argmax())} with probability {float(shares.max()):.2f}")
+print(library.current, "of", *library.names)
 
 # %% [markdown]
 # ## On the device
@@ -143,7 +139,8 @@ print(f"digit_{int(shares.argmax())} with probability {float(shares.max()):.2f}"
 weights = rg.generate(work / "bank.zarr", path)
 plain = timm.create_model("vit_tiny_patch16_224", num_classes=10, **SETTINGS).eval()
 plain.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights.items()}, strict=True)
-print(f"largest difference of the logits: {(plain(test_images) - library(test_images)).abs().max():.1e}")
+batch = torch.from_numpy(images[:64] / 127.5 - 1)
+print(f"largest difference of the logits: {(plain(batch) - library(batch)).abs().max():.1e}")
 
 # %% [markdown]
 # Next: [concepts](concepts.md) explains the words, [recipes](recipes.md) run all of this as a pipeline with validation,
