@@ -113,7 +113,7 @@ print(
 # %% [markdown]
 # ## A prediction
 #
-# Bank and task file are all that it takes: they know the network, how it wants its images, and the names of the classes.
+# Bank and task file are all that it takes. They know the network, how it wants its images, and the names of classes.
 
 # %%
 found = rg.evaluate(work / "bank.zarr", path, work / "turned")
