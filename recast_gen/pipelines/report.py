@@ -15,7 +15,13 @@ from . import pictures, study_pictures
 from .pictures import Section
 from .stage import Folder, main
 
-NOT_COUNTS = ("test", "spread", "bytes")  # what the summary of a task and method says besides numbers trained, by kind
+NOT_COUNTS = (
+    "start",
+    "validation",
+    "test",
+    "spread",
+    "bytes",
+)  # what the summary of a task and method says besides numbers trained, by kind
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
@@ -32,7 +38,8 @@ def run(recipe: Recipe, folder: Folder) -> dict:
             "Tasks",
             "Test accuracy, mean ± spread over seeds, and what it costs: numbers trained, bytes of the task file with "
             "its head, and of one training the median seconds and the most memory on top of what was there before. "
-            "Epochs (and the probe's rate, where it has several) are chosen on validation.",
+            "Epochs (0 is the start, before any training; and the probe's rate, where it has several) are chosen on "
+            "validation, where the start's accuracy is.",
             _tasks(trained, costs),
         ),
         Section(
@@ -105,33 +112,33 @@ def _tasks(trained: dict, costs: list[dict]) -> str:
     for task, methods in trained["tasks"].items():
         for method, found in methods.items():
             own = [row for row in costs if (row["task"], row["method"]) == (task, method)]
-            accuracy = f"{100 * found['test']:.1f} ± {100 * found['spread']:.1f}"
+            start, accuracy = f"{100 * found['start']:.1f}", f"{100 * found['test']:.1f} ± {100 * found['spread']:.1f}"
             seconds = f"{median(float(row['seconds']) for row in own):.1f}"
             peak = f"{max(int(row['peak_bytes']) for row in own) / 2**20:.0f}"
             counts = [f"{found[kind]:,}" for kind in kinds]
-            rows.append([task, method.replace("_", " "), accuracy, *counts, found["bytes"], seconds, peak])
-    return pictures.table(rows, ["task", "method", "test, %", *kinds, "bytes", "seconds", "peak MiB"])
+            rows.append([task, method.replace("_", " "), start, accuracy, *counts, found["bytes"], seconds, peak])
+    return pictures.table(
+        rows, ["task", "method", "start, validation %", "test, %", *kinds, "bytes", "seconds", "peak MiB"]
+    )
 
 
 def _protocol(trained: dict) -> str:
     """What the accuracy matrix comes to, in a sentence."""
-    orders = [trained, *trained["other_orders"]]
-    same = all(order["same_logits"] for order in orders)
+    same, again = trained["same_logits"], trained["other_orders"]
     text = (
         f"Test accuracy of every task's file after each task was learnt. Average {trained['average_accuracy']:.1%}, "
         f"backward transfer {trained['backward_transfer']:+.1%}, forgetting {trained['forgetting']:.1%}; reloaded, "
         f"every task gives {'the same logits, bit for bit' if same else 'OTHER LOGITS than when it was learnt'}."
     )
-    if trained["other_orders"]:
-        files = all(order["same_task_files"] for order in trained["other_orders"])
-        text += f" Learnt again in {len(orders) - 1} other orders, {'the same' if files else 'OTHER'} task files."
+    if again:
+        files = all(order["same_task_files"] for order in again)
+        text += f" Learnt again in {len(again)} other orders, {'the same' if files else 'OTHER'} task files."
     return text
 
 
 def _matrix(matrix: list[dict]) -> str:
-    first = [row for row in matrix if row["order"] == "0"]
-    tasks = list(dict.fromkeys(row["after"] for row in first))
-    found = {(row["after"], row["of"]): f"{100 * float(row['test']):.1f}" for row in first}
+    tasks = list(dict.fromkeys(row["after"] for row in matrix))
+    found = {(row["after"], row["of"]): f"{100 * float(row['test']):.1f}" for row in matrix}
     return pictures.table(
         [[after, *(found.get((after, of), "") for of in tasks)] for after in tasks], ["after", *tasks]
     )

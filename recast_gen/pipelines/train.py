@@ -8,10 +8,10 @@ from .stage import Folder, main
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
-    bank, unfinished = load_bank(folder.of("tune", "bank.zarr")), folder / ".unfinished"
+    bank, runs = load_bank(folder.of("tune", "bank.zarr")), folder / "runs"
     with atomic(folder / "tasks") as out:
         out.mkdir()
-        found = adapt(bank, recipe.tasks, recipe.train, recipe.seed, out, folder.recipe_path.stem, unfinished)
+        found = adapt(bank, recipe.tasks, recipe.train, recipe.seed, out, folder.recipe_path.stem, runs)
     folder.write_csv("runs.csv", found.runs)
     folder.write_csv("costs.csv", found.costs)
     folder.write_csv("epochs.csv", found.history)

@@ -1,4 +1,4 @@
-"""What a run costs on this machine: seconds, and the memory that it takes at its peak."""
+"""What a run costs on this machine: seconds, processor seconds, and the memory that it takes at its peak."""
 
 import ctypes
 import sys
@@ -12,7 +12,8 @@ PROCESS = Path("/proc/self")  # Linux: https://man7.org/linux/man-pages/man5/pro
 
 
 class Meter:
-    """From its making on: ``seconds``, and ``peak_bytes``: memory on top of what was taken before.
+    """From its making on: ``seconds``, ``processor_seconds`` of all threads, and ``peak_bytes``: memory on top of what
+    was taken before.
 
     Of a GPU what torch allocates there, else the process's resident memory; where its peak cannot be reset (not on
     Linux), only what exceeds the highest so far.  earlier: what the same run took before it was interrupted.
@@ -26,12 +27,12 @@ class Meter:
             with suppress(OSError, AttributeError):  # not glibc, or forbidden
                 ctypes.CDLL(None).malloc_trim(0)  # what is free is not taken
                 (PROCESS / "clear_refs").write_text("5")
-        self.before, self.start = self._peak(), time.perf_counter()
+        self.before, self.start = self._peak(), _seconds()
 
     def read(self) -> dict:
-        """``seconds`` and ``peak_bytes`` so far."""
-        seconds = time.perf_counter() - self.start + self.earlier.get("seconds", 0.0)
-        return {"seconds": seconds, "peak_bytes": max(self._peak() - self.before, self.earlier.get("peak_bytes", 0))}
+        """``seconds``, ``processor_seconds`` and ``peak_bytes`` so far."""
+        found = {name: now - self.start[name] + self.earlier.get(name, 0.0) for name, now in _seconds().items()}
+        return found | {"peak_bytes": max(self._peak() - self.before, self.earlier.get("peak_bytes", 0))}
 
     def _peak(self) -> int:
         if self.device.type == "cuda":
@@ -42,3 +43,7 @@ class Meter:
         import resource  # not on Windows
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _seconds() -> dict[str, float]:
+    return {"seconds": time.perf_counter(), "processor_seconds": time.process_time()}

@@ -1,18 +1,20 @@
-"""What a head sees of every image, kept: to start it from, and to train it on where nothing before it is trained."""
+"""What a frozen network makes of every image, kept: what its head sees, and what its frozen prefix ends in."""
 
 from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from ..recipe.training import Training
 from .data import Splits
+from .loop import LARGER, batches
 from .module import check, seed_everything, training_device
+from .prefix import Shortcut
 from .readers.raw import PARTS
+from .threads import threads
 
 
-@torch.no_grad()
 def before_head(
     model: nn.Module, head: nn.Module, splits: Splits, settings: Training, parts: tuple[str, ...] = PARTS
 ) -> Splits | None:
@@ -20,28 +22,51 @@ def before_head(
 
     The model is put into eval mode, and for as long as this takes on the device where `settings` train.  Equal to
     running all of the model, up to the rounding of other batches.  Augmented images are drawn once, always alike.
-    Raises DataError where model and images do not go together.
+
+    Raises:
+        DataError: model and images do not go together.
+    """
+    return observed(model, head, splits, settings, parts)[0]
+
+
+@torch.no_grad()
+def observed(
+    model: nn.Module, head: nn.Module, splits: Splits, settings: Training, parts: tuple[str, ...] = PARTS,
+    short: Shortcut | None = None,
+) -> tuple[Splits | None, Splits | None]:  # fmt: skip
+    """One pass over the images of `parts`: `before_head`, and what `short` starts from, without the test images.
+
+    Raises:
+        DataError: model and images do not go together.
     """
     check(model, splits)
     seed_everything(0, verbose=False)
-    device, seen = training_device(settings), []
+    device = training_device(settings)
     model.to(device).eval()
-    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    modules = [head] + ([model.get_submodule(short.entry)] if short else [])
+    seen: dict[nn.Module, list] = {module: [] for module in modules}
+    hooks = [module.register_forward_pre_hook(lambda module, given: seen[module].append(given)) for module in modules]
+    last = True
 
-    def features(images: Dataset) -> TensorDataset | None:
-        found = []
-        for batch, labels in DataLoader(images, settings.batch_size):
-            seen.clear()
-            logits = model(batch.to(device))
-            calls = list(seen)
-            if len(calls) != 1 or len(calls[0]) != 1 or not torch.equal(head(calls[0][0]), logits):
-                return None
-            found.append((calls[0][0].cpu(), labels))
-        return TensorDataset(*map(torch.cat, zip(*found)))
+    def kept(images: Dataset, wanted: list[nn.Module]) -> list[TensorDataset]:
+        nonlocal last
+        found, labels = [[] for _ in wanted], []
+        for batch, label in batches(images, LARGER * settings.batch_size, settings.workers):
+            for calls in seen.values():
+                calls.clear()
+            logits, labels = model(batch.to(device)), [*labels, label]
+            calls = list(seen[head])  # checked before the head is called once more
+            last = last and len(calls) == 1 and len(calls[0]) == 1 and torch.equal(head(calls[0][0]), logits)
+            for module, inputs in zip(wanted, found):
+                inputs.append(seen[module][0][0].cpu() if last or module is not head else label)
+        return [TensorDataset(torch.cat(inputs), torch.cat(labels)) for inputs in found]
 
     try:
-        found = {part: features(getattr(splits, part)) for part in parts}
+        with threads(model, splits.train, settings.batch_size):
+            found = {part: kept(getattr(splits, part), modules[: 1 if part == "test" else 2]) for part in parts}
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         model.cpu()
-    return None if None in found.values() else replace(splits, **found)
+    both = [{part: each[index] for part, each in found.items() if index < len(each)} for index in range(len(modules))]
+    return replace(splits, **both[0]) if last else None, replace(splits, **both[1]) if short else None

@@ -1,90 +1,121 @@
-"""One classifier trained with Lightning: whatever of it requires a gradient, the best epoch on validation."""
+"""One classifier trained: whatever of it requires a gradient, the best epoch on validation, its test accuracy."""
 
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
-from pickle import UnpicklingError
 
 import lightning as L
 import torch
 from lightning import seed_everything
-from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..console import quiet
 from ..errors import DataError, FitError, listing, takes_images
 from ..recipe.training import Training
-from .classifier import Classifier
 from .data import Splits
+from .loop import LARGER, Loop, batches, read
+from .threads import threads
 
 once = rank_zero_only  # makes of a function one that, of several devices' processes, the first alone calls
 
 
 @dataclass
 class Outcome:
-    """Accuracies (fraction): of the best epoch on validation, of that epoch on test; one history row an epoch.
+    """What a training ended with.
 
-    score: what the epoch was chosen by.  logits: of the test images, ``n classes``.  costs: ``seconds`` and
-    ``peak_bytes`` of training and validation.
+    Args:
+        validation: accuracy (fraction) of the best epoch on validation.
+        best_epoch: its number; 0 is the start, before any training.
+        start: accuracy (fraction) of the start on validation; None where all of a model was trained from nothing.
+        history: one row an epoch, the start's first.
+        score: what the epoch was chosen by.
+        state: of what was trained, at that epoch, by name.
+        costs: of training and validation, as `costs.Meter` reads them.
+        test: accuracy (fraction) of that epoch on test.
+        logits: of the test images, ``n classes``.
     """
 
     validation: float
-    test: float
     best_epoch: int
+    start: float | None
     history: list[dict]
     score: float
-    logits: torch.Tensor = field(repr=False)
+    state: dict[str, torch.Tensor] = field(repr=False)
     costs: dict
+    test: float = float("nan")
+    logits: torch.Tensor = field(default=None, repr=False)
 
 
-def fit(
+def fit(model: nn.Module, splits: Splits, *args, **kwargs) -> Outcome:
+    """`train`, and the best epoch's test accuracy: the test set is read once, at the end."""
+    found = train(model, splits, *args, **kwargs)
+    found.test, found.logits = examine(model, splits.test, args[0] if args else kwargs["settings"])
+    return found
+
+
+def train(
     model: nn.Module, splits: Splits, settings: Training, rates: list[dict], seed: int, bank: str | None = None,
     on_epoch: Callable[[float, int], None] | None = None, folder: Path | None = None,
 ) -> Outcome:  # fmt: skip
     """Trains the parameters in `rates`, in place, and leaves the model at its best epoch on validation.
 
-    The seed orders the batches; the test set is read once, at the end.  on_epoch: called with the validation accuracy
-    after each epoch (count from 0); it may raise to end the training.
-    folder: of the run's checkpoint: a run that was killed goes on after its last whole epoch, to the same result, and a
-    finished one is not repeated.
-    Raises DataError where model and images do not go together, and FitError where training diverges or the machine
-    lacks what it is to train on.
+    Of a model on a bank, its start is a candidate for the best epoch: training makes nothing worse.
+
+    Args:
+        rates: torch's parameter groups.
+        seed: orders the batches.
+        bank: the hash of the bank that the frozen backbone comes from; None where all of the model is trained.
+        on_epoch: called with the validation accuracy after each epoch (count from 1); it may raise to end the training.
+        folder: of the run's checkpoint: a run that was killed goes on after its last whole epoch, to the same result,
+            and a finished one is not repeated.
+
+    Raises:
+        DataError: model and images do not go together.
+        FitError: training diverges and there is no start to fall back on, or the machine lacks what it is to train on.
     """
     check(model, splits)
-    with quiet(), tempfile.TemporaryDirectory() as temporary:
+    with quiet(), threads(model, splits.train, settings.batch_size), tempfile.TemporaryDirectory() as temporary:
         path = Path(folder or temporary) / "last.ckpt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        seed_everything(seed, verbose=False)
-        trainer = _trainer(settings)
-        run = _read(path)
+        run = (read(path) or {}).get("run")
         if not (run and run["finished"]):
-            module = Classifier(model, splits, settings, rates, seed, bank, path, on_epoch)
-            trainer.fit(module, ckpt_path=path if run else None, weights_only=True)
-            run = _read(path)
-    if not run["best"]["state"]:
-        raise FitError(f"Training diverged: the loss is no number after {len(run['history'])} epochs. Lower the rates.")
-    model.load_state_dict(run["best"]["state"], strict=False)
-    test, logits = examine(model, splits.test, settings)
-    epoch, score = run["best"]["epoch"], run["best"]["score"]
-    return Outcome(run["history"][epoch]["validation"], test, epoch, run["history"], score, logits, run["costs"])
+            seed_everything(seed, verbose=False)
+            run = Loop(_fabric(settings), model, splits, settings, rates, seed, bank, path, on_epoch).run()
+    found = outcome(run["best"], run["history"], run["costs"])
+    model.cpu().load_state_dict(found.state, strict=False)
+    return found
 
 
-def _trainer(settings: Training) -> L.Trainer:
-    stop = EarlyStopping("score", mode="max", patience=settings.patience or 1, check_on_train_epoch_end=False)
+def outcome(best: dict, history: list[dict], costs: dict | None = None) -> Outcome:
+    """What a training found, without its test accuracy.
+
+    Raises:
+        FitError: it diverged, and there is no start to fall back on.
+    """
+    epochs = [row for row in history if row["epoch"]]
+    if all(isnan(row["validation_loss"]) for row in epochs):
+        said = f"Training diverged: the loss is no number after {len(epochs)} epochs. Lower the learning rates"
+        if not best["state"]:
+            raise FitError(f"{said}.")
+        once(print)(f"{said}; what training started from is kept.", flush=True)
+    chosen = next(row for row in history if row["epoch"] == best["epoch"])
+    start = history[0]["validation"] if history[0]["epoch"] == 0 else None
+    return Outcome(chosen["validation"], best["epoch"], start, history, best["score"], best["state"], costs or {})
+
+
+def _fabric(settings: Training) -> L.Fabric:
+    torch.use_deterministic_algorithms(True)
     with _available(settings):
-        return L.Trainer(
-            max_epochs=settings.epochs, accelerator=settings.accelerator, devices=settings.devices,
-            precision=settings.precision, accumulate_grad_batches=settings.accumulate,
-            callbacks=[stop] if settings.patience else [], logger=False,
-            gradient_clip_val=settings.clip or None, deterministic=True, enable_checkpointing=False,
-            enable_model_summary=False, num_sanity_val_steps=0, enable_progress_bar=sys.stderr.isatty(),
-        )  # fmt: skip
+        fabric = L.Fabric(accelerator=settings.accelerator, devices=settings.devices, precision=settings.precision)
+        fabric.launch()
+    return fabric
 
 
 @contextmanager
@@ -112,7 +143,8 @@ def training_device(settings: Training) -> torch.device:
 
 def examine(model: nn.Module, images: Dataset, settings: Training) -> tuple[float, torch.Tensor]:
     """Accuracy (fraction) and logits ``n classes`` of a model in eval mode, on the device where `settings` train."""
-    logits, labels = predict(model.to(training_device(settings)).eval(), images, settings.batch_size)
+    with threads(model, images, settings.batch_size):
+        logits, labels = predict(model.to(training_device(settings)).eval(), images, LARGER * settings.batch_size)
     model.cpu()
     return _share(logits, labels), logits
 
@@ -126,7 +158,7 @@ def accuracy(model: nn.Module, images: Dataset, batch_size: int = 256) -> float:
 def predict(model: nn.Module, images: Dataset, batch_size: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
     """(logits ``n classes``, labels ``n``) of all images, on the CPU; the model's mode is the caller's."""
     device = next(model.parameters()).device
-    found = [(model(batch.to(device)).cpu(), labels) for batch, labels in DataLoader(images, batch_size)]
+    found = [(model(batch.to(device)).cpu(), labels) for batch, labels in batches(images, batch_size)]
     return torch.cat([logits for logits, _ in found]), torch.cat([labels for _, labels in found])
 
 
@@ -146,14 +178,3 @@ def check(model: nn.Module, splits: Splits) -> None:
             f"{listing(splits.classes)}. Make the model with `num_classes: {len(splits.classes)}`, which "
             "a function of your own must take."
         )
-
-
-def _read(path: Path) -> dict | None:
-    """A run's checkpoint; None where there is none, or a damaged one: the run starts anew, and says so."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)["run"]
-    except FileNotFoundError:
-        return None
-    except (EOFError, KeyError, RuntimeError, UnpicklingError) as error:
-        print(f"{path} is damaged ({type(error).__name__}): this run starts anew", flush=True)
-        return None

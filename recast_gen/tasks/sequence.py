@@ -1,24 +1,27 @@
-"""A sequence of tasks on one frozen bank: every method on every task, task files, the accuracy matrix."""
+"""A sequence of tasks on one frozen bank: every method on every task, task files, what is left of each at the end."""
 
 import shutil
 from collections.abc import Callable, Iterator
 from filecmp import cmp
+from functools import partial
 from math import factorial
 from pathlib import Path
 from random import Random
-
-from torch import equal
 
 from ..bank.bank import TemplateBank
 from ..model.switching import load_task
 from ..recipe.images import Task
 from ..recipe.training import Train
+from ..weights.named import Weights, digest
 from . import data
-from .methods import KINDS, PROBE, adapted, prepare
+from .data import Splits
+from .learner import Learner, Run
+from .methods import KINDS, adapted, prepare
 from .module import check, examine, once, one_process
 from .results import Results
-from .runs import Learner, Run
-from .unfinished import kept_in
+from .unfinished import key
+
+ELSEWHERE = {"seeds", "orders", "workers"}  # what a run does not depend on
 
 
 def adapt(
@@ -28,74 +31,92 @@ def adapt(
     seed: int,
     out: Path,
     recipe: str,
-    unfinished: Path,
+    runs: Path,
     say: Callable[[str], None] = print,
 ) -> Results:
     """Trains every task with every method and seed; the best seed on validation becomes ``out/<task>.safetensors``.
 
-    recipe: its name, which the task files carry.  seed: of the splits and orders; batches, and heads that start at
-    random, take theirs from ``settings.seeds``.  unfinished: a folder where the same call, once killed, finds what it
-    had done; removed at the end.
+    Every task starts from the bank, so no task can change another.  At the end one network is switched from task to
+    task: their logits must be those that each had when it was learnt.  ``settings.orders`` puts it to another test: in
+    so many other orders all tasks are learnt again, with their best seed, and their files compared.
 
-    Every task starts from the bank, so no task before it can change it.  ``settings.orders`` puts that to the test: in
-    so many other orders of the tasks it learns all of them again, with their best seed, and compares the files.
+    One task's images are in memory at a time, and no task's network stays.
+
+    Args:
+        seed: of the splits and orders; batches, and heads that start at random, take theirs from ``settings.seeds``.
+        recipe: its name, which the task files carry.
+        runs: a folder of what every run left.  A run that is there, with all that it depends on unchanged, is not
+            repeated, so a further task is trained alone; what this call does not ask for is removed at the end.
     """
-    results, learners, best, base, say = Results(), {}, {}, bank.base(), once(say)
-    kept = adapted(settings)
-    prepare(kept, bank, base, 2, settings, seed)  # an adapter that does not fit is refused before anything is read
-    for task in tasks:
-        splits = data.load(task.data, bank.backbone["data_config"], seed, settings.augment)
-        check(prepare(kept, bank, base, len(splits.classes), settings, seed)[0], splits)  # before any is trained
-        learners[task.name] = Learner(task.name, splits, bank, base, settings, recipe)
-        results.splits += [{"task": task.name, **row} for row in splits.split_off]
-        results.skipped[task.name] = splits.skipped
-    origin = {path for learner in learners.values() for path in learner.splits.origin}
-    asked = [bank.hash, settings.model_dump(), [task.model_dump() for task in tasks], seed]
-    with kept_in(unfinished, asked, origin) as place:
-        for learner in learners.values():
-            for run_seed in settings.seeds:
-                for method in (PROBE, kept):
-                    run = learner.run(method, run_seed, place / learner.name)
-                    _record(results, run, say)
-                    if method == kept and run.row["validation"] > _validation(best.get(learner.name)):
-                        best[learner.name] = run
-            shutil.copyfile(best[learner.name].path, out / f"{learner.name}.safetensors")
-            results.matrix += _matrix(0, best, {name: learners[name] for name in best}, run)
-        for order, names in enumerate(_orders(list(best), settings.orders, seed), start=1):
-            again: dict[str, Run] = {}
-            for name in names:
-                again[name] = learners[name].run(kept, best[name].row["seed"], place / f"order {order}" / name)
-                known = {name: learners[name] for name in again}
-                results.matrix += _matrix(order, again, known, again[name])
-            same = all(cmp(run.path, best[name].path, shallow=False) for name, run in again.items())
-            results.relearnt.append(same)
-            say(f"order {', '.join(names)}: task files {'the same' if same else 'DIFFER'}")
-        one_process()
+    results, base, say = Results(), bank.base(), once(say)
+    prepare(adapted(settings), bank, base, 2, settings, seed)  # what does not fit is refused before anything is read
+    read = _reader(bank, settings, seed)
+    learners = {task.name: _learner(task, read, bank, base, settings, runs, recipe, seed, results) for task in tasks}
+    best = {name: _learn(learner, results, say) for name, learner in learners.items()}
+    for name, run in best.items():
+        shutil.copyfile(run.path, out / f"{name}.safetensors")
+    for number, names in enumerate(_orders(list(best), settings.orders, seed), start=1):
+        again = {name: learners[name].run(best[name].row["seed"], f"-again{number}") for name in names}
+        same = all(cmp(run.path, best[name].path, shallow=False) for name, run in again.items())
+        results.relearnt.append({"order": names, "same_task_files": same})
+        say(f"order {', '.join(names)}: task files {'the same' if same else 'DIFFER'}")
+    one_process()
+    results.matrix += _matrix(best, learners)
+    _tidy(runs, {learner.folder for learner in learners.values()})
     return results
 
 
-def _validation(run: Run | None) -> float:
-    return run.row["validation"] if run else -1.0
+def _reader(bank: TemplateBank, settings: Train, seed: int) -> Callable[[Task], Splits]:
+    """Reads a task's images, and keeps those of the last task alone."""
+    last: dict[str, Splits] = {}
+
+    def read(task: Task) -> Splits:
+        if task.name not in last:
+            last.clear()  # before others are in memory
+            last[task.name] = data.load(task.data, bank.backbone["data_config"], seed, settings.augment)
+        return last[task.name]
+
+    return read
 
 
-def _record(results: Results, run: Run, say: Callable[[str], None]) -> None:
-    results.runs.append(run.row)
-    results.costs.append(run.costs)
-    results.history += run.history
-    row, besides = run.row, sum(run.row[kind] for kind in KINDS if kind != "head")
-    found = f"validation {row['validation']:.1%}, test {row['test']:.1%}"
-    cost = f"{besides} numbers besides the head, {run.costs['seconds']:.1f} s"
-    say(f"{row['task']}, {row['method']}, seed {row['seed']}: {found}; {cost}")
+def _learner(
+    task: Task, read: Callable[[Task], Splits], bank: TemplateBank, base: Weights, settings: Train, runs: Path,
+    recipe: str, seed: int, results: Results,
+) -> Learner:  # fmt: skip
+    """Looks at a task before any is trained."""
+    splits = read(task)
+    check(prepare(adapted(settings), bank, base, len(splits.classes), settings, seed)[0], splits)
+    results.splits += [{"task": task.name, **row} for row in splits.split_off]
+    results.skipped[task.name] = splits.skipped
+    asked = [bank.hash, settings.model_dump(exclude=ELSEWHERE), task.model_dump(), recipe, seed]
+    folder = runs / task.name / key(asked, splits.origin, "tasks.learner")
+    return Learner(task.name, partial(read, task), bank, base, settings, folder, recipe)
 
 
-def _matrix(order: int, runs: dict[str, Run], learners: dict[str, Learner], last: Run) -> list[dict]:
-    """Reloads the task files learnt so far into the model that learnt last: accuracies, and whether logits changed."""
-    rows = []
-    for name, learner in learners.items():
-        load_task(runs[name].path, last.model, learner.bank)
-        test, logits = examine(last.model, learner.splits.test, learner.settings)
-        same = equal(logits, runs[name].logits)
-        rows.append({"order": order, "after": last.row["task"], "of": name, "test": test, "same_logits": same})
+def _learn(learner: Learner, results: Results, say: Callable[[str], None]) -> Run:
+    """Every run of a task; the best on validation, of the method that is kept."""
+    found = learner.probes() + [learner.run(seed) for seed in learner.settings.seeds]
+    for run in found:
+        row, besides = run.row, sum(run.row[kind] for kind in KINDS if kind != "head")
+        results.runs.append(row)
+        results.history += run.history
+        accuracies = ", ".join(f"{name} {row[name]:.1%}" for name in ("start", "validation", "test"))
+        say(f"{row['task']}, {row['method']}, seed {row['seed']}: {accuracies}; {besides} numbers besides the head")
+    results.costs += learner.costs
+    learner.forget()
+    return max((run for run in found if run.row["method"] == learner.method), key=lambda run: run.row["validation"])
+
+
+def _matrix(best: dict[str, Run], learners: dict[str, Learner]) -> list[dict]:
+    """Test accuracy of each task when it was learnt and, its file put on one network after the other's, at the end."""
+    last, learner = list(best)[-1], learners[list(best)[-1]]
+    model, _ = prepare(learner.method, learner.bank, learner.base, 2, learner.settings, 0)
+    rows = [{"after": name, "of": name, "test": run.row["test"]} for name, run in best.items() if name != last]
+    for name, run in best.items():
+        load_task(run.path, model, learners[name].bank)
+        test, logits = examine(model, learners[name].read().test, learners[name].settings)
+        same = digest(logits.numpy()) == run.logits
+        rows.append({"after": last, "of": name, "test": test, "same_logits": same})
     return rows
 
 
@@ -107,3 +128,13 @@ def _orders(names: list[str], count: int, seed: int) -> Iterator[list[str]]:
         if tuple(shuffled) not in seen:
             seen.add(tuple(shuffled))
             yield shuffled
+
+
+def _tidy(runs: Path, used: set[Path]) -> None:
+    """Leaves of a folder of runs those in `used`."""
+    for task in runs.iterdir():
+        for folder in task.iterdir():
+            if folder not in used:
+                shutil.rmtree(folder)
+        if not any(task.iterdir()):
+            task.rmdir()

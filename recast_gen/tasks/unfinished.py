@@ -1,21 +1,32 @@
-"""Where training that was killed finds what it had done."""
+"""Where training finds what it had done before."""
 
-import os
+import hashlib
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..weights.named import digest
+from .code import code_hash
+
+
+def key(asked: list, files: Iterable[Path], module: str) -> str:
+    """Short name of all that a result depends on: what is `asked`, the code of a module, the content of files.
+
+    Files that are not there are left out.
+    """
+    sha = hashlib.sha256()
+    for path in sorted({Path(path) for path in files}):
+        if path.is_file():
+            with path.open("rb") as file:
+                sha.update(f"{path.as_posix()} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest(asked, sha.hexdigest(), code_hash(module))[:16]
 
 
 @contextmanager
 def kept_in(folder: Path, asked: list, files: Iterable[Path]) -> Iterator[Path]:
-    """A folder in `folder`, one of its own for all that is `asked`, for the code, and for the state of the images' and
-    other `files`, so that nothing stale is taken for done.  `folder` is removed when the block ends well.
+    """A folder in `folder` for training that may be killed, named by its `key`, so that nothing stale is taken for
+    done.  `folder` is removed when the block ends well.
     """
-    code = [path.read_bytes().decode() for path in sorted(Path(__file__).parents[1].rglob("*.py"))]
-    states = ((path, os.stat(path)) for path in sorted(map(str, files)) if os.path.exists(path))  # else left out
-    asked = [asked, *([name, state.st_size, state.st_mtime_ns] for name, state in states)]
-    yield folder / digest(asked, *map(digest, code))[:16]
+    yield folder / key(asked, files, "tasks.module")
     shutil.rmtree(folder)

@@ -9,8 +9,8 @@ from torch.utils.data import Dataset, TensorDataset
 
 from recast_gen.errors import DataError, FitError
 from recast_gen.recipe.training import Training
-from recast_gen.tasks.classifier import Classifier
 from recast_gen.tasks.data import Splits
+from recast_gen.tasks.loop import Loop
 from recast_gen.tasks.module import accuracy, fit
 
 
@@ -44,24 +44,24 @@ class Killed(BaseException):
 def test_a_run_that_is_interrupted_anywhere_ends_as_if_it_had_not_been(schedule, others, tmp_path, monkeypatch):
     settings = {"schedule": schedule, "step_size": 2} | others
     whole = train(**settings)
-    step, left = Classifier.training_step, iter(range(9))  # an epoch has 4 batches
+    step, left = Loop.model_step, iter(range(13))  # an epoch has 4 batches to train on and one to validate on
 
-    def training_step(self, batch, index):
+    def model_step(self, batch):
         if next(left, None) is None:
             raise Killed
-        return step(self, batch, index)
+        return step(self, batch)
 
-    monkeypatch.setattr(Classifier, "training_step", training_step)
+    monkeypatch.setattr(Loop, "model_step", model_step)
     with pytest.raises(Killed):
         train(folder=tmp_path, **settings)
-    monkeypatch.setattr(Classifier, "training_step", step)
+    monkeypatch.setattr(Loop, "model_step", step)
     resumed = train(folder=tmp_path, **settings)
     assert torch.equal(whole.logits, resumed.logits)
     assert (whole.history, whole.best_epoch, whole.score) == (resumed.history, resumed.best_epoch, resumed.score)
-    monkeypatch.setattr(Classifier, "training_step", None)  # a finished run is not repeated
+    monkeypatch.setattr(Loop, "model_step", None)  # a finished run is not repeated
     again = train(folder=tmp_path, **settings)
     assert torch.equal(again.logits, whole.logits) and again.costs == resumed.costs
-    monkeypatch.setattr(Classifier, "training_step", step)
+    monkeypatch.setattr(Loop, "model_step", step)
     (tmp_path / "last.ckpt").write_bytes((tmp_path / "last.ckpt").read_bytes()[:2000])  # a power loss: it starts anew
     assert torch.equal(train(folder=tmp_path, **settings).logits, whole.logits)
 
@@ -85,7 +85,7 @@ def test_a_resumed_run_gets_from_its_workers_what_it_would_have_got(tmp_path):
     whole = train(splits=splits, workers=1, epochs=3)
 
     def end(accuracy, epoch):
-        if epoch == 1:
+        if epoch == 2:
             raise Killed
 
     with pytest.raises(Killed):
@@ -106,7 +106,7 @@ def test_ctrl_c_in_training_is_ctrl_c():
 
 def test_early_stopping_ends_after_so_many_epochs_without_a_better_one():
     found = train(lr=1e-7, epochs=50, patience=3)
-    assert len(found.history) < 50 and found.best_epoch == len(found.history) - 1 - 3
+    assert len(found.history) < 50 and found.best_epoch == len(found.history) - 3
 
 
 def test_accumulated_batches_are_one_large_batch_and_the_schedule_counts_steps():
@@ -126,7 +126,7 @@ def test_checkpoints_hold_only_what_is_trained(tmp_path):
     train(model, folder=tmp_path, bank="hash")
     kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
     names = {"3.weight", "3.bias"}
-    assert set(kept["run"]["best"]["state"]) == names and set(kept["state_dict"]) == {f"model.{name}" for name in names}
+    assert set(kept["run"]["best"]["state"]) == names and set(kept["model"]) == names
     assert kept["run"]["bank"] == "hash"
 
 
@@ -149,6 +149,18 @@ def test_the_best_epoch_is_what_is_left_and_costs_are_counted():
 def test_a_head_or_images_that_do_not_fit_are_refused_before_training(model, splits, says):
     with pytest.raises(DataError, match=says):
         train(model, splits)
+
+
+@pytest.mark.parametrize("settings", [{"lr": 1e-12}, {"lr": 1e3, "clip": 0.0}, {"lr": float("inf"), "clip": 0.0}])
+def test_a_start_is_never_made_worse(settings, capsys):
+    splits, model = blobs(), network()
+    train(model, splits)
+    before = accuracy(model, splits.validation)
+    found = train(model, splits, bank="hash", **settings)
+    assert found.start == found.history[0]["validation"] == before and found.history[0]["epoch"] == 0
+    assert found.validation >= before and accuracy(model, splits.validation) == found.validation
+    assert (found.best_epoch == 0) == (found.validation == before)
+    assert ("diverged" in capsys.readouterr().out) == (settings["lr"] == float("inf"))
 
 
 def test_a_training_that_diverges_at_once_is_refused():

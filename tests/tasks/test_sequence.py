@@ -26,10 +26,11 @@ from recast_gen.recipe.training import Train
 from recast_gen.tasks import data, methods
 from recast_gen.tasks.analytic import best_ridge
 from recast_gen.tasks.features import before_head
+from recast_gen.tasks.learner import Learner
 from recast_gen.tasks.methods import KINDS, prepare, rates
 from recast_gen.tasks.module import accuracy, fit
+from recast_gen.tasks.probe import probes
 from recast_gen.tasks.results import protocol
-from recast_gen.tasks.runs import Learner
 from recast_gen.tasks.sequence import adapt
 from recast_gen.weights.networks import rebuild
 
@@ -43,21 +44,53 @@ FAST = {"epochs": 2, "batch_size": 64, "lr": 0.05, "head_lr": 0.05, "seeds": [42
 
 def test_nothing_is_forgotten_and_no_order_changes_a_task_file(bank, tmp_path):
     lines = []
-    found = adapt(bank, TASKS, Train(**FAST, orders=2), 0, tmp_path, "pico", tmp_path / "unfinished", lines.append)
-    assert [(row["after"], row["of"]) for row in found.matrix if row["order"] == 0] == [
-        ("high", "high"), ("negative", "high"), ("negative", "negative"),
-        ("turned", "high"), ("turned", "negative"), ("turned", "turned"),
+    found = adapt(bank, TASKS, Train(**FAST, orders=2), 0, tmp_path, "pico", tmp_path / "runs", lines.append)
+    assert [(row["after"], row["of"]) for row in found.matrix] == [
+        ("high", "high"), ("negative", "negative"), ("turned", "high"), ("turned", "negative"), ("turned", "turned"),
     ]  # fmt: skip
-    assert all(row["same_logits"] for row in found.matrix)
     summary = found.summary()
     assert summary["forgetting"] == summary["backward_transfer"] == 0 and summary["same_logits"]
-    orders = [tuple(order["order"]) for order in (summary, *summary["other_orders"])]
+    assert sum(row.get("same_logits", False) for row in found.matrix) == 3
+    orders = [tuple(summary["order"]), *(tuple(order["order"]) for order in summary["other_orders"])]
     assert len(set(orders)) == 3 and all(order["same_task_files"] for order in summary["other_orders"])
     assert sum("task files the same" in line for line in lines) == 2
     for row in found.runs:
         assert row["head"] and row["bytes"] > 0 and (row["coefficients"] > 0) == (row["method"] == "coefficients")
-    assert {"seconds", "peak_bytes"} < found.costs[0].keys() and len(found.costs) == len(found.runs) == 6
+        assert row["validation"] >= row["start"] > 0.5
     assert summary["tasks"]["high"]["coefficients"]["bytes"] == (tmp_path / "high.safetensors").stat().st_size
+
+
+def test_only_what_a_run_depends_on_makes_it_run_again(bank, tmp_path):
+    def trained(*tasks: Task, **settings) -> list[str]:
+        """The tasks and methods of this call that were not found done."""
+        (out := tmp_path / "out").mkdir(exist_ok=True)
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
+        adapt(bank, list(tasks), Train(**FAST | settings), 0, out, "pico", tmp_path / "runs", lambda line: None)
+        fresh = [path for path in (tmp_path / "runs").rglob("*.json") if before.get(path) != path.stat().st_mtime_ns]
+        return sorted(f"{path.parts[-3]} {path.stem}" for path in fresh if "costs" not in path.name)
+
+    high, negative, turned = TASKS
+    first = trained(high, negative)
+    assert first == [f"{task} {run}" for task in ("high", "negative") for run in ("coefficients-42", "linear_probe")]
+    assert trained(high, negative) == []
+    assert trained(high, negative, turned) == ["turned coefficients-42", "turned linear_probe"]
+    assert trained(turned, high, workers=1) == []  # another order, and how images are read
+    assert trained(high, turned, seeds=[42, 7]) == ["high coefficients-7", "turned coefficients-7"]
+    assert trained(high, seeds=[7, 42], epochs=3) == [
+        "high coefficients-42", "high coefficients-7", "high linear_probe",
+    ]  # fmt: skip
+    assert trained(high, negative)[:2] == ["high coefficients-42", "high linear_probe"]  # of what is not asked for
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"high", "negative"}  # nothing stays
+
+
+def test_costs_count_what_runs_share_once(bank, tmp_path):
+    settings = Train(**FAST | {"seeds": [0, 1]}, probe_lrs=[0.1, 0.01])
+    found = adapt(bank, TASKS[:2], settings, 0, tmp_path, "pico", tmp_path / "runs", lambda line: None)
+    assert [(row["task"], row["method"], row["seed"]) for row in found.costs] == [
+        (task.name, method, seed) for task in TASKS[:2]
+        for method, seed in [("features", ""), ("linear_probe", ""), ("coefficients", 0), ("coefficients", 1)]
+    ]  # fmt: skip
+    assert all(row["seconds"] > 0 and row["processor_seconds"] > 0 and row["peak_bytes"] >= 0 for row in found.costs)
 
 
 def test_biases_count_as_coefficients_and_vectors_of_norms_as_norms(bank):
@@ -75,45 +108,50 @@ def test_the_protocol_is_that_of_the_literature():
     assert found["backward_transfer"] == pytest.approx((-0.2 + 0.1) / 2) and found["forgetting"] == pytest.approx(0.2)
 
 
-def test_a_probe_on_kept_features_is_the_probe_on_images(bank):
+def learner(bank, tmp_path, **settings) -> Learner:
     splits = data.load(TASKS[0].data, bank.backbone["data_config"], 0)
-    settings, outcomes = Train(**FAST), []
-    for kept in (True, False):
-        model, trained = prepare("linear_probe", bank, bank.base(), 3, settings, seed=1)
-        seen = before_head(model, model.head, splits, settings) if kept else splits
-        outcomes.append(
-            fit(model.head if kept else model, seen, settings, rates(model, trained, settings), 1, bank.hash)
-        )
-    one, other = outcomes
-    assert torch.allclose(one.logits, other.logits, atol=1e-4) and one.test == other.test
+    return Learner("high", lambda: splits, bank, bank.base(), Train(**FAST | settings), tmp_path)
+
+
+def test_a_probe_on_kept_features_is_the_probe_on_images(bank, tmp_path):
+    kept = learner(bank, tmp_path)
+    model, trained = prepare("linear_probe", bank, bank.base(), 3, kept.settings, seed=42)
+    model.head.load_state_dict(kept.known.start.state_dict())
+    found = fit(model, kept.splits, kept.settings, rates(model, trained, kept.settings), 42, bank.hash)
+    (probe,) = kept.probes()
+    assert probe.row["test"] == found.test and probe.row["best_epoch"] == found.best_epoch
+    losses = [[row["validation_loss"] for row in history] for history in (probe.history, found.history)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     softened = nn.Sequential(model, nn.Softmax(-1))  # its head is not its last step
-    assert before_head(softened, model.head, splits, settings) is None
+    assert before_head(softened, model.head, kept.splits, kept.settings) is None
+
+
+def test_probes_of_all_rates_and_seeds_are_each_what_it_is_alone(bank, tmp_path):
+    kept = learner(bank, tmp_path, clip=0.1, weight_decay=0.1, epochs=3, patience=1)
+    heads, rates, seeds = [nn.Linear(16, 3) for _ in range(2)], [1e-3, 1.0], [0, 1]
+    together = probes(heads, kept.known.seen, kept.settings, rates, seeds)
+    for (rate, seed), found in together.items():
+        ((_, alone),) = probes([heads[seed]], kept.known.seen, kept.settings, [rate], [seed]).items()
+        assert found.best_epoch == alone.best_epoch and len(found.history) == len(alone.history)
+        for name, tensor in found.state.items():
+            assert torch.allclose(tensor, alone.state[name], atol=1e-5)
 
 
 def test_a_head_starts_from_ridge_regression_unless_the_recipe_says_random(bank, tmp_path):
-    splits = data.load(TASKS[0].data, bank.backbone["data_config"], 0)
-    still = Train(**FAST | {"lr": 1e-9, "head_lr": 1e-9})
-    random, ridge = (
-        Learner("high", splits, bank, bank.base(), still.model_copy(update={"head_start": start}), "pico").run(
-            "coefficients", 42, tmp_path / start
-        )
-        for start in ("random", "ridge")
-    )
-    seen = before_head(ridge.model, ridge.model.head, splits, still)
-    solved = best_ridge(seen.train.tensors, seen.validation.tensors).solve()
+    still = {"lr": 1e-9, "head_lr": 1e-9}
+    kept = learner(bank, tmp_path / "ridge", **still)
+    random = learner(bank, tmp_path / "random", **still, head_start="random").run(42)
+    solved = best_ridge(kept.known.seen.train.tensors, kept.known.seen.validation.tensors).solve()
+    ridge = kept.run(42)
     for part in ("validation", "test"):
-        assert ridge.row[part] == pytest.approx(accuracy(solved, getattr(seen, part)), abs=0.02)
+        assert ridge.row[part] == pytest.approx(accuracy(solved, getattr(kept.known.seen, part)), abs=0.02)
         assert ridge.row[part] > random.row[part]
+    assert ridge.row["start"] == pytest.approx(ridge.row["validation"], abs=0.02)
 
 
 def test_the_probe_takes_the_best_of_its_rates_on_validation(bank, tmp_path):
-    splits = data.load(TASKS[0].data, bank.backbone["data_config"], 0)
-
     def probe(folder: str, *rates: float) -> dict:
-        settings = Train(**FAST, probe_lrs=list(rates), head_start="random")
-        return (
-            Learner("high", splits, bank, bank.base(), settings, "pico").run("linear_probe", 42, tmp_path / folder).row
-        )
+        return learner(bank, tmp_path / folder, probe_lrs=list(rates), head_start="random").probes()[0].row
 
     slow, fast, best = probe("slow", 1e-5), probe("fast", 0.3), probe("both", 1e-5, 0.3)
     assert slow["validation"] != fast["validation"] and set(KINDS) < best.keys()
@@ -134,10 +172,10 @@ def test_what_was_trained_on_other_images_is_not_taken_for_done(bank, tmp_path, 
         for index, image in enumerate(images):
             Image.fromarray(image).save(tmp_path / f"{index}.png")
 
-    def learn(images, unfinished, say=print) -> float:
+    def learn(images, runs, say=print) -> float:
         write(images)
-        (out := tmp_path / f"out{unfinished.name}").mkdir(exist_ok=True)
-        found = adapt(bank, [task], Train(**FAST), 0, out, "pico", unfinished, say)
+        (out := tmp_path / f"out{runs.name}").mkdir(exist_ok=True)
+        found = adapt(bank, [task], Train(**FAST), 0, out, "pico", runs, say)
         return found.summary()["tasks"]["t"]["coefficients"]["test"]
 
     def stop(line):
@@ -153,7 +191,7 @@ def test_what_was_trained_on_other_images_is_not_taken_for_done(bank, tmp_path, 
 def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_trained(bank, tmp_path):
     lines = []
     with pytest.raises(AttachError, match="'clr' finds nothing to act on"):
-        adapt(bank, TASKS, Train(**FAST, adapter="clr"), 0, tmp_path, "pico", tmp_path / "unfinished", lines.append)
+        adapt(bank, TASKS, Train(**FAST, adapter="clr"), 0, tmp_path, "pico", tmp_path / "runs", lines.append)
     assert not lines
 
 
@@ -161,13 +199,13 @@ def test_a_head_of_other_classes_is_refused_before_anything_is_trained(bank, tmp
     lines = []
     monkeypatch.setattr(methods, "rebuild", lambda base, num_classes: rebuild(base, num_classes=min(num_classes, 3)))
     with pytest.raises(DataError, match=r"gives \(3,\) numbers an image; the task has 4 classes"):
-        adapt(bank, TASKS, Train(**FAST), 0, tmp_path, "pico", tmp_path / "unfinished", lines.append)
+        adapt(bank, TASKS, Train(**FAST), 0, tmp_path, "pico", tmp_path / "runs", lines.append)
     assert not lines and not list(tmp_path.iterdir())
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
     """Every file of the stage that holds no times."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "costs.csv"]
+    files = [path for path in folder.rglob("*") if path.is_file() and "costs" not in path.name]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -185,7 +223,7 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_files(bank, tmp_path, monke
 
     command = [sys.executable, "-m", "recast_gen.pipelines.train", "pipelines/pico.yaml"]
     stage = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    while len(list(folder.glob(".unfinished/*/*/*/last.ckpt"))) < 2 and stage.poll() is None:
+    while not list(folder.glob("runs/*/*/coefficients-42.json")) and stage.poll() is None:
         time.sleep(0.01)
     time.sleep(Random().uniform(0, 0.3))  # anywhere: in a step, between two, while a checkpoint is written
     stage.send_signal(signal.SIGKILL)
@@ -193,5 +231,5 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_files(bank, tmp_path, monke
     execute("train", "pipelines/pico.yaml")
     assert outputs(folder) == whole
     assert capsys.readouterr().out.count("  epoch ") < epochs
-    assert not (folder / ".unfinished").exists() and json.loads((folder / "metrics.json").read_text())["same_logits"]
+    assert not list(folder.rglob("*.ckpt")) and json.loads((folder / "metrics.json").read_text())["same_logits"]
     assert {row["task"] for row in csv.DictReader((folder / "splits.csv").open())} == {"high", "negative"}

@@ -1,0 +1,204 @@
+"""One task learnt on a bank: its linear probes, and runs of the method that becomes the task file."""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..bank.bank import TemplateBank
+from ..model.switching import save_task
+from ..recipe.training import Train
+from ..weights.files import atomic
+from ..weights.named import Weights, digest
+from .analytic import ridge_start, wants_ridge
+from .costs import Meter
+from .data import Splits
+from .features import observed
+from .methods import PROBE, adapted, count, prepare, rates
+from .module import Outcome, examine, once, train
+from .prefix import Shortcut, shortcut
+from .probe import probes
+from .readers.raw import PARTS
+
+FEATURES = "features"  # what costs call the pass over the images that all runs of a task share
+
+
+@dataclass
+class Run:
+    """What a run measured, and its task file.
+
+    Args:
+        row: as in `results.Results`, and so is each of `history`.
+        logits: the hash of those of the test images; empty for a probe.
+    """
+
+    row: dict
+    history: list[dict]
+    logits: str
+    path: Path
+
+
+@dataclass
+class Known:
+    """What the frozen network makes of a task's images: the same for all seeds, learning rates and methods.
+
+    Args:
+        seen: what the head sees of them; None where it is not the network's last step.
+        start: where a head starts from; None for a random one.
+        short: the shortcut behind the frozen prefix, and `entry` what it starts from; None where it saves too little.
+    """
+
+    seen: Splits | None = None
+    start: nn.Linear | None = None
+    short: Shortcut | None = None
+    entry: Splits | None = None
+
+
+@dataclass
+class Learner:
+    """Runs of one task.
+
+    Args:
+        read: gives the task's images, when they are first needed.
+        base: the bank's backbone.
+        folder: of what runs leave; what is there is not run again.
+        recipe: its name, for the task files.
+    """
+
+    name: str
+    read: Callable[[], Splits]
+    bank: TemplateBank
+    base: Weights
+    settings: Train
+    folder: Path
+    recipe: str | None = None
+    costs: list[dict] = field(default_factory=list)
+
+    @cached_property
+    def splits(self) -> Splits:
+        return self.read()
+
+    @property
+    def method(self) -> str:
+        """The one whose best run becomes the task file."""
+        return adapted(self.settings)
+
+    def forget(self) -> None:
+        """Lets go of the images and of all that was made of them; what needs them reads them again."""
+        for name in ("splits", "known"):
+            vars(self).pop(name, None)
+
+    def probes(self) -> list[Run]:
+        """The linear probe with each seed, at the learning rate that is best on validation."""
+        return self._once(PROBE, self._probes)
+
+    def run(self, seed: int, again: str = "") -> Run:
+        """Trains, tests and writes a task file.  again: marks the repetition of a run."""
+        return self._once(f"{self.method}-{seed}{again}", lambda step: self._run(step, seed))[0]
+
+    def _once(self, step: str, make: Callable[[str], tuple[list[Run], dict]]) -> list[Run]:
+        """What a step left in the folder, or else leaves there now; its costs are added to `costs`."""
+        done = self.folder / f"{step}.json"
+        if not done.exists():
+            runs, costs = make(step)
+            self._write(f"{step}.costs.json", costs)
+            self._write(done.name, [vars(run) | {"path": run.path.name} for run in runs])  # last: all of it is there
+            once(shutil.rmtree)(self.folder / step, ignore_errors=True)  # its checkpoints
+        for path in (self.folder / f"{FEATURES}.costs.json", self.folder / f"{step}.costs.json"):
+            if path.exists() and (found := json.loads(path.read_text())) not in self.costs:
+                self.costs.append(found)
+        return [Run(**found | {"path": self.folder / found["path"]}) for found in json.loads(done.read_text())]
+
+    def _write(self, name: str, content) -> None:
+        @once
+        def write():
+            with atomic(self.folder / name) as fresh:
+                fresh.write_text(json.dumps(content))
+
+        write()
+
+    def _run(self, step: str, seed: int) -> tuple[list[Run], dict]:
+        model, trained = self._prepare(self.method, seed)
+        short, splits = self.known.short, self.known.entry or self.splits
+        short = short and Shortcut(model, short.entry, short.before, short.image)
+        args = self.settings, rates(model, trained, self.settings), seed, self.bank.hash
+        with short.on() if short else nullcontext():
+            outcome = train(short or model, splits, *args, folder=self.folder / step)
+        outcome.test, outcome.logits = examine(model, self.splits.test, self.settings)
+        run = self._finish(step, model, count(trained), seed, self.settings.head_rate, outcome)
+        return [run], {"task": self.name, "method": self.method, "seed": seed} | outcome.costs
+
+    def _probes(self, step: str) -> tuple[list[Run], dict]:
+        settings, seen = self.settings, self.known.seen
+        lrs, runs = settings.probe_lrs or [settings.head_rate], []
+        meter = Meter()
+        models = {seed: self._prepare(PROBE, seed) for seed in settings.seeds}
+        if seen:
+            heads = [self._head(model) for model, _ in models.values()]
+            outcomes = probes(heads, seen, settings, lrs, settings.seeds)
+        else:
+            outcomes = {(lr, seed): self._whole_probe(lr, seed) for seed in settings.seeds for lr in lrs}
+        for seed, (model, trained) in models.items():
+            lr = max(lrs, key=lambda lr: outcomes[lr, seed].score)
+            head, outcome = self._head(model), outcomes[lr, seed]
+            head.load_state_dict(outcome.state)
+            outcome.test, outcome.logits = examine(
+                *((head, seen.test) if seen else (model, self.splits.test)), settings
+            )
+            runs.append(self._finish(f"{step}-{seed}", model, count(trained), seed, lr, outcome))
+        return runs, {"task": self.name, "method": PROBE, "seed": ""} | meter.read()
+
+    def _whole_probe(self, lr: float, seed: int) -> Outcome:
+        """A head trained on images, where what it sees of them cannot be kept."""
+        settings = self.settings.model_copy(update={"head_lr": lr})
+        model, trained = self._prepare(PROBE, seed)
+        args = settings, rates(model, trained, settings), seed, self.bank.hash
+        outcome = train(model, self.splits, *args, folder=self.folder / f"{PROBE}-{seed}-{lr}")
+        outcome.state = self._head(model).state_dict()
+        return outcome
+
+    def _finish(self, step: str, model: nn.Module, counts: dict, seed: int, lr: float, outcome: Outcome) -> Run:
+        """Writes the task file and makes the rows."""
+        metrics = {"validation": outcome.validation, "test": outcome.test}
+        path, rounded = self.folder / f"{step}.safetensors", {name: round(value, 4) for name, value in metrics.items()}
+        head, classes = self.bank.backbone["head"], self.splits.classes
+        size = save_task(path, model, self.bank, head, classes, rounded, self.recipe)
+        about = {"bytes": size, "head_lr": lr, "best_epoch": outcome.best_epoch, "start": outcome.start}
+        method = step.partition("-")[0]
+        row = {"task": self.name, "method": method, "seed": seed} | counts | about | metrics
+        history = [{"run": f"{self.name} {method} {seed}", **epoch} for epoch in outcome.history]
+        return Run(row, history, digest(outcome.logits.numpy()), path)
+
+    def _prepare(self, method: str, seed: int) -> tuple[nn.Module, dict]:
+        """As `methods.prepare`, with the head at its start."""
+        classes = len(self.splits.classes)
+        model, trained = prepare(method, self.bank, self.base, classes, self.settings, seed)
+        if start := self.known.start:
+            self._head(model).load_state_dict(start.state_dict())
+        return model, trained
+
+    def _head(self, model: nn.Module) -> nn.Module:
+        return model.get_submodule(self.bank.backbone["head"])
+
+    @cached_property
+    def known(self) -> Known:
+        """Found by one pass over the images, before the first run."""
+        meter, settings, splits = Meter(), self.settings, self.splits
+        model, _ = prepare(self.method, self.bank, self.base, len(splits.classes), settings, settings.seeds[0])
+        head, same = self._head(model), settings.augment == "none"
+        ridge = wants_ridge(head, settings)
+        if not (same or ridge):
+            return Known()
+        some = torch.stack([splits.train[index][0] for index in range(min(3, len(splits.train)))])
+        short = shortcut(model, some, len(splits.train) + len(splits.validation)) if same else None
+        seen, entry = observed(model, head, splits, settings, PARTS if same else PARTS[:2], short)
+        found = Known(seen if same else None, ridge_start(seen) if ridge else None, short, entry)
+        costs = {"task": self.name, "method": FEATURES, "seed": ""} | meter.read()
+        self._write(f"{FEATURES}.costs.json", costs)
+        return found
