@@ -13,18 +13,17 @@ VECTOR = 0.5  # size of a number of a scale or shift, of zeros too: what lies ar
 def rates(model: nn.Module, relative: float | None = None) -> list[dict]:
     """All coefficients as torch's parameter groups, each layer with a learning rate of its own, without decay.
 
-    relative: how far one Adam step moves a layer whose templates T_t are orthogonal, as a share of its norm; 0.05 when
-    not given.  Adam moves every coefficient by about its rate, so ``lr = relative * |weight| / sqrt(sum_t |T_t|^2)``,
-    which needs no change with gauge, number of templates or scale of the network: for t templates of the layer's own
-    norm it is ``relative / sqrt(t)``.
-    Measured on validation images (`benchmarks/rates.py`; two CIFAR-10 networks, one seed, 6 epochs of one cycle).  Sign
-    digits, mean accuracy over 12 settings of gauge (identity, svd) and resolution (1, 4, channel; 64 to 6912 numbers):
-    66.1 % at 0.02, 69.8 at 0.05, 70.8 at 0.125 and 34.1 at 0.3; the best is 0.05 or 0.125 in 9 of the 12, whatever the
-    resolution.  Clothing, over 4 settings: 48.5 at 0.05, 43.2 at 0.125.  In 87 settings of template sources, 1 to 4
-    templates and 1 to 64 blocks (`benchmarks/templates.py`) 0.06 is better than 0.02 and 0.2 in 60, 0.02 in 13, most of
-    them (7) of the ViT's 12 at one block.  Scales and shifts, each number on its own, sign digits: 66.8 % at learning
-    rate 0.005, 71.6 at 0.02, 73.9 at 0.05, 18.5 at 0.125; hence the half.
-    Raises AttachError for a share that is not above 0, and when no bank is attached.
+    Adam moves every coefficient by about its learning rate, so that ``lr = relative * |weight| / sqrt(sum_t |T_t|^2)``
+    moves a layer whose templates T_t are orthogonal by the share `relative` of its norm.  The rule needs no change with
+    the basis, the number of templates or the scale of the network.  `benchmarks/rates.py` and `benchmarks/templates.py`
+    measured the default, on validation images.
+
+    Args:
+        relative: share of a layer's norm that one step of Adam moves it; 0.05 when not given.
+    Returns:
+        One parameter group a layer.
+    Raises:
+        AttachError: for a share that is not above 0, and when no bank is attached.
     """
     relative = RELATIVE if relative is None else relative
     if not (isinstance(relative, int | float) and relative > 0):

@@ -7,9 +7,10 @@ STAGES = ("extract", "mimic", "mimic_vae", "tune", "train", "generate", "report"
 
 
 def let_waiting_threads_sleep() -> None:
-    """In this process, where torch is not imported yet, and in those that it starts; a choice of the user's stays.
+    """Makes OpenMP's threads sleep while they wait, in this process and those that it starts.
 
-    They spin otherwise, and beside another busy program small steps take several times as long.
+    Call it before torch is imported.  A choice of the user's stays.  Threads that spin make small steps several times
+    slower beside another busy program.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -43,7 +43,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         "hash": written,
     }
     if found.missing:
-        folder.write_json("metrics.json", metrics)  # what there is is written, but the stage has not ended
+        folder.write_json("metrics.json", metrics)  # the trials so far are written, but the stage has not ended
         raise KeyboardInterrupt
     return metrics
 

@@ -29,8 +29,8 @@ class Measure:
     """Setting -> what it costs and keeps.
 
     ``relative_error, bound, stored_bytes, stored_share, stored_parameters``: of the bank, see
-    `recast_gen.mimicry.measures.overall`.  ``coefficients``: count of numbers a task trains of the fitted families, of
-    all sets and output blocks.  ``disagreement``: share of probe images whose prediction the bank changes.
+    `recast_gen.mimicry.measures.overall`.  ``coefficients``: count of a task's trainable parameters in the fitted
+    families, of all sets and output blocks.  ``disagreement``: share of probe images whose prediction the bank changes.
     ``feature_disagreement``: 1 - mean cosine of the last changed block's features.  ``accuracy``: best share right on
     the first task's validation images in a short training.  The last three only where the recipe measures them.
     """

@@ -6,7 +6,7 @@ from .fits import Fits
 from .objectives import MAXIMISED, OF_MODEL, Measure
 from .space import Space
 
-FORMAT = 1  # of what trials hold
+FORMAT = 1  # version of what trials store
 
 
 class Plan:

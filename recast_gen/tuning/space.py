@@ -158,7 +158,7 @@ class Space:
     def untried(self, tried: set[Setting], seed: int, near: Sequence[Setting] = ()) -> Setting:
         """A setting at random that is not among those tried, of which there are fewer than settings.
 
-        near: settings of which it should be one but for one cut, if it can.
+        near: settings; the result differs from one of them in a single cut, where such a setting is left.
         """
         kinds, cuts = self._options
         rng = random.Random(seed)

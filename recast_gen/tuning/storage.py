@@ -71,8 +71,8 @@ def _is_json(line: bytes) -> bool:
 def held(journal: Path | None, alone: bool = False) -> Iterator[bool]:
     """Holds a journal's study for this process; yields whether no other process does.
 
-    alone: try to be the only one, and let others wait; otherwise to work beside others.  None: a storage URL's study,
-    which is never known to be alone.
+    alone: try to be the only process, so that others wait; otherwise work beside others.  None: the study is at a
+    storage URL, where a process never knows that it is alone.
     """
     if journal is None:
         yield False

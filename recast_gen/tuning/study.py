@@ -25,9 +25,9 @@ from .workers import run_many, stopped
 class Study:
     """trials: one row each, with ``feasible``, ``pareto`` and ``chosen``.  reason: why the chosen one was, in words.
 
-    bank: of the best settings; None where the recipe chooses the own bank of `mimic` or `mimic_vae`.
+    bank: of the best settings; None where the recipe chooses the bank of stage `mimic` or `mimic_vae`.
     importances: objective, parameter, share.  curves: family, generator, groups, templates in all of them, relative
-    error; generator ``eckart_young`` is the least there can be.  missing: trials that were interrupted before they ran.
+    error; generator ``eckart_young`` is the least possible.  missing: trials that were interrupted before they ran.
     """
 
     name: str
@@ -54,8 +54,8 @@ def study(
     layers_hash: of the stored layers, part of the study's name.  journal: Optuna's journal file, used when the recipe
     gives no storage URL.  own: the two fits of the recipe, as rows like a trial's; their settings are tried first.
     worker: the command of a further process on this study, run ``tune.workers`` times instead of trials here.
-    Ctrl+C ends the search and not the study: what there is is chosen from, and `missing` says what is not; it is
-    raised where there is nothing.
+    Ctrl+C ends the search: the choice is made among the trials so far, and `missing` says how many are not there.  It
+    is raised where no trial is complete.
     Raises FitError when no trial meets the constraints, when the storage cannot be used, and for another's study.
     """
     plan = Plan(weights, recipe, layers_hash)
@@ -165,7 +165,7 @@ def _importances(runner: Runner, complete: list) -> list[dict]:
         if len(complete) < 10 or len(values) < 2:
             continue
         with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that low is good: so it is here
+            warnings.simplefilter("ignore", UserWarning)  # Optuna warns that low values count as good, which is meant
             found = optuna.importance.get_param_importances(
                 runner.found, target=lambda trial, index=index, sign=sign: sign * trial.values[index]
             )

@@ -69,7 +69,7 @@ class Runner:
         return [trial for trial in self.trials(TrialState.COMPLETE) if "row" in trial.user_attrs]
 
     def setting(self, trial: FrozenTrial) -> Setting:
-        """What a trial was about."""
+        """The setting that a trial measures."""
         return self.plan.space.suggest(FixedTrial(asked(trial)))
 
     def missing(self) -> int:
@@ -140,7 +140,7 @@ class Runner:
         return on_epoch
 
     def _others(self, number: int) -> list[FrozenTrial]:
-        """All trials but one, once the processes that run those before it know what they are about."""
+        """All trials but one.  Waits until the processes that run earlier ones have drawn their settings."""
         end = time.monotonic() + DRAWING
         while True:
             others = [other for other in self.trials() if other.number != number]

@@ -13,9 +13,9 @@ PATIENCE = 30  # seconds that a process has to end after Ctrl+C
 
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """Holds Ctrl+C back for a moment; a process that starts in it holds it back until it says otherwise (`stopped`).
+    """Delays Ctrl+C until the block ends; a process that is started in it ignores Ctrl+C until it calls `stopped`.
 
-    A thread that does not block it may hear it in the main thread's place, which would be interrupted all the same.
+    The handler is replaced as well as the signal blocked: another thread, which does not block it, may receive it.
     """
     heard, interruptible = [], threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, lambda *_: heard.append(True)) if interruptible else None
@@ -60,10 +60,11 @@ def run_many(command: list[str], count: int) -> None:
 
 
 def stopped(parent: int | None) -> Callable[[], bool]:
-    """For a process of `run_many`: a function that says whether it should end; never, for None.
+    """For a process of `run_many`: a function that says whether this process should end; for None it never should.
 
-    It should when the process that started it is gone, or passed a Ctrl+C on.  That is heard from here on, not while
-    the process is made ready; raised once, as another would disturb its end; and kept, as a library may lose it.
+    It should when the process that started it is gone, or has passed Ctrl+C on.  Ctrl+C counts from this call on.  The
+    first one raises KeyboardInterrupt; later ones do not, since they would disturb the end.  It is also remembered,
+    since a library may swallow the exception.
     """
     if parent is None:
         return lambda: False
