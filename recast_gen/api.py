@@ -18,9 +18,16 @@ from .weights.selection import select
 def families(source: Any, by: str = "index", split_qkv: bool = False, weights: str | None = None) -> Families:
     """Every tensor of a source in exactly one family, by name; see `recast_gen.weights.families.families`.
 
-    split_qkv: a fused qkv is three, ``blocks.*.attn.qkv#q.weight`` and so on; see `recast_gen.weights.qkv.parts`.
-    weights: which set of a checkpoint that has several, ``raw``, ``ema`` or its name; timm's choice when not given.
-    Raises SourceError for what is no source of weights, FamilyError for an unknown `by`.
+    Args:
+        source: a model, a mapping of names to tensors, or the path of a store or checkpoint.
+        by: what makes a family: ``index``, one name without its depth and one shape, or ``shape`` alone.
+        split_qkv: a fused qkv is three families, ``blocks.*.attn.qkv#q.weight`` and so on; see
+            `recast_gen.weights.qkv`.
+        weights: which set of a checkpoint that has several: ``raw``, ``ema`` or its name; timm's choice when not
+            given.
+    Raises:
+        SourceError: this is no source of weights.
+        FamilyError: an unknown `by`.
     """
     return _read(source, split_qkv, weights=weights).families(by)
 
@@ -43,20 +50,25 @@ def mimic(
 ) -> TemplateBank:
     """Neural Mimicry: a bank that rebuilds the chosen families of a source.
 
-    source: a model, a mapping of names to tensors, or the path of a store or checkpoint, which is read a group at a
-    time, and again when the bank is used or saved.  families: globs, of which ``blocks.{8..11}.*`` names some layers
-    of a family alone (`recast_gen.weights.selection.select`); every shareable family when not given.
-    groups: how many a family is cut into at most (one when not given), or positions along depth, group by group.
-    timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
-    whiten: calibration images ``n c h w`` as the model wants them, or batches of these, or what `moments` made of them:
-    the error is then that of the layers' outputs on them.
-    split_qkv, weights: as in `families`.
-    norms: ``affine``, ``scales``, ``shifts`` or ``shared``, the bank generates normalisation layers too, alone for no
-    `families` (an empty list); see `recast_gen.mimicry.norms.with_norms`.
-    settings: see `recast_gen.mimicry.fit.mimic`; ``templates="full", gauge="svd", solver="closed_form", seed=0``, and
-    ``layout="auto", budget=0.5`` to compress.
-    Raises SourceError for what is no source of weights, FamilyError for families and groups that it does not have,
-    FitError for other settings.
+    Args:
+        source: as in `families`; a path is read a group at a time, and again when the bank is used or saved.
+        families: globs; ``blocks.{8..11}.*`` names some layers of a family alone
+            (`recast_gen.weights.selection.select`).  Every shareable family when not given.
+        groups: a count, which each family is cut into at most, or lists of positions along the depth; one group when
+            not given.
+        timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
+        norms: ``affine``, ``scales``, ``shifts`` or ``shared``: the bank generates normalisation layers too, and them
+            alone where `families` is an empty list; see `with_norms`.
+        whiten: calibration images ``n c h w`` as the model wants them, or batches of these, or what `moments` made of
+            them.  The error is then that of the layers' outputs on these images.
+        split_qkv: as in `families`.
+        weights: as in `families`.
+        **settings: those of `recast_gen.mimicry.fit.mimic`: ``templates="full", gauge="svd", solver="closed_form",
+            seed=0``, and ``layout="auto", budget=0.5`` to compress.
+    Raises:
+        SourceError: this is no source of weights.
+        FamilyError: the source has no such families or groups.
+        FitError: other settings.
     """
     found = _read(source, split_qkv, timm_kwargs, weights)
     families = families if families is None or isinstance(families, str) else list(families)
@@ -76,11 +88,17 @@ def moments(
     split_qkv: bool = False,
     weights: str | None = None,
 ) -> dict[str, np.ndarray]:
-    """Weight name -> second moment ``i i`` (float64) of its layer's inputs on calibration images, as `mimic` takes it.
+    """Second moments of the layers' inputs on calibration images, as `mimic` takes them for `whiten`.
 
-    source: a model, or what says which model it is.  images: ``n c h w`` as the model wants them, or such batches.
-    weights: as in `families`.
-    Raises as `recast_gen.mimicry.moments.moments`, and SourceError for weights without their model.
+    Args:
+        source: a model, or what says which model it is.
+        images: ``n c h w`` as the model wants them, or batches of these.
+        families: as in `mimic`, and so are `by`, `split_qkv` and `weights`.
+    Returns:
+        Weight name -> second moment ``i i`` (float64).
+    Raises:
+        SourceError: weights without their model.
+        FitError: as `recast_gen.mimicry.moments.moments`.
     """
     from .mimicry.moments import moments
 
@@ -102,10 +120,12 @@ def mimic_vae(
 ) -> TemplateBank:
     """The VAE template generator: like `mimic`, and the bank can be sampled.
 
-    norms, split_qkv, weights: as in `mimic`.
-    settings: see `recast_gen.mimicry.fit.mimic_vae`; ``templates="full", solver="vae", seed=0`` and the solver's,
-    such as ``epochs=60, beta=1.0``.
-    Raises as `mimic`.
+    Args:
+        source: as in `mimic`, and so are `families`, `groups`, `timm_kwargs`, `norms`, `split_qkv` and `weights`.
+        **settings: those of `recast_gen.mimicry.fit.mimic_vae`: ``templates="full", solver="vae", seed=0``, and the
+            solver's, such as ``epochs=60, beta=1.0``.
+    Raises:
+        RecastError: as `mimic`.
     """
     found = _read(source, split_qkv, timm_kwargs, weights)
     return with_norms(fit.mimic_vae(found, families=families, groups=groups, **settings), norms)
@@ -120,9 +140,14 @@ def mimic_tokens(
 ) -> TokenBank:
     """A generator below whole layers: ``rg.generate(bank, depth=8)`` makes a network of another depth.
 
-    tokens: ``neuron``, ``head``, ``tile``, or several.  weights: as in `families`.
-    settings: see `recast_gen.mimicry.tokens.mimic_tokens`.
-    Raises SourceError for what is no source of weights, FitError for settings out of range.
+    Args:
+        source: as in `families`, and so is `weights`.
+        tokens: ``neuron``, ``head``, ``tile``, or several.
+        timm_kwargs: as in `mimic`.
+        **settings: those of `recast_gen.mimicry.tokens.mimic_tokens`.
+    Raises:
+        SourceError: this is no source of weights.
+        FitError: settings out of range.
     """
     from .mimicry.tokens import mimic_tokens
 

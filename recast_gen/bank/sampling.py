@@ -17,12 +17,22 @@ Coefficients = dict[str, np.ndarray]
 def sample(
     bank: TemplateBank | str | Path, n: int = 1, temperature: float = 1.0, seed: int = 0, source: str = "posterior"
 ) -> list[Coefficients]:
-    """`n` coefficient sets (tensor name -> ``1 1 t`` float32) drawn from the VAE; the first of more are the same.
+    """Coefficient sets drawn from the VAE of a bank; the first of a longer draw are the same.
 
-    source: ``posterior``, each layer around its own coefficients, or ``prior``, which knows of no layer: a network
-    drawn from it has lost what its layers are for.  temperature: factor on the standard deviation; 0 gives the mean.
-    A group of one layer keeps it, and so do normalisation layers in a bank (``1 b t``, as they are there).
-    Raises FitError where there is no distribution, and for options out of range.
+    A group of one layer keeps its coefficients, and so do normalisation layers in a bank (``1 b t``, as they are
+    there).
+
+    Args:
+        bank: of `mimic_vae`.
+        n: how many sets.
+        temperature: factor on the standard deviation; 0 gives the mean.
+        seed: of the draws.
+        source: ``posterior``, around each layer's own coefficients, or ``prior``, which knows of no layer: a network
+            drawn from it has lost what its layers are for.
+    Returns:
+        `n` mappings of tensor name -> coefficients ``1 1 t`` (float32).
+    Raises:
+        FitError: the bank has no distribution, or an option is out of range.
     """
     bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
     check_count("n", n, FitError)
@@ -66,10 +76,18 @@ End = str | Path | Task | Mapping[str, np.ndarray] | None
 def interpolate(bank: TemplateBank | str | Path, start: End, end: End, steps: int = 5) -> list[Task]:
     """Tasks in equal steps from `start` to `end`, both included; `generate` makes weights of them.
 
-    An end is a task file, a `Task`, coefficients by tensor name, or None for the backbone's own.  Heads go along where
-    both ends have one of the same shape; else it is the backbone's.  Or both ends are names of layers in one group: the
-    coefficients are then the backbone's, with layer `start` on its way to `end`.
-    Raises FitError for layers of different groups, and TaskError for tasks of different resolutions or with adapters.
+    Heads go along where both ends have one of the same shape; else the head is the backbone's.
+
+    Args:
+        bank: the bank of both ends.
+        start: a task file, a `Task`, coefficients by tensor name, or None for the backbone's own.  Or the name of a
+            layer, where `end` is another of its group: the coefficients are then the backbone's, with this layer on
+            its way.
+        end: as `start`.
+        steps: how many tasks.
+    Raises:
+        FitError: layers of different groups.
+        TaskError: tasks of different resolutions, or with adapters.
     """
     bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
     if not isinstance(steps, int) or steps < 2:

@@ -53,7 +53,8 @@ def open_bank(path: str | Path) -> TemplateBank:
 def load_bank(path: str | Path) -> TemplateBank:
     """Reads and verifies all of a bank, a zarr directory or packed.
 
-    Raises StoreError when it is missing, foreign or damaged.
+    Raises:
+        StoreError: it is missing, foreign or damaged.
     """
     bank = open_bank(path)
     groups = {
@@ -66,17 +67,23 @@ def load_bank(path: str | Path) -> TemplateBank:
 
 
 def pack(bank: str | Path, file: str | Path) -> str:
-    """Writes a bank's directory as one safetensors file, nothing lost; returns the hash, which stays the same.
+    """Writes a bank's directory as one safetensors file, nothing lost.
 
-    Raises StoreError for what is no bank, or is damaged.
+    Returns:
+        The bank's hash, which stays the same.
+    Raises:
+        StoreError: this is no bank, or it is damaged.
     """
     return store.copy(bank, file, "bank", packed=True)
 
 
 def unpack(file: str | Path, bank: str | Path) -> str:
-    """Writes a packed bank as a zarr directory again, nothing lost; returns the hash, which stays the same.
+    """Writes a packed bank as a zarr directory again, nothing lost.
 
-    Raises StoreError for what is no bank, or is damaged, and over a directory that is no store.
+    Returns:
+        The bank's hash, which stays the same.
+    Raises:
+        StoreError: this is no bank, it is damaged, or a directory that is no store is in the way.
     """
     return store.copy(file, bank, "bank", packed=False)
 

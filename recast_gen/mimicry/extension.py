@@ -26,17 +26,26 @@ def extend(
 ) -> TemplateBank:  # fmt: skip
     """A bank with `templates` more templates in every group of matrices or kernels, base coefficients 0.
 
-    source: ``random``, signs at the scale of the group, stored as their seed alone; ``layers``, the family's layers
-    outside the group, nearest in depth first; ``vae``, layers decoded from N(0, 1) by the bank `vae` of `mimic_vae`
-    (from its own decoder a bank gets nothing that it did not span); ``tasks``, the principal directions of what `tasks`
-    changed in the group's layers, then in the family's others, at the scale of the group.
-    tasks: task files of this bank, or weights by tensor name or as a checkpoint file, as `generate` makes them from any
-    bank of this backbone.
-    Each random template is drawn anew from the seed, bit for bit; others are stored.
-    Share (https://arxiv.org/abs/2602.06043) keeps principal directions of LoRA factors; here they are of weights.
-    Raises FitError for another source, more templates than it has, weights of another network, and a bank that already
-    has random templates, or whose templates are no whole layers; TaskError for a task file of another bank; SourceError
-    for a file that is neither task nor checkpoint.
+    Each random template is drawn anew from the seed, bit for bit; others are stored.  Share
+    (https://arxiv.org/abs/2602.06043) keeps principal directions of LoRA factors; here they are of weights.
+
+    Args:
+        bank: of whole layers, without random templates.
+        templates: how many more a group.
+        source: ``random``, signs at the scale of the group, stored as their seed alone.  ``layers``, the family's
+            layers outside the group, nearest in depth first.  ``vae``, layers decoded from N(0, 1) by the bank `vae`
+            of `mimic_vae`; its own decoder gives a bank nothing that it did not span.  ``tasks``, the principal
+            directions of what `tasks` changed in the group's layers, then in the family's others, at the scale of the
+            group.
+        seed: of random templates and draws.
+        vae: the bank to draw from, for source ``vae``.
+        tasks: for source ``tasks``: task files of this bank, or weights by tensor name or as a checkpoint file, as
+            `generate` makes them from any bank of this backbone.
+    Raises:
+        FitError: another source, more templates than it has, weights of another network, or a bank that cannot be
+            extended.
+        TaskError: a task file of another bank.
+        SourceError: a file that is neither task nor checkpoint.
     """
     check_choice("template source", source, SOURCES, FitError)
     check_count("templates", templates, FitError)

@@ -20,12 +20,17 @@ KINDS = ("none", *LEAVES)
 def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
     """A bank that also generates the scale and shift of every normalisation layer outside the head; still exact.
 
-    norms: ``affine``, every number on its own: the template is a vector of ones and the base has a block a channel, so
-    a task tunes the vectors themselves; ``scales`` or ``shifts``, these alone.  ``shared``, a few numbers a vector: the
-    templates are the group's vectors and ones, which also move a vector of zeros; cut into as many groups as the bank's
-    families, where there are as many layers.  ``none``, the bank as it is.  A normalisation layer is a module whose
-    ``weight`` has one axis; running statistics stay as they are.
-    Raises FitError for another kind, and for a bank without such layers or that generates some already.
+    A normalisation layer is a module whose ``weight`` has one axis.  Running statistics stay as they are.
+
+    Args:
+        bank: of whole layers, or without any group.
+        norms: ``affine``, every number on its own: the template is a vector of ones and the base has a block a
+            channel, so that a task tunes the vectors themselves.  ``scales`` or ``shifts``, these alone.  ``shared``,
+            a few parameters a vector: the templates are the group's vectors and ones, which also move a vector of
+            zeros, in as many groups as the bank's families have, where there are as many layers.  ``none``, the bank
+            as it is.
+    Raises:
+        FitError: another kind, a bank without such layers, or one that generates some already.
     """
     check_choice("norms", norms, KINDS, FitError)
     if norms == "none":

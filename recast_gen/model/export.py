@@ -36,11 +36,19 @@ def to_onnx(
 ) -> float:  # fmt: skip
     """Writes a plain (baked, detached or loaded) model as one ONNX file, atomically, for batches of any size.
 
-    input_size: ``c h w`` of an image.  Input ``images`` (n c h w), output ``logits`` (n classes).
-    about: what its metadata says (`described.metadata`), such as ``data_config`` and ``classes``; timm's own else.
-    Returns the largest absolute difference of onnxruntime's logits to torch's on random images.
-    Raises ExportError, writing nothing, when a bank is attached, the model takes no such images, or that difference is
-    over 1e-4.
+    Its input is ``images`` (``n c h w``), its output ``logits`` (``n classes``).
+
+    Args:
+        model: without a bank attached.
+        path: of the file.
+        input_size: ``c h w`` of an image.
+        about: what its metadata says (`described.metadata`), such as ``data_config`` and ``classes``; timm's own
+            else.
+    Returns:
+        The largest absolute difference of onnxruntime's logits to torch's, on random images.
+    Raises:
+        ExportError: a bank is attached, the model takes no such images, or that difference is over 1e-4; nothing is
+            written.
     """
     import onnxruntime
     import torch
@@ -76,15 +84,23 @@ def to_peft(
 ) -> dict:  # fmt: skip
     """Writes a task as a Hugging Face PEFT LoRA adapter of the plain backbone, atomically.
 
-    rank: of every layer's factors, or ``auto``, the smallest that keeps to the tolerance: what a task adds to the base
-    weights has full rank in general.  tolerance: how much of the norm of what the task adds may be lost (fraction).
-    Linear layers, transformers' Conv1D, and 2d convolutions without groups; the head goes along whole
+    It is for linear layers, transformers' Conv1D, and 2d convolutions without groups.  The head goes along whole
     (``modules_to_save``): make the backbone with the task's ``num_classes``, then
-    ``peft.PeftModel.from_pretrained(model, folder)``.
-    Returns what the README states, ``relative_error`` (fraction) by layer included.
-    Raises ExportError for a rank that loses more, naming the smallest that does not, for layers that PEFT's LoRA does
-    not know, tasks with an adapter, and a folder that holds more than is written anew.
-    Format: https://huggingface.co/docs/peft/developer_guides/checkpoint
+    ``peft.PeftModel.from_pretrained(model, folder)``.  Format:
+    https://huggingface.co/docs/peft/developer_guides/checkpoint
+
+    Args:
+        bank: a bank, or its path.
+        task: a task file of it.
+        folder: to write.
+        rank: of every layer's factors, or ``auto``, the smallest that keeps to the tolerance.  What a task adds to
+            the base weights has full rank in general.
+        tolerance: how much of the norm of what the task adds may be lost (fraction).
+    Returns:
+        What the README states, ``relative_error`` (fraction) by layer included.
+    Raises:
+        ExportError: the rank loses more (it names the smallest that does not), PEFT's LoRA does not know a layer, the
+            task has an adapter, or the folder holds more than is written anew.
     """
     _refuse_loss(folder, {"adapter_model.safetensors", "adapter_config.json", "recast.json", "README.md"})
     bank = _bank(bank)
@@ -170,9 +186,15 @@ def to_folder(
 ) -> Path:  # fmt: skip
     """Writes a folder to publish, atomically: the bank, its task files and a model card; `TaskLibrary` opens it.
 
-    licence: of the base; what timm states for its name when not given.  Raises TaskError for a task of another bank
-    and ExportError for two tasks of one name, one that is no ``NAME.safetensors``, and a folder that holds more
-    than is written anew.
+    Args:
+        bank: a bank, or its path.
+        tasks: task files of that bank.
+        folder: to write.
+        licence: of the base; what timm states for its name when not given.
+    Raises:
+        TaskError: a task of another bank.
+        ExportError: two tasks of one name, one that is no ``NAME.safetensors``, or a folder that holds more than is
+            written anew.
     """
     tasks = [Path(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
     _refuse_loss(folder, {"bank.zarr", "README.md", *(path.name for path in tasks)})
