@@ -18,12 +18,11 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from safetensors import safe_open
 
 import recast_gen as rg
 from recast_gen.tasks.costs import Meter
 
-from .adaptation.methods import METHODS, seeded
+from .adaptation.methods import METHODS, seeded, stored
 from .adaptation.runs import SEEDS, task_file
 from .backbones import BACKBONES, TASKS, Backbone
 from .incremental_heads import HEADS, joined
@@ -53,12 +52,6 @@ def own_logits(
     return found
 
 
-def stored(backbone: Backbone, method: str, task: str, seed: int) -> int:
-    """Numbers in a task's file."""
-    with safe_open(task_file(backbone.name, method, task, seed), "pt") as file:
-        return sum(file.get_tensor(name).numel() for name in file.keys())
-
-
 def sequence(backbone: Backbone, method: str, order: tuple[str, ...], seed: int) -> list[dict]:
     """One row a step and way: the share of right test images of all classes so far."""
     sizes = {task: len(backbone.splits(task).classes) for task in order}
@@ -79,7 +72,7 @@ def sequence(backbone: Backbone, method: str, order: tuple[str, ...], seed: int)
             torch.cat([own[each, of].argmax(1) for of in seen]) + starts[each] for each in seen
         ], 1)  # fmt: skip
         guesses, costs = {}, {}
-        files = sum(stored(backbone, method, each, seed) for each in seen)
+        files = sum(stored(task_file(backbone.name, method, each, seed)) for each in seen)
         for name, head in heads.items():
             meter = Meter()
             solved = head.step(parts["train", task], parts["validation", task], old, sizes[task])

@@ -135,7 +135,7 @@ def test_inspect_prints_what_a_task_holds_without_its_bank(vit, tmp_path):
     assert done.returncode == 0, done.stderr
     first, classes, metrics, adapter, head, *rows, whole = done.stdout.splitlines()
     assert bank.hash in first and classes.startswith("classes: 0, 1") and metrics == "test 0.5"
-    assert adapter.startswith("adapter: melo (rank 2") and head.split() == ["tensor", "shape", "dtype", "bytes"]
+    assert adapter.startswith("adapter: melo (rank 2") and head.split() == ["tensor", "shape", "stored", "as", "bytes"]
     sizes = [int(row.split()[-1].replace(",", "")) for row in rows]
     assert sum(sizes) == int(whole.split()[-1].replace(",", "")) == size
     count = sum(p.numel() for p in rg.coefficients(model))

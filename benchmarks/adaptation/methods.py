@@ -1,5 +1,6 @@
 """The ways to adapt a frozen network that `adaptation.py` compares: what each trains, and how it is stored."""
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -7,14 +8,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import recast_gen as rg
+from recast_gen.bank.taskfile import record
 from recast_gen.model.attach import attached
 from recast_gen.tasks.analytic import ridge_start
 from recast_gen.tasks.data import Splits
 from recast_gen.weights.files import save_tensors
+from recast_gen.weights.store import kind_of
 from recast_gen.weights.tensors import to_numpy
 
 from ..backbones import Backbone
@@ -24,6 +28,14 @@ COEFFICIENTS = 0.03  # where the search for their learning rate starts
 BESIDE = {"coefficients": 0.3}  # their rate over that of norms or an adapter that trains beside them
 KINDS = ("coefficients", "norms", "adapter", "head")
 FROM_RIDGE = " from ridge"  # ends the names of methods whose head starts from ridge regression; others start at random
+
+
+def stored(path: Path) -> int:
+    """Numbers in a task's file."""
+    if kind_of(path) == "task":
+        return sum(math.prod(array.shape) for _, array in record(path).arrays)
+    with safe_open(path, "numpy") as file:
+        return sum(file.get_tensor(name).size for name in file.keys())
 
 
 @dataclass

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import TaskError, check_choice, listing
+from ..errors import TaskError, listing
 from ..weights.dtypes import dtype_of
 from ..weights.files import read_tensors, save_tensors
-from ..weights.named import digest
+from . import compact, old_tasks, steps
 from .bank import TemplateBank
+from .compact import Damaged, Record
+from .packing import Levels, to_bytes
 
-FORMAT = "1"
-DTYPES = ("float32", "float16")
 ADAPTER = "adapter:"  # before the names of an adapter's tensors
+KEY, TENSOR = "recast_task", "task"  # of a file's metadata, and its one tensor
 
 
 @dataclass
@@ -23,12 +24,15 @@ class Task:
     """coefficients: tensor name -> ``s b t``.  head: tensor name -> array.  about: classes, metrics, ... as JSON.
 
     adapter: place -> what its part stores; ``about["adapter"]`` has its ``name``, ``options`` and ``head``.
+    kept: in how few bits a file holds some of it, as `rounding` or a file made it: a head's tensor by name, the
+    coefficients (`steps.to_stored`) under ""; what was changed since is written as it is.
     """
 
     coefficients: dict[str, np.ndarray]
     head: dict[str, np.ndarray]
     about: dict = field(default_factory=dict)
     adapter: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    kept: dict[str, list | Levels] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:
@@ -63,62 +67,62 @@ def of(coefficients: Mapping[str, np.ndarray], bank: TemplateBank) -> Task:
     return Task({name: np.asarray(found, np.float32) for name, found in coefficients.items()}, {})
 
 
-def write(path: str | Path, task: Task, bank: TemplateBank, dtype: str = "float32") -> int:
+def write(path: str | Path, task: Task, bank: TemplateBank) -> int:
     """Writes a task file, atomically; returns its size in bytes.
 
-    All coefficients are one flat tensor in the bank's order, so that names cost nothing; the resolution is stated once,
-    or for each family.
-    dtype: of the coefficients; ``float16`` halves a wider head too, and generation gives its dtype back.
-    Raises TaskError for coefficients of several shapes, for numbers that are not finite (in `dtype`), and for an
-    `about` that is no JSON.
+    Everything is one tensor of bytes (`compact`), so that names cost next to nothing; what is read is what was given,
+    bit for bit, where `rounding` made it.
+    Raises TaskError for coefficients of several shapes, for numbers that are not finite, and for an `about` that is no
+    JSON.
     """
-    check_choice("task dtype", dtype, DTYPES, TaskError)
     shapes = {(group.family, *task.coefficients[name].shape[:2]) for name, group in bank.layers.items()}
     resolutions, sets = {family: blocks for family, _, blocks in shapes}, {sets for _, sets, _ in shapes}
     if len(shapes) > len(resolutions) or len(sets) > 1:
         found = sorted({shape[1:] for shape in shapes})
         raise TaskError(f"Coefficients of several shapes (sets, resolution) {found}: attach with one in each family.")
     counts = [resolutions[family] for family in bank.families]
-    flat = np.concatenate([task.coefficients[name].reshape(-1) for name in bank.layers])
-    tensors = {"coefficients": _cast("coefficients", flat, dtype)}
     others = {f"{ADAPTER}{place}.{leaf}": array for place, part in task.adapter.items() for leaf, array in part.items()}
-    others |= task.head
-    tensors |= {name: _cast(name, array, dtype if dtype == "float16" else None) for name, array in others.items()}
+    arrays = [("", array) for array in _stored(task, bank)] + list(others.items())
+    arrays += [(name, _as_kept(task, name, array)) for name, array in task.head.items()]
+    for name, array in arrays:
+        refuse_nonfinite(name or "coefficients", array)
     try:
-        about = json.dumps(task.about, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        json.dumps(task.about, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TaskError(f"The task's metrics or options are no JSON ({error}): give numbers and words.") from error
-    meta = {
-        "format": FORMAT, "bank": bank.hash, "about": about, "sets": str(*sets),
-        "families": " ".join(family.removesuffix(".weight") for family in bank.families),
-        "resolution": " ".join(map(str, counts if len(set(counts)) > 1 else counts[:1])),
-    }  # fmt: skip
-    return save_tensors(path, tensors, meta | {"sha256": _checksum(meta, tensors)})
+    found = Record(bank.hash, *sets, counts if len(set(counts)) > 1 else counts[:1], task.about, arrays)
+    data = np.frombuffer(compact.encode(found), np.uint8)
+    return save_tensors(path, {TENSOR: data}, {KEY: compact.FORMAT})
 
 
-def _cast(name: str, array: np.ndarray, dtype: str | None) -> np.ndarray:
+def _stored(task: Task, bank: TemplateBank) -> list[np.ndarray | Levels]:
+    if kept := task.kept.get(""):
+        found = steps.from_stored(kept, bank, {name: task.coefficients[name].shape for name in bank.layers})
+        if all(np.array_equal(found[name], task.coefficients[name]) for name in found):
+            return kept
+    return steps.to_stored(task.coefficients, bank, 32)
+
+
+def _as_kept(task: Task, name: str, array: np.ndarray) -> np.ndarray | Levels:
+    """Its levels, where a tensor still has their values."""
+    levels = task.kept.get(name)
+    return array if levels is None or not np.array_equal(levels.values(), array) else levels
+
+
+def refuse_nonfinite(name: str, array: np.ndarray | Levels) -> None:
+    """Raises TaskError for NaN and infinity, which no task file holds."""
+    array = array.scales if isinstance(array, Levels) else array
     if np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
-        return array
-    with np.errstate(over="ignore"):  # the next lines say it by name
-        cast = array if dtype is None or array.dtype.name == "bfloat16" else array.astype(dtype)
-    if not np.isfinite(cast).all():
-        bad = cast.size - int(np.isfinite(cast).sum())
+        return
+    if bad := array.size - int(np.isfinite(array).sum()):
         raise TaskError(
-            f"{name} would hold {bad} values that are NaN or infinite as {cast.dtype.name}: train the task again, or "
+            f"{name} would hold {bad} values that are NaN or infinite as {array.dtype.name}: train the task again, or "
             "write it as float32."
         )
-    return cast
 
 
-def _checksum(meta: dict, tensors: dict[str, np.ndarray]) -> str:
-    return digest(meta, *(part for name in sorted(tensors) for part in (name, tensors[name])))
-
-
-def verified(path: str | Path) -> tuple[dict, dict, dict[str, np.ndarray]]:
-    """A task file of any bank: its ``bank``'s hash, ``sets`` and ``resolution``; its about; its tensors.
-
-    Raises TaskError when it is damaged, incomplete or of another version.
-    """
+def record(path: str | Path) -> Record:
+    """What a task file of any bank holds.  Raises TaskError when it is damaged, incomplete or of another version."""
     try:
         tensors, meta = read_tensors(path)
     except FileNotFoundError:
@@ -127,44 +131,62 @@ def verified(path: str | Path) -> tuple[dict, dict, dict[str, np.ndarray]]:
         if Path(path).is_dir():
             raise TaskError(f"{path} is a folder, as a bank is one; expected a task file.") from None
         raise TaskError(f"{path} cannot be read as a task file ({error}): copy or train it again.") from error
-    if meta.get("format") != FORMAT:
-        raise TaskError(f"{path} has task format {meta.get('format')}; expected {FORMAT}.")
-    if meta.pop("sha256", None) != _checksum(meta, tensors):
-        raise TaskError(f"{path} is damaged: its content does not match its checksum. Copy or train it again.")
+    if (found := meta.get(KEY, meta.get("format"))) not in (compact.FORMAT, old_tasks.FORMAT):
+        raise TaskError(f"{path} has task format {found}; expected {compact.FORMAT}.")
     try:
-        about, counts = dict(json.loads(meta["about"])), list(map(int, meta["resolution"].split()))
-        found = {"bank": meta["bank"], "sets": int(meta["sets"]), "resolution": counts}
-        if "coefficients" not in tensors:
-            raise KeyError("coefficients")
-        if "adapter" in about or any(name.startswith(ADAPTER) for name in tensors):
-            dict(name=about["adapter"]["name"], **about["adapter"]["options"])
-            about["adapter"].setdefault("head", about.get("head", ""))  # as it was before files named it
-    except (KeyError, ValueError, TypeError) as error:
+        if found == old_tasks.FORMAT:
+            kept = old_tasks.decode(meta, tensors)
+        else:
+            kept = compact.decode(tensors[TENSOR].tobytes())
+        steps.check(kept.coefficients())
+        if "adapter" in kept.about or any(name.startswith(ADAPTER) for name in kept.named()):
+            dict(name=kept.about["adapter"]["name"], **kept.about["adapter"]["options"])
+    except Damaged:
+        raise TaskError(
+            f"{path} is damaged: its content does not match its checksum. Copy or train it again."
+        ) from None
+    except Exception as error:
         raise TaskError(f"{path} is no complete task file ({error}): write it with rg.save_task.") from error
-    return found, about, tensors
+    return kept
 
 
 def read(path: str | Path, bank: TemplateBank) -> Task:
     """Reads and verifies a task file.  Raises TaskError when it is damaged, of another version or of another bank."""
-    meta, about, tensors = verified(path)
-    flat, sets, counts, adapter = tensors.pop("coefficients"), meta["sets"], meta["resolution"], {}
-    for name in [name for name in tensors if name.startswith(ADAPTER)]:
-        place, _, leaf = name.removeprefix(ADAPTER).rpartition(".")
-        adapter.setdefault(place, {})[leaf] = tensors.pop(name)
-    if meta["bank"] != bank.hash:
-        raise TaskError(f"{path} belongs to bank {meta['bank']}, but this is bank {bank.hash}: load the bank it names.")
-    families = bank.families
+    kept = record(path)
+    if kept.bank != bank.hash:
+        raise TaskError(f"{path} belongs to bank {kept.bank}, but this is bank {bank.hash}: load the bank it names.")
+    families, counts = bank.families, kept.resolution
     counts = dict(zip(families, counts * len(families) if len(counts) == 1 else counts))
     wrong = [name for name, family in families.items() if counts.get(name, 0) < 1 or family.shape[0] % counts[name]]
     if wrong:
         raise TaskError(f"{path} states no resolution that {listing(wrong, 4)} can have. Train it again.")
-    shapes = {name: (sets, counts[group.family], len(group.templates)) for name, group in bank.layers.items()}
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
-    if flat.shape != (ends[-1],):
-        raise TaskError(f"{path} holds {flat.size} coefficients; its bank has {ends[-1]}. Train it again.")
-    pieces = np.split(flat.astype(np.float32), ends[:-1])
-    coefficients = {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces)}
-    return Task(coefficients, tensors, about, adapter)
+    shapes = {name: (kept.sets, counts[group.family], len(group.templates)) for name, group in bank.layers.items()}
+    try:
+        coefficients = steps.from_stored(kept.coefficients(), bank, shapes)
+    except ValueError as error:
+        raise TaskError(f"{path} holds {error}. Train it again.") from error
+    arrays, adapter = kept.named(), {}
+    few = {name: array for name, array in arrays.items() if isinstance(array, Levels)} | {"": kept.coefficients()}
+    arrays = {name: array.values() if name in few else array for name, array in arrays.items()}
+    for name in [name for name in arrays if name.startswith(ADAPTER)]:
+        place, _, leaf = name.removeprefix(ADAPTER).rpartition(".")
+        adapter.setdefault(place, {})[leaf] = arrays.pop(name)
+    return Task(coefficients, arrays, kept.about, adapter, few)
+
+
+def sizes(path: str | Path) -> list[tuple[str, str, str, int]]:
+    """Where the bytes of a task file are: rows of what, shape, how it is stored, bytes; the last row is the file.
+
+    Raises TaskError as `record`.
+    """
+    kept, total = record(path), Path(path).stat().st_size
+    rows = []
+    for name, array in kept.arrays:
+        data, coded = to_bytes(array)
+        how = f"{array.bits} bits{', coded' if coded else ''}" if isinstance(array, Levels) else array.dtype.name
+        rows.append((name or "coefficients", "x".join(map(str, array.shape)), how, len(data)))
+    rest = total - sum(row[-1] for row in rows)
+    return [*rows, ("classes, metrics, names and checks", "", "", rest), ("file", "", "", total)]
 
 
 def backbone(bank: TemplateBank, task: Task | None) -> dict:

@@ -1,6 +1,5 @@
 """The command that says what something is."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,20 +69,18 @@ def inspect(
 
 
 def _print_task(path: str) -> None:
-    from ..bank.taskfile import ADAPTER, verified
+    from ..bank.taskfile import ADAPTER, record, sizes
     from ..console import show
     from ..model.card import metrics
 
-    meta, about, tensors = verified(path)
-    size, adapter = Path(path).stat().st_size, about.get("adapter")
-    head = [name for name in tensors if name != "coefficients" and not name.startswith(ADAPTER)]
+    found = record(path)
+    about, adapter = found.about, found.about.get("adapter")
+    head = [name for name in found.named() if not name.startswith(ADAPTER)]
     named = about.get("classes") or ["not named" if head else "none, it has no head"]
-    print(f"{path}: task of bank {meta['bank']}, resolution {listing(sorted(set(meta['resolution'])))}")
+    print(f"{path}: task of bank {found.bank}, resolution {listing(sorted(set(found.resolution)))}")
     print(f"classes: {listing(named, 10)}")
     if about.get("metrics"):
         print(metrics(about["metrics"]))
     if adapter:
         print(f"adapter: {adapter['name']} ({metrics(adapter['options']) or 'no options'})")
-    rows = [[name, "x".join(map(str, array.shape)), array.dtype.name, array.nbytes] for name, array in tensors.items()]
-    rows.append(["names and checks", "", "", size - sum(row[-1] for row in rows)])
-    show([["tensor", "shape", "dtype", "bytes"], *rows, ["file", "", "", size]])
+    show([["tensor", "shape", "stored as", "bytes"], *map(list, sizes(path))])

@@ -3,14 +3,15 @@
 import re
 from collections.abc import Mapping, Reversible
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..bank import taskfile
+from ..bank import quantization, rounding, taskfile
 from ..bank.bank import TemplateBank
-from ..errors import AttachError, RecastError, TaskError, listing, repeated
+from ..errors import AttachError, RecastError, TaskError, check_choice, listing, repeated
 from ..weights.tensors import to_numpy, to_torch
 from . import heads
 from .adapters import apply
@@ -18,17 +19,39 @@ from .adapters.part import Part
 from .attach import attached, coefficients, hosts, set_coefficients
 from .parametrizations import tensor_name
 
+DTYPES = {"float32": 32, "float16": 16}  # of a task file -> bits of each number
+
 
 def save_task(
     path: str | Path, model: nn.Module, bank: TemplateBank, head: str | None = None, classes: list[str] | None = None,
     metrics: dict | None = None, recipe: str | None = None, dtype: str = "float32",
+    head_bits: int | None = None, coefficient_bits: int | None = None, features: Any = None,
 ) -> int:  # fmt: skip
     """Writes coefficients, adapter and head of `model` as a task of `bank`; returns the file's size in bytes.
+
+    head, classes, metrics, recipe: as `task_of`.
+    head_bits: of each number of the head: 32, 16, 8, 4, 3, 2 or 1; below 16 it has to be linear.  coefficient_bits: 32,
+    16, 8 or 4, of how far each is from the base's.  dtype: what both are when not given, ``float32`` or ``float16``.
+    features: what the head sees of training images, ``n d``, for which few bits then change its logits least.
+    The model stays as it is: `load_task` gives it the numbers of the file.
+    Raises as `task_of`, and as `rounding.rounded`.
+    """
+    check_choice("task dtype", dtype, DTYPES, TaskError)
+    bits = [DTYPES[dtype] if bits is None else bits for bits in (head_bits, coefficient_bits)]
+    seen = None if features is None else quantization.moments(np.asarray(features))
+    task = task_of(model, bank, head, classes, metrics, recipe)
+    return taskfile.write(path, rounding.rounded(task, bank, *bits, seen), bank)
+
+
+def task_of(
+    model: nn.Module, bank: TemplateBank, head: str | None = None, classes: list[str] | None = None,
+    metrics: dict | None = None, recipe: str | None = None,
+) -> taskfile.Task:  # fmt: skip
+    """Coefficients, adapter and head of `model` as a task of `bank`.
 
     head: the module's name; "" for none; when not given, the one that the bank or timm knows as the model's own, else
     ``head``.  A tensor that the head shares with another layer is the backbone's, and is not written.
     classes: their names, in the order of the head's outputs; numbers when not given.  recipe: where it comes from.
-    dtype: of the file; or ``float16``.
     Raises AttachError for a model that `bank` is not attached to; TaskError for a head that is not there, names that
     are not as many as its outputs, and a model that differs from the bank in what a task file does not hold.
     """
@@ -72,7 +95,7 @@ def save_task(
         )
     stored = {place: part.stored() for place, part in parts.items()}
     alone = {name: array for name, array in own.items() if name not in tied}
-    return taskfile.write(path, taskfile.Task(numbers, alone, about, stored), bank, dtype)
+    return taskfile.Task(numbers, alone, about, stored)
 
 
 def _odd(model: nn.Module) -> dict[str, str]:

@@ -210,7 +210,8 @@ def kind_of(path: str | Path) -> str | None:
             return json.loads((path / "zarr.json").read_text())["attributes"]["kind"]
         with safe_open(path, framework="numpy") as file:
             meta = file.metadata()
-            return "task" if {"bank", "about"} <= set(meta) else json.loads(meta["recast"])["kind"]
+            task = "recast_task" in meta or {"bank", "about"} <= set(meta)  # as they are, and as they were before
+            return "task" if task else json.loads(meta["recast"])["kind"]
     return None
 
 

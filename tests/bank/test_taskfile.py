@@ -1,20 +1,22 @@
 """A task file holds one task of one bank, and a damaged one is refused."""
 
-import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import safe_open
 
-from recast_gen.bank import taskfile
+from recast_gen.bank import compact, taskfile
 from recast_gen.bank.bank import Group, TemplateBank
 from recast_gen.bank.generation import generate
+from recast_gen.bank.quantization import moments
+from recast_gen.bank.rounding import rounded
 from recast_gen.errors import RecastError, TaskError
 from recast_gen.weights.files import save_tensors
+from recast_gen.weights.store import kind_of
 
 
 def make_bank(layers: int, templates: int, groups: int = 1, seed: int = 0) -> TemplateBank:
@@ -128,8 +130,9 @@ def test_a_backbone_without_a_head_or_with_another_takes_the_tasks():
         assert found["head.weight"].shape == (3, 4) and found["head.bias"].dtype == np.float32  # as its layers are
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_task_of_the_papers_attention_variant_is_under_a_kilobyte_without_its_head(tmp_path, dtype):
+@pytest.mark.parametrize("bits", [32, 16, 8])
+@pytest.mark.parametrize("classes", [[str(index) for index in range(10)], [f"a name {3**i % 101}" for i in range(10)]])
+def test_a_task_of_the_papers_attention_variant_is_its_numbers_and_under_300_bytes_more(tmp_path, bits, classes):
     """ViT-S: qkv and proj of 12 blocks, groups of 2 layers and 2 templates; a head of 10 classes."""
     groups = {}
     for leaf in ("qkv", "proj"):
@@ -141,62 +144,91 @@ def test_a_task_of_the_papers_attention_variant_is_under_a_kilobyte_without_its_
     bank = TemplateBank(groups, {"head.weight": np.zeros((10, 384), np.float32), "head.bias": np.zeros(10, np.float32)})
     coefficients = {name: np.ones((1, 1, 2), np.float32) for name in bank.layers}
     about = {
-        "backbone": "vit_small_patch16_224", "classes": [str(index) for index in range(10)], "head": "head",
+        "backbone": "vit_small_patch16_224", "classes": classes, "head": "head",
         "metrics": {"validation": 0.9321, "test": 0.9123},
     }  # fmt: skip
-    task = taskfile.Task(coefficients, bank.rest, about)
-    size = taskfile.write(tmp_path / "task.safetensors", task, bank, dtype)
-    with safe_open(tmp_path / "task.safetensors", framework="numpy") as file:
-        meta = file.metadata()
-        head = sum(file.get_tensor(name).nbytes for name in file.keys() if name != "coefficients")
-        assert file.get_tensor("coefficients").shape == (48,)
-        assert {file.get_tensor(name).dtype.name for name in file.keys()} == {dtype}
-    assert size - head <= 1024
-    assert (meta["format"], meta["bank"], meta["resolution"]) == ("1", bank.hash, "1")
-    assert meta["families"].split() == ["blocks.*.attn.qkv", "blocks.*.attn.proj"]
-    assert json.loads(meta["about"]) == about
+    task = rounded(taskfile.Task(coefficients, bank.rest, about), bank, bits, bits, moments(np.eye(384)))
+    path = tmp_path / "task.safetensors"
+    size = taskfile.write(path, task, bank)
+    rows = taskfile.sizes(path)
+    assert size - (48 * bits + 3840 * bits + 10 * min(bits, 16) + (bits == 8) * 16 * 12 + 32) // 8 < 300
+    assert rows[-1][-1] == size == sum(row[-1] for row in rows[:-1])
+    found = taskfile.read(path, bank)
+    assert found.about == about and len(found.coefficients) == 24
 
 
-def test_a_float16_task_is_half_as_large_and_rounds_its_numbers_once(tmp_path):
-    bank = make_bank(2, 2, 2)
-    task = make_task(bank, classes=50)
-    sizes = [taskfile.write(tmp_path / dtype, task, bank, dtype) for dtype in ("float32", "float16")]
-    numbers = sum(array.size for array in [*task.coefficients.values(), *task.head.values()])
-    assert 2 * numbers - 16 <= sizes[0] - sizes[1] <= 2 * numbers + 16
-    found = taskfile.read(tmp_path / "float16", bank)
-    for name, array in task.coefficients.items():
-        assert found.coefficients[name].dtype == np.float32
-        assert np.array_equal(found.coefficients[name], array.astype(np.float16))
-    head = taskfile.head_for(bank, found)["head.weight"]
-    assert head.dtype == np.float32 and np.array_equal(head, task.head["head.weight"].astype(np.float16))
+OLD = sorted(Path(__file__).with_name("old").glob("*.safetensors"))
 
 
-@pytest.mark.parametrize(("dtype", "value"), [("float16", 1e6), ("float32", np.nan), ("float32", np.inf)])
+def counted(*shape: int) -> np.ndarray:
+    return (np.arange(np.prod(shape), dtype=np.float32) / 7 - 1).reshape(shape)
+
+
+@pytest.mark.parametrize("path", OLD, ids=[path.stem for path in OLD])
+def test_files_of_the_format_before_this_one_are_read_as_they_were(path, tmp_path):
+    names = ("blocks.0.weight", "blocks.1.weight")
+    group = Group("blocks.*.weight", names, counted(2, 12, 3), counted(2, 1, 1, 2), "float32", {})
+    rest = {"head.weight": counted(2, 4), "head.bias": counted(2)}
+    bank = TemplateBank({("blocks.*.weight", 0): group}, rest)
+    found = taskfile.read(path, bank)
+    for name, array in found.coefficients.items():
+        assert array.dtype == np.float32
+        assert np.array_equal(array, (counted(1, 3, 2) + names.index(name)).astype(path.stem))
+    assert np.array_equal(found.head["head.weight"], counted(3, 4).astype(path.stem))
+    assert found.classes == ["x", "y", "z"] and found.about["adapter"]["name"] == "piggyback"
+    assert found.adapter["blocks.0.weight"]["mask"].tolist() == [0, 1, 2, 3, 4]
+    assert kind_of(path) == "task" and taskfile.write(tmp_path / "new", found, bank) < path.stat().st_size
+    assert same(taskfile.read(tmp_path / "new", bank), found)
+    good, rng = path.read_bytes(), random.Random(0)
+    for at in rng.sample(range(len(good)), 40):
+        bad = bytearray(good)
+        bad[at] ^= 1 << rng.randrange(8)
+        (tmp_path / "bad.safetensors").write_bytes(bad)
+        with pytest.raises(TaskError, match=r"bad\.safetensors"):
+            taskfile.read(tmp_path / "bad.safetensors", bank)
+
+
+@pytest.mark.parametrize("bits", [32, 16])
+@pytest.mark.parametrize("value", [1e6, np.nan, np.inf])
 @pytest.mark.parametrize("where", ["coefficients", "head.weight"])
-def test_numbers_that_a_task_cannot_hold_are_refused_by_name(tmp_path, dtype, value, where):
+def test_numbers_that_a_task_cannot_hold_are_refused_by_name(tmp_path, bits, value, where):
     bank = make_bank(2, 2)
     task = make_task(bank)
     (task.head if where == "head.weight" else task.coefficients)[
         where if where == "head.weight" else "blocks.1.weight"
     ].flat[1] = value
+    if (bits, value) == (32, 1e6):
+        assert taskfile.write(tmp_path / "task.safetensors", task, bank)
+        return
     with pytest.raises(TaskError, match=f"{where} would hold 1 values"):
-        taskfile.write(tmp_path / "task.safetensors", task, bank, dtype)
-    with pytest.raises(TaskError, match="Did you mean 'float16'"):
-        taskfile.write(tmp_path / "task.safetensors", make_task(bank), bank, "float61")
+        taskfile.write(tmp_path / "task.safetensors", rounded(task, bank, bits, bits), bank)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    "change", [{"sets": "two"}, {"about": "{"}, {"bank": None}, {"coefficients": None}, {"resolution": "9"}]
-)
+    "change",
+    [
+        {"sets": 2}, {"about": ["classes"]}, {"bank": "00" * 16}, {"arrays": []}, {"resolution": [9]},
+        {"arrays": [("", np.zeros(3, np.float32))]}, {"arrays": [("", counted(4)), ("adapter:a.b", counted(4))]},
+        {"arrays": [("", counted(4)), ("", counted(4).astype(np.float16))]},
+    ],
+)  # fmt: skip
 def test_a_whole_file_that_says_nonsense_is_refused_by_its_path(written, change):
     path, bank = written
-    with safe_open(path, framework="numpy") as file:
-        meta, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
-    for key, value in change.items():
-        place = tensors if key == "coefficients" else meta
-        place.pop(key) if value is None else place.update({key: value})
-    meta.pop("sha256")
-    save_tensors(path, tensors, meta | {"sha256": taskfile._checksum(meta, tensors)})
+    save_tensors(
+        path,
+        {"task": np.frombuffer(compact.encode(replace(taskfile.record(path), **change)), np.uint8)},
+        {"recast_task": "2"},
+    )
     with pytest.raises(TaskError, match=r"task\.safetensors"):
         taskfile.read(path, bank)
+
+
+@pytest.mark.parametrize("cut", [1, 17, 40, 200])
+def test_a_file_of_one_tensor_that_is_no_task_is_refused_by_its_path(written, cut):
+    path, bank = written
+    data = np.frombuffer(compact.encode(taskfile.record(path)), np.uint8)
+    for tensors in ({"task": data[:-cut]}, {"other": data}, {"task": np.zeros(0, np.uint8)}):
+        save_tensors(path, tensors, {"recast_task": "2"})
+        with pytest.raises(TaskError, match=r"task\.safetensors"):
+            taskfile.read(path, bank)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from torch.nn.utils import parametrize
 
 import recast_gen as rg
@@ -174,8 +173,7 @@ def test_a_mask_costs_one_bit_a_weight_on_disk(cnn, tmp_path):
     masked = rg.save_task(tmp_path / "masked.safetensors", model, bank, head="fc")
     bits = sum(parameter.numel() for parameter in scores.values())
     assert 0 <= masked - plain - bits / 8 <= 140 * (1 + len(scores))  # names, places and rounding up
-    with safe_open(tmp_path / "masked.safetensors", framework="numpy") as file:
-        stored = sum(file.get_tensor(key).nbytes for key in file.keys() if key.startswith("adapter:"))
+    stored = sum(row[-1] for row in taskfile.sizes(tmp_path / "masked.safetensors") if row[0].startswith("adapter:"))
     assert bits / 8 <= stored < bits / 8 + len(scores)
 
 
