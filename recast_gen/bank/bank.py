@@ -17,7 +17,7 @@ from ..weights.qkv import joined, whole
 from ..weights.shards import SHARD_BYTES
 from .contents import contents
 from .layouts import Layout
-from .templates import Lazy, mix
+from .templates import Lazy, ahead, mix
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,14 @@ class Group:
         """Whether its layers are scales, shifts or biases."""
         return len(self.shape) == 1
 
-    def weights(self, coefficients: Mapping[str, np.ndarray] | None = None) -> Iterator[tuple[str, np.ndarray]]:
-        """(name, weight in the original dtype) of every layer from `coefficients`, its base ones for None."""
-        templates, dtype = self.templates[...], dtype_of(self.dtype)
+    def weights(
+        self, coefficients: Mapping[str, np.ndarray] | None = None, templates: np.ndarray | None = None
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, weight in the original dtype) of every layer from `coefficients`, its base ones for None.
+
+        templates: the group's own, where they have been read before.
+        """
+        templates, dtype = self.templates[...] if templates is None else templates, dtype_of(self.dtype)
         for name, base in self:
             chosen = base if coefficients is None else coefficients[name]
             made = self.layout.stack(chosen.mean(0) @ templates)[0] if self.layout else mix(chosen, templates)
@@ -121,13 +126,17 @@ class TemplateBank:
         """Other names of tensors that the backbone has under several -> the first name."""
         return self.backbone.get("ties", {})
 
-    def stream(self, coefficients: Mapping[str, np.ndarray] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    def stream(
+        self, coefficients: Mapping[str, np.ndarray] | None = None, eager: bool = False
+    ) -> Iterator[tuple[str, np.ndarray]]:
         """Every tensor of the backbone in its own dtype, one at a time, the base's for no `coefficients`.
 
         All are contiguous and share no memory.  An opened bank holds one group's templates at a time; q, k and v of a
-        split qkv wait for each other.
+        split qkv wait for each other.  eager: it holds those of the next group too, which a thread reads and verifies.
         """
-        made = (pair for group in self.groups.values() for pair in group.weights(coefficients))
+        groups = self.groups.values()
+        read = ahead(group.templates for group in groups) if eager else (group.templates[...] for group in groups)
+        made = (pair for group, templates in zip(groups, read) for pair in group.weights(coefficients, templates))
         kept = ((name, tensor[...].copy()) for name, tensor in self.rest.items())  # the caller's own
         for name, tensor in joined(chain(made, kept)):
             yield name, tensor

@@ -25,16 +25,16 @@ def _open(bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | No
 
 
 def stream(
-    bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None
+    bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None, eager: bool = False
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, array) of every tensor of `generate`, one at a time, with one group of templates in memory.
+    """(name, array) of every tensor of `generate`, one at a time, with one group of templates in memory; eager: two.
 
     Raises StoreError and TaskError for files that do not belong together, and for a damaged array before its turn;
     FoldError for an adapter that adds layers.
     """
     bank, task = _open(bank, task)
     if task is None:
-        yield from bank.stream()
+        yield from bank.stream(eager=eager)
         return
     head, gone = taskfile.head_for(bank, task), taskfile.replaced(bank, task)
     adapter = task.about.get("adapter", {}).get("name")
@@ -45,7 +45,7 @@ def stream(
         )
     if unknown := task.adapter.keys() - bank.shapes.keys():
         raise TaskError(f"The task's {adapter} is for {listing(sorted(unknown), 4)}, which the backbone lacks.")
-    for name, tensor in bank.stream(task.coefficients):
+    for name, tensor in bank.stream(task.coefficients, eager):
         part, tensor = task.adapter.get(bank.ties.get(name, name)), head.pop(name, tensor)
         if name not in gone:
             yield name, fold(adapter, name, tensor, part) if part else tensor
@@ -63,7 +63,7 @@ def generate(
     with a bank of templates, which knows no other depth.
     """
     tokens = _tokens(bank, task, options)
-    return tokens.generate(**options) if tokens else dict(stream(bank, task))
+    return tokens.generate(**options) if tokens else dict(stream(bank, task, eager=True))
 
 
 def _tokens(bank, task, options: dict) -> TokenBank | None:

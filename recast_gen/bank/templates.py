@@ -1,6 +1,7 @@
 """What templates and coefficients are to each other; templates in memory, on disk, and drawn from a seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,18 @@ def random_templates(shape: tuple[int, ...], scale: float, seed: int) -> np.ndar
     size = int(np.prod(shape))
     bits = np.unpackbits(np.random.PCG64(seed).random_raw(-(-size // 64)).astype("<u8").view(np.uint8), count=size)
     return (np.float32(scale) * (2 * bits.astype(np.float32) - 1)).reshape(shape)
+
+
+def ahead(arrays: Iterable["np.ndarray | Lazy"]) -> Iterator[np.ndarray]:
+    """The numbers of arrays, one after the other; the next ones are read and verified in a thread meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        coming: list[Future[np.ndarray]] = []
+        for array in arrays:
+            coming.append(thread.submit(array.__getitem__, ...))
+            if len(coming) > 1:
+                yield coming.pop(0).result()
+        for last in coming:
+            yield last.result()
 
 
 class Lazy:
