@@ -16,20 +16,22 @@ Block, Part = tuple[slice, np.ndarray], TypeVar("Part")
 
 @dataclass(frozen=True)
 class Factorization:
-    """templates ``t o ...`` and coefficients ``l t``, both float32.
+    """templates ``t o ...`` (None where ``mixing`` stands for them) and coefficients ``l t``, both float32.
 
     history: one row of numbers an epoch.  posterior: ``2 l t`` mean and standard deviation, or None.
     mixing: matrices that `combine` with the stack, one after the other, into the same templates again; empty for a fit
     whose templates are not made so.
     warning: what a user must know of this fit, in words.
+    squares: squared singular values of the stack, falling, where the fit needed them.
     """
 
-    templates: np.ndarray
+    templates: np.ndarray | None
     coefficients: np.ndarray
     history: list[dict] = field(default_factory=list)
     posterior: np.ndarray | None = None
     mixing: tuple[np.ndarray, ...] = ()
     warning: str = ""
+    squares: np.ndarray | None = None
 
 
 def over_blocks(rows: np.ndarray, work: Callable[[Iterator[Block]], Part]) -> list[Part]:
@@ -60,7 +62,7 @@ def gram(stack: np.ndarray) -> np.ndarray:
 def spectrum(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues ``l`` (squared singular values of the stack, falling, not below 0) and eigenvectors ``l l``."""
     values, vectors = np.linalg.eigh(products)
-    return values[::-1].clip(min=0), vectors[:, ::-1]
+    return values[::-1].clip(min=0), np.ascontiguousarray(vectors[:, ::-1])
 
 
 class Coordinates(NamedTuple):

@@ -72,6 +72,8 @@ def mimic(
     check_choice("solver", solver, SOLVERS, FitError)
     if solver == "closed_form":
         fit = _prepared(closed_form, options)
+        if weights.lazy and isinstance(gauge, str) and gauge == "svd":  # the layers give the templates again
+            fit = partial(fit, kept=False)
     else:
         from .direct import direct
 
@@ -121,7 +123,7 @@ def mimic_vae(
 
 
 def _prepared(fit: Callable, options: dict) -> Fit:
-    known = [name for name in signature(fit).parameters if name not in ("stack", "templates", "groups")]
+    known = [name for name in signature(fit).parameters if name not in ("stack", "templates", "groups", "kept")]
     for name in options:
         if name not in known:
             close = nearest(name, [*known, *signature(mimic).parameters])
@@ -184,7 +186,7 @@ def _group(
                 made = combine(matrix, made, in_place=True)
             return made
 
-        templates = Lazy(templates.shape, "float32", read)
+        templates = Lazy((fitted.coefficients.shape[1], *family.shape), "float32", read)
     coefficients = np.repeat(fitted.coefficients[:, None, None], sets, axis=1)
     made = Group(family.name, names, templates, coefficients, family.dtype, measured, posterior=fitted.posterior)
     return made, fitted.history

@@ -26,16 +26,20 @@ def certificate(
     effective_coefficients: how many of them act, as the mean over `sets` sets is what mixes templates.
     warning: what a user must know of the fit, where there is something.
     """
-    rows, templates = stack.reshape(len(stack), -1), fit.templates.reshape(len(fit.templates), -1)
+    rows, count = stack.reshape(len(stack), -1), fit.coefficients.shape[1]
+    templates = None if fit.templates is None else fit.templates.reshape(count, -1)
     layers = layers or len(rows)
-    values, _ = spectrum(gram(rows if len(rows) <= rows.shape[1] else rows.T))
+    values = fit.squares
+    if values is None:
+        values, _ = spectrum(gram(rows if len(rows) <= rows.shape[1] else rows.T))
     total = max(values.sum(), np.finfo(float).tiny)
 
     def sums(blocks: Iterator[Block]) -> np.ndarray:
         """Of each row: its square, its error, its product with what is rebuilt, and the square of that."""
         squares, lost, along, length = found = np.zeros((4, len(rows)))
         for part, wanted in blocks:
-            rebuilt = (fit.coefficients @ templates[:, part]).astype(np.float64)
+            made = (fit.mixing[0] @ wanted).astype(np.float32) if templates is None else templates[:, part]
+            rebuilt = (fit.coefficients @ made).astype(np.float64)
             squares += np.einsum("ld,ld->l", wanted, wanted)
             along += np.einsum("ld,ld->l", wanted, rebuilt)
             length += np.einsum("ld,ld->l", rebuilt, rebuilt)
@@ -48,7 +52,7 @@ def certificate(
     )
     layer_error = np.where(squares > 0, np.sqrt(_ratio(lost, squares)), lost > 0)
     cosine = np.where(squares * length > 0, _ratio(along, np.sqrt(squares * length)), squares == 0)
-    error, bound = np.sqrt(lost.sum() / total), np.sqrt(values[len(templates) :].sum() / total)
+    error, bound = np.sqrt(lost.sum() / total), np.sqrt(values[count:].sum() / total)
     return {
         "relative_error": float(error),
         "bound": float(bound),
@@ -57,8 +61,8 @@ def certificate(
         "cosine": cosine.tolist(),
         "singular_values": np.sqrt(values).tolist(),
         "layers": layers,
-        "templates": len(templates),
-        "stored_bytes": int(fit.templates.nbytes + sets * fit.coefficients.nbytes),
+        "templates": count,
+        "stored_bytes": int(4 * count * rows.shape[1] + sets * fit.coefficients.nbytes),
         "original_bytes": int(rows.size * itemsize),
         "coefficients": int(sets * fit.coefficients.size),
         "effective_coefficients": int(fit.coefficients.size),

@@ -80,13 +80,12 @@ def test_a_file_that_changed_between_fit_and_save_is_refused_and_nothing_is_writ
     assert not (tmp_path / "bank.zarr").exists()
 
 
-@pytest.mark.parametrize("gauge", ["svd", "identity"])
-def test_fit_and_save_hold_less_than_two_and_a_half_times_the_largest_group(tmp_path, monkeypatch, gauge):
+@pytest.mark.parametrize(("gauge", "most"), [("svd", 1.5), ("identity", 2.5)])
+def test_fit_and_save_hold_little_more_than_the_largest_group_or_its_templates_too(tmp_path, monkeypatch, gauge, most):
     side, layers, groups = 256, 48, 4
     draw = np.random.default_rng(0).standard_normal
     tensors = {f"blocks.{i}.weight": draw((side, side)).astype(np.float32) for i in range(layers)}
     save_file(tensors, tmp_path / "big.safetensors")
-    monkeypatch.setattr(store, "SHARD_BYTES", 4 * side * side)
     monkeypatch.setattr("recast_gen.mimicry.factorization.BLOCK", 2**14)
     del tensors
     rg.mimic(tmp_path / "big.safetensors", groups=layers).save(tmp_path / "warm.zarr")  # imports are no part of it
@@ -96,4 +95,4 @@ def test_fit_and_save_hold_less_than_two_and_a_half_times_the_largest_group(tmp_
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 2.5 * 4 * side * side * layers / groups
+    assert peak < most * 4 * side * side * layers / groups
