@@ -29,7 +29,7 @@ class Training(Section):
 class Train(Training):
     resolution: Resolution = 1  # of all families, or by glob over their names
     lr: Positive | None = None  # learning rate of coefficients; in proportion to each layer when not given
-    head_lr: Positive | None = None  # learning rate of the head; `lr` when not given, else 5e-3
+    head_lr: Positive | None = None  # learning rate of the head; `lr` when not given, else what keeps a ridge start
     # the linear probe's learning rates: the best on validation counts
     probe_lrs: Annotated[list[Positive], Field(min_length=1)] | None = None
     head_start: Literal["ridge", "random"] = "ridge"  # of a linear head: ridge regression on its features, or at random

@@ -9,6 +9,7 @@ from .data import Splits
 
 SHARP = [2.0**power for power in range(12)]  # factors of logits that are regressed to 0 and 1
 ENOUGH = 0.01  # cross entropy above the least; where all of validation is right, ever sharper logits have ever less
+MOVED = 0.3  # of an output, by a step: small beside the logits of a start that is as sharp as fits
 Part = tuple[torch.Tensor, torch.Tensor]  # features n d, labels n
 
 
@@ -77,6 +78,15 @@ def ridge_start(features: Splits | None) -> nn.Linear | None:
     enough = min(losses.values()) + ENOUGH
     sharp = next(factor for factor, loss in losses.items() if loss <= enough)
     return linear(sharp * solved.weight, sharp * solved.bias)
+
+
+def gentle(features: Splits) -> float:
+    """The learning rate of a linear head with which a step of Adam moves no output by more than MOVED, on average.
+
+    Adam moves each weight by about its learning rate, so an output by that times the sum of the features' magnitudes.
+    A start from ridge regression is kept by it, whatever the scale and number of features.
+    """
+    return MOVED / (float(features.train.tensors[0].abs().sum(1).mean()) + 1.0)  # 1 is what a bias sees
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:

@@ -16,7 +16,7 @@ from ..model.switching import save_task
 from ..recipe.training import Train
 from ..weights.files import atomic
 from ..weights.named import Weights, digest
-from .analytic import ridge_start, wants_ridge
+from .analytic import gentle, ridge_start, wants_ridge
 from .costs import Meter
 from .data import Splits
 from .features import observed
@@ -51,11 +51,13 @@ class Known:
     Args:
         seen: what the head sees of them; None where it is not the network's last step.
         start: where a head starts from; None for a random one.
+        gentle: the learning rate that keeps the start.
         short: the shortcut behind the frozen prefix, and `entry` what it starts from; None where it saves too little.
     """
 
     seen: Splits | None = None
     start: nn.Linear | None = None
+    gentle: float | None = None
     short: Shortcut | None = None
     entry: Splits | None = None
 
@@ -127,16 +129,17 @@ class Learner:
         model, trained = self._prepare(self.method, seed)
         short, splits = self.known.short, self.known.entry or self.splits
         short = short and Shortcut(model, short.entry, short.before, short.image)
-        args = self.settings, rates(model, trained, self.settings), seed, self.bank.hash
+        settings = self._tried([])[0]
+        args = settings, rates(model, trained, settings), seed, self.bank.hash
         with short.on() if short else nullcontext():
             outcome = train(short or model, splits, *args, folder=self.folder / step)
         outcome.test, outcome.logits = examine(model, self.splits.test, self.settings)
-        run = self._finish(step, model, count(trained), seed, self.settings.head_rate, outcome)
+        run = self._finish(step, model, count(trained), seed, settings.head_rate, outcome)
         return [run], {"task": self.name, "method": self.method, "seed": seed} | outcome.costs
 
     def _probes(self, step: str) -> tuple[list[Run], dict]:
-        settings, seen = self.settings, self.known.seen
-        lrs, runs = settings.probe_lrs or [settings.head_rate], []
+        settings, seen, runs = self.settings, self.known.seen, []
+        lrs = [each.head_rate for each in self._tried(settings.probe_lrs or [])]
         meter = Meter()
         models = {seed: self._prepare(PROBE, seed) for seed in settings.seeds}
         if seen:
@@ -153,6 +156,12 @@ class Learner:
             )
             runs.append(self._finish(f"{step}-{seed}", model, count(trained), seed, lr, outcome))
         return runs, {"task": self.name, "method": PROBE, "seed": ""} | meter.read()
+
+    def _tried(self, lrs: list[float]) -> list[Train]:
+        """The settings with each of these learning rates of the head; those of the recipe, or else gentle, for none."""
+        free = not (self.settings.head_lr or self.settings.lr)
+        lrs = lrs or ([self.known.gentle] if free and self.known.gentle else [self.settings.head_rate])
+        return [self.settings.model_copy(update={"head_lr": lr}) for lr in lrs]
 
     def _whole_probe(self, lr: float, seed: int) -> Outcome:
         """A head trained on images, where what it sees of them cannot be kept."""
@@ -198,7 +207,8 @@ class Learner:
         some = torch.stack([splits.train[index][0] for index in range(min(3, len(splits.train)))])
         short = shortcut(model, some, len(splits.train) + len(splits.validation)) if same else None
         seen, entry = observed(model, head, splits, settings, PARTS if same else PARTS[:2], short)
-        found = Known(seen if same else None, ridge_start(seen) if ridge else None, short, entry)
+        start = ridge_start(seen) if ridge else None
+        found = Known(seen if same else None, start, gentle(seen) if start else None, short, entry)
         costs = {"task": self.name, "method": FEATURES, "seed": ""} | meter.read()
         self._write(f"{FEATURES}.costs.json", costs)
         return found

@@ -40,7 +40,7 @@ class Measure:
         self.blocks = lru_cache(maxsize=None)(self._blocks)
 
     def __call__(self, setting: Setting, on_epoch: Callable[[float, int], None] | None = None) -> dict:
-        """on_epoch: called with the accuracy after each epoch (count from 0); it may raise to end the training."""
+        """on_epoch: called with the accuracy after each epoch (count from 1); it may raise to end the training."""
         certificates, wanted = self.fits.certificates(setting), self.recipe.tune.measured
         row = overall(certificates.values())
         blocks = self.blocks(setting.resolution)
@@ -117,7 +117,7 @@ class Measure:
         return data.load(self.recipe.tasks[0].data, self.fits.weights.backbone["data_config"], self.recipe.seed)
 
     def _accuracy(self, bank: TemplateBank, resolution: int | str | None, on_epoch: Callable | None) -> float:
-        from ..tasks.analytic import ridge_start, wants_ridge
+        from ..tasks.analytic import gentle, ridge_start, wants_ridge
         from ..tasks.features import before_head
         from ..tasks.methods import adapted, prepare, rates
         from ..tasks.module import fit
@@ -132,4 +132,6 @@ class Measure:
             seen = before_head(model, head, self._task, settings, PARTS[:2])
             if start := ridge_start(seen):
                 head.load_state_dict(start.state_dict())
+                if not (settings.lr or settings.head_lr):
+                    settings = settings.model_copy(update={"head_lr": gentle(seen)})
         return fit(model, self._task, settings, rates(model, trained, settings), seed, bank.hash, on_epoch).validation
