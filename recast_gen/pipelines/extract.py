@@ -6,7 +6,7 @@ from ..recipe.reading import Recipe
 from ..tasks import data, module
 from ..tasks.unfinished import kept_in
 from ..weights import store
-from ..weights.networks import create, head_of
+from ..weights.networks import head_of, obtained
 from ..weights.sources import read
 from .stage import Folder, main
 
@@ -16,17 +16,21 @@ def run(recipe: Recipe, folder: Folder) -> dict:
 
     asked, metrics, epochs = recipe.model, {}, []
     torch.manual_seed(recipe.seed)
+    known: dict = {}
     if asked.name:
-        source = create(asked.name, asked.kwargs, asked.pretrained, asked.checkpoint, asked.weights)
+        how = (asked.kwargs, asked.pretrained, asked.checkpoint, asked.weights, asked.revision)
+        source, known = obtained(asked.name, *how)
     else:
         source = read(asked.checkpoint, weights=asked.weights)
     about = read(source).backbone
-    about |= {"timm_model": asked.name, "timm_kwargs": asked.kwargs} if asked.name else {}
+    config = (
+        about.get("data_config", {}) | known.get("data_config", {}) | asked.data_config.model_dump(exclude_none=True)
+    )
+    about |= known | {"data_config": config}
+    if asked.pretrain:
+        about.pop("hub", None)  # whose weights these are no longer
     head = asked.head or about.get("head") or (about.get("timm_model") and head_of(about["timm_model"]))
     about |= {"head": head} if head else {}
-    if asked.name and asked.pretrained and not (asked.checkpoint or asked.pretrain or ":" in asked.name):
-        about["hub"] = True  # so that a card may say whose weights these are
-    about["data_config"] = about.get("data_config", {}) | asked.data_config.model_dump(exclude_none=True)
     if asked.pretrain:
         splits = data.load(asked.pretrain.data, about["data_config"], recipe.seed)
         rates = [{"params": list(source.parameters()), "lr": asked.pretrain.lr}]

@@ -32,6 +32,7 @@ class Model(Section):
     name: str | None = None  # timm's, or package.module:callable; none for a checkpoint alone
     kwargs: dict[str, Any] = {}  # arguments of timm.create_model, or of the callable
     pretrained: bool = True  # weights from timm's hub
+    revision: str | None = None  # of the hub: a branch, tag or commit; its newest when not given
     checkpoint: str | None = None  # a file of weights instead
     weights: str | None = None  # of a checkpoint with several sets: raw, ema, or its name; timm's choice when not given
     data_config: DataConfig = DataConfig()  # how it wants its images; timm's own when not given
@@ -44,4 +45,6 @@ class Model(Section):
             raise ValueError("a model needs `name`, or `checkpoint` alone for its weights without a task")
         if self.pretrain and not self.name:
             raise ValueError("`pretrain` needs `name`")
+        if self.revision and (self.checkpoint or not self.pretrained):
+            raise ValueError("`revision` is of the hub's weights, which this model does not take")
         return self

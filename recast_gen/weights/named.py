@@ -47,7 +47,7 @@ class Weights(Mapping[str, np.ndarray]):
 
     tensors: name -> array in its own dtype.  backbone: what is known about the network, as JSON:
     ``timm_model``, ``timm_kwargs``, ``data_config`` (`described.DATA`), ``head``, ``classes`` (names of its outputs),
-    ``ties`` (other names of a tensor -> its first name), ``hub`` (its weights are those of timm's hub).
+    ``ties`` (other names of a tensor -> its first name), ``hub`` (``id``, ``commit``).
     shapes: name -> (shape, dtype name), where they are known without reading the tensors.
     """
 

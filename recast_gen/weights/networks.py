@@ -1,16 +1,16 @@
 """Networks: made by timm or a function of the user's, filled with weights, known by name."""
 
 import importlib
-import logging
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import SourceError, listing, nearest
-from . import checkpoints
+from ..errors import SourceError, listing
+from . import checkpoints, hub
 from .named import Weights
 from .qkv import joined
 from .tensors import to_numpy, to_torch
@@ -35,41 +35,53 @@ def head_of(name: str) -> str | None:
 
 
 def published(backbone: dict[str, Any]) -> dict[str, str]:
-    """What timm knows of the origin of a backbone's weights: ``base_model`` (its id on the hub) and ``licence``.
+    """What is known of the origin of a backbone's weights: ``base_model`` (its id on the hub) and ``licence``.
 
-    Empty for weights that did not come from timm's hub by their name, as far as is known: of a live model nothing is.
+    Empty for weights that did not come from the hub, as far as is known: of a live model nothing is.
     """
-    if not backbone.get("hub"):
-        return {}
-    import timm
+    origin = backbone.get("hub") or {}
+    if origin is True:  # as it was stored before commits were
+        import timm
 
-    config = timm.get_pretrained_cfg(backbone["timm_model"])
-    found = {"base_model": config and config.hf_hub_id, "licence": config and config.license}
+        config = timm.get_pretrained_cfg(backbone["timm_model"])
+        origin = {"id": config and config.hf_hub_id, "licence": config and config.license}
+    found = {"base_model": origin.get("id"), "licence": origin.get("licence")}
     return {key: value for key, value in found.items() if value}
 
 
-def create(
-    name: str, kwargs: dict[str, Any], pretrained: bool = False, checkpoint: str | None = None,
-    weights: str | None = None,
-) -> "nn.Module":  # fmt: skip
-    """A timm model by name, or what ``package.module:callable`` returns, with weights from timm's hub or a checkpoint.
+def create(name: str, kwargs: dict[str, Any], pretrained: bool = False, checkpoint: str | None = None) -> "nn.Module":
+    """The network of `obtained` alone."""
+    return obtained(name, kwargs, pretrained, checkpoint)[0]
 
-    weights: which of the checkpoint's sets, as `checkpoints.read` takes it.
+
+def obtained(
+    name: str, kwargs: dict[str, Any], pretrained: bool = False, checkpoint: str | None = None, weights: str | None = None,
+    revision: str | None = None,
+) -> "tuple[nn.Module, dict[str, Any]]":  # fmt: skip
+    """A timm model by name, or what ``package.module:callable`` returns, with weights from a checkpoint or the hub, and
+    what is known of it: how to make it again without the hub, the hub's commit, what the checkpoint says.
+
+    weights: which of the checkpoint's sets, as `checkpoints.read` takes it.  revision: as `hub.origin` takes it.
     Raises SourceError for an unknown name, a hub that cannot be reached, and keys that do not fit.
     """
-    hub = pretrained and checkpoint is None
-    model = _own(name, kwargs) if _is_own(name) else _timm(name, kwargs, hub)
+    wanted = pretrained and checkpoint is None
+    if hub.is_timms(name):
+        found = hub.origin(name, kwargs, wanted, revision)
+        about = found.about
+        model = _timm(about["timm_model"], about["timm_kwargs"], meta=wanted)
+        if wanted:
+            model = hub.download(found, kwargs)
+    else:
+        model, about = _own(name, kwargs), {"timm_model": name, "timm_kwargs": kwargs}
     if checkpoint is not None:
-        fill(model, checkpoints.read(checkpoint, weights))
-    return model
+        known = checkpoints.read(checkpoint, weights)
+        fill(model, known)
+        about = {key: known.backbone[key] for key in ("data_config", "classes") if key in known.backbone} | about
+    return model, about
 
 
 def is_path(source: str) -> bool:
     return Path(source).exists() or Path(source).suffix in checkpoints.SUFFIXES
-
-
-def _is_own(name: str) -> bool:
-    return ":" in name and not name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
 
 
 def _own(name: str, kwargs: dict[str, Any]) -> "nn.Module":
@@ -86,28 +98,16 @@ def _own(name: str, kwargs: dict[str, Any]) -> "nn.Module":
         sys.path.remove("")
 
 
-def _timm(name: str, kwargs: dict[str, Any], hub: bool) -> "nn.Module":
+def _timm(name: str, kwargs: dict[str, Any], meta: bool) -> "nn.Module":
+    """A timm model by its architecture's name; without memory for its weights if `meta`."""
     import timm
     import torch
 
-    if ":" not in name and not timm.is_model(name):
-        raise SourceError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
     try:
-        if not hub:
+        with torch.device("meta") if meta else nullcontext():  # a wrong argument is no fault of the hub
             return timm.create_model(name, **kwargs)
-        if ":" not in name:
-            with torch.device("meta"):
-                timm.create_model(name, **kwargs)  # a wrong argument is no fault of the hub
     except Exception as error:
         raise SourceError(f"timm cannot make {name!r} with {kwargs} ({error}).") from error
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry; the error says it once
-    try:
-        return timm.create_model(name, pretrained=True, **kwargs)
-    except Exception as error:
-        raise SourceError(
-            f"The weights of {name!r} could not be downloaded ({type(error).__name__}): connect to timm's hub, or "
-            "give a checkpoint file as `model.checkpoint: PATH` (.safetensors, .pth)."
-        ) from error
 
 
 def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:

@@ -9,7 +9,7 @@ from ..errors import SourceError
 from . import checkpoints
 from .described import DATA
 from .named import Weights
-from .networks import create, is_path, rebuild, shapes, ties
+from .networks import is_path, obtained, rebuild, shapes, ties
 from .tensors import to_numpy
 from .wrapping import plain_names, unwrapped
 
@@ -75,5 +75,5 @@ def model_of(source: str) -> "tuple[nn.Module, dict[str, Any]]":
     if is_path(source):
         weights = checkpoints.read(source)
         return rebuild(weights), weights.backbone
-    model = create(source, {}, pretrained=True)
-    return model, describe(model) | {"hub": True}
+    model, about = obtained(source, {}, pretrained=True)
+    return model, describe(model) | about

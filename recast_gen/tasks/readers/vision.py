@@ -2,6 +2,7 @@
 
 import inspect
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,20 +101,40 @@ def wanted(takes: set[str], options: dict) -> dict[str, list[dict[str, Any]]]:
 
 
 def _have(kind: type, takes: set[str], choice: dict, data: Data):
-    """The dataset's part, or None where it has no such split."""
-    root, chosen = data.path or "datasets", data.options | choice
-    problem = None
-    for download in ([{"download": True}] if "download" in takes else []) + [{}]:  # some servers are gone for good
-        try:
-            return kind(root, **chosen, **download)
-        except Exception as error:
-            if isinstance(error, ValueError) and "Unknown value" in str(error) and "argument split" in str(error):
-                return None
-            problem = problem or error
-    raise DataError(
-        f"torchvision's {data.name} could not be had ({type(problem).__name__}: {problem}): connect to its server, "
-        f"or put its files under {root}."
-    ) from problem
+    """The dataset's part, or None where it has no such split; downloaded where it is not there.
+
+    What an interrupted download leaves may look whole to torchvision: a mark beside it says that it is not.
+    """
+    root = Path(data.path or "datasets")
+    mark, arguments = root / f".{data.name}.incomplete", {"root": str(root), **data.options, **choice}
+    here, problem = _made(kind, arguments | ({"download": False} if "download" in takes else {}))
+    if isinstance(problem, ValueError) and "Unknown value" in str(problem) and "argument split" in str(problem):
+        return None
+    if here is None and "download" in takes:
+        root.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        here, problem = _made(kind, arguments | {"download": True})
+        if here is not None or _made(kind, arguments | {"download": False})[0] is None:
+            mark.unlink()
+    if here is not None and mark.exists():
+        raise DataError(
+            f"A download of torchvision's {data.name} to {root} was interrupted, and what it left may lack images: "
+            f"remove its files there, or {mark} if they are whole."
+        )
+    if here is None:
+        raise DataError(
+            f"torchvision's {data.name} could not be had ({type(problem).__name__}: {problem}): connect to its server, "
+            f"or put its files under {root}."
+        ) from problem
+    return here
+
+
+def _made(kind: type, arguments: dict) -> tuple[Any, Exception | None]:
+    """The dataset, or why there is none."""
+    try:
+        return kind(**arguments), None
+    except Exception as error:
+        return None, error
 
 
 def _raw(found, data: Data) -> Raw:
