@@ -4,6 +4,7 @@ import re
 import zipfile
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from ..errors import SourceError, listing
 
@@ -69,7 +70,7 @@ INSIDE = {
 }  # fmt: skip
 
 
-def refuse(path: Path, what: str, remedy: str) -> None:
+def refuse(path: Path, what: str, remedy: str) -> NoReturn:
     """Raises SourceError that calls a file by what it is."""
     raise SourceError(f"{path} is {what}; it is not read here. {remedy.replace('FILE', str(path))}".rstrip(".") + ".")
 

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SourceError, nearest
 from .described import beside
+
+if TYPE_CHECKING:
+    from torch import nn
 
 REPOSITORY = ("hf-hub:", "hf_hub:")
 FOLDER = "local-dir:"
@@ -46,20 +49,21 @@ def origin(name: str, kwargs: dict[str, Any], weights: bool, revision: str | Non
         place, _, pinned = place.partition("@")
         with _said(name):
             folder = _cached(place, revision or pinned or None, ["config.json"])
-        known = {"hub": {"id": place, "commit": folder.name}} if weights else {}
-        return Origin(f"{prefix}:{place}@{folder.name}", about=_of_folder(name, folder, kwargs) | known)
+        about = _of_folder(name, folder, kwargs)
+        about |= {"hub": {"id": place, "commit": folder.name}} if weights else {}
+        return Origin(f"{prefix}:{place}@{folder.name}", about=about)
     if not timm.is_model(name):
         raise SourceError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
-    config, about = timm.get_pretrained_cfg(name), {"timm_model": name, "timm_kwargs": kwargs}
-    place = config and config.hf_hub_id
-    if not (weights and place):
+    config = timm.get_pretrained_cfg(name)
+    about = {"timm_model": name, "timm_kwargs": kwargs}
+    if not (weights and config and config.hf_hub_id):
         if revision is not None:
             raise SourceError(f"revision={revision!r} is of the hub, and {name!r} has no weights there: leave it out.")
         return Origin(name, about=about)
     with _said(name):
-        commit = _cached(place, revision, [*FILES[:1], config.hf_hub_filename or FILES[1]]).name
-    known = {"id": place, "commit": commit, "licence": config.license}
-    return Origin(name, {"hf_hub_id": f"{place}@{commit}"}, about | {"hub": known})
+        commit = _cached(config.hf_hub_id, revision, [FILES[0], config.hf_hub_filename or FILES[1]]).name
+    about["hub"] = {"id": config.hf_hub_id, "commit": commit, "licence": config.license}
+    return Origin(name, {"hf_hub_id": f"{config.hf_hub_id}@{commit}"}, about)
 
 
 def _of_folder(name: str, folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -78,14 +82,15 @@ def _cached(place: str, revision: str | None, files: list[str]) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    for file in files:
+    *others, last = files
+    for file in others:
         try:
             return Path(hf_hub_download(place, file, revision=revision)).parent
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError:
-            if file == files[-1]:
-                raise
+            continue
+    return Path(hf_hub_download(place, last, revision=revision)).parent
 
 
 @contextmanager
@@ -116,7 +121,7 @@ def _said(name: str) -> Iterator[None]:
         raise SourceError(f"The weights of {name!r} could not be had ({found}): try again, or {instead}.") from error
 
 
-def download(found: Origin, kwargs: dict[str, Any]):
+def download(found: Origin, kwargs: dict[str, Any]) -> "nn.Module":
     """The network of an origin, made by timm, with its weights."""
     import timm
 

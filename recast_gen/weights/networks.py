@@ -55,8 +55,8 @@ def create(name: str, kwargs: dict[str, Any], pretrained: bool = False, checkpoi
 
 
 def obtained(
-    name: str, kwargs: dict[str, Any], pretrained: bool = False, checkpoint: str | None = None, weights: str | None = None,
-    revision: str | None = None,
+    name: str, kwargs: dict[str, Any], pretrained: bool = False, checkpoint: str | None = None,
+    weights: str | None = None, revision: str | None = None,
 ) -> "tuple[nn.Module, dict[str, Any]]":  # fmt: skip
     """A timm model by name, or what ``package.module:callable`` returns, with weights from a checkpoint or the hub, and
     what is known of it: how to make it again without the hub, the hub's commit, what the checkpoint says.

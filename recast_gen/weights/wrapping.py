@@ -30,7 +30,7 @@ def chosen(path: Path, found: Mapping[str, Any], wanted: str | None = None) -> t
     lightning, used = False, wanted in (None, "raw")
     while sets := _sets(found):
         lightning |= "pytorch-lightning_version" in found
-        key = wanted if isinstance(found.get(wanted), Mapping) else _pick(path, sets, wanted)
+        key = wanted if wanted and isinstance(found.get(wanted), Mapping) else _pick(path, sets, wanted)
         used |= key == wanted or (wanted == "ema" and _averaged(key))
         found = found[key]
     if not used:
@@ -41,7 +41,7 @@ def chosen(path: Path, found: Mapping[str, Any], wanted: str | None = None) -> t
 def _pick(path: Path, sets: list[str], wanted: str | None) -> str:
     averaged = [key for key in sets if _averaged(key)]
     plain = [key for key in sets if key not in averaged]
-    asked = {"ema": averaged or plain, "raw": plain}.get(wanted, sets)
+    asked = {"ema": averaged or plain, "raw": plain}.get(wanted or "", sets)
     if len(asked) == 1:
         return asked[0]
     if not asked or not set(asked) <= set(TIMM):
