@@ -11,6 +11,7 @@ from ..bank.templates import mix
 from ..errors import AttachError, listing, nearest
 from ..weights.families import CACHED
 from ..weights.qkv import PARTS, place, rows, whole
+from ..weights.wrapping import unwrapped
 from .parametrizations import FromBank, Joined, Templates, tensor_name
 from .resolution import Resolution, blocks
 
@@ -33,13 +34,14 @@ def hosts(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank | Joined
 def _put_on(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank | Joined]]:
     return {
         tensor_name(f"{path}.{leaf}" if path else leaf): (module, leaf, steps[0])
-        for path, module in model.named_modules()
+        for path, module in unwrapped(model).named_modules()
         if parametrize.is_parametrized(module)
         for leaf, steps in module.parametrizations.items()
         if isinstance(steps[0], FromBank | Joined)
     }
 
 
+@torch.inference_mode(False)  # what is made there cannot be trained
 def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> nn.Module:
     """Makes the bank's layers of `model` functions of coefficients, in place; they start at the bank's base.
 
@@ -51,6 +53,7 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
     """
     if not isinstance(bank, TemplateBank):
         raise AttachError(f"{bank!r} is no bank of templates: give what rg.mimic or rg.load_bank(PATH) returned.")
+    given, model = model, unwrapped(model)
     if attached(model):
         raise AttachError("This model has a bank attached already: detach or bake it first.")
     for group in bank.groups.values():
@@ -95,7 +98,7 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
     for _, _, source in hosts(model).values():
         for part in source.parameters(recurse=False):  # the bank has not this one, and detach needs its original
             part.data = part.data.clone()
-    return model
+    return given
 
 
 def _part(module: nn.Module, leaf: str, name: str) -> tuple[Joined, str]:
@@ -113,7 +116,11 @@ def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     except AttributeError:
         module = None
     if module is not None and parametrize.is_parametrized(module, leaf):
-        raise AttachError(f"{name} is parametrized already: take that off first (rg.remove_adapter), then attach.")
+        kinds = listing(type(step).__name__.strip("_") for step in module.parametrizations[leaf])
+        raise AttachError(
+            f"{name} is parametrized already ({kinds}): take that off first (an adapter: rg.remove_adapter(model); "
+            "another: torch.nn.utils.parametrize.remove_parametrizations), then attach."
+        )
     if not isinstance(getattr(module, leaf, None), nn.Parameter):
         known = [parameter for parameter, _ in model.named_parameters()]
         raise AttachError(f"The model has no parameter {name!r}, which the bank generates.{nearest(name, known)}")
@@ -123,6 +130,10 @@ def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
 def _check(name: str, weight: torch.Tensor, rebuilt, group) -> None:
     if tuple(weight.shape) != rebuilt.shape:
         raise AttachError(f"{name} is {tuple(weight.shape)} in the model; the bank was fitted to {rebuilt.shape}.")
+    if weight.is_meta:
+        raise AttachError(f"{name} is on the meta device, without values: give the model its weights, then attach.")
+    if weight.is_inference():
+        raise AttachError(f"{name} was made under torch.inference_mode: make the model outside of it, then attach.")
     here = weight.detach().float().cpu()
     error = float((here - torch.from_numpy(rebuilt)).norm() / here.norm().clamp_min(1e-30))
     certified = group.certificate["layer_error"][group.names.index(name)]
@@ -141,6 +152,7 @@ def set_coefficients(module: nn.Module, leaf: str, coefficients: torch.Tensor) -
     steps[0].resolution = coefficients.shape[1]
 
 
+@torch.inference_mode(False)
 def put(tensor: torch.Tensor, value: torch.Tensor) -> None:
     """Fills a parameter or buffer with a copy of `value`: the same memory where the shape stays, so that compiled
     models notice nothing."""
@@ -163,6 +175,7 @@ def freeze(model: nn.Module, head: str, coefficients: bool = True) -> nn.Module:
 
     head: the module's name, or "" for no head.  Raises AttachError when the model has no such module.
     """
+    model = unwrapped(model)
     children = dict(model.named_modules())
     if head not in children:
         raise AttachError(f"The model has no module {head!r}.{nearest(head, children)}")
@@ -200,12 +213,14 @@ def refuse_others(model: nn.Module, *known: type) -> None:
             raise AttachError(f"{name} has parametrizations besides the bank's and an adapter's: remove them first.")
 
 
+@torch.inference_mode(False)
 def suspend(model: nn.Module) -> Callable[[], None]:
     """`detach` for a while: the original weights come back bit for bit; the returned function puts the bank on again.
 
     Both ways cost a few assignments a layer and touch no weight; coefficients keep their values.
     Raises AttachError, changing nothing, where something else parametrizes the same module.
     """
+    model = unwrapped(model)
     refuse_others(model)
     modules = dict.fromkeys(module for module, _, _ in hosts(model).values())
     kept = [(module, type(module), module.parametrizations) for module in modules]
@@ -218,6 +233,7 @@ def suspend(model: nn.Module) -> Callable[[], None]:
         for name in next(iter(parametrizations.values()))[0].order:  # as it was, for optimizers that count
             module._parameters[name] = module._parameters.pop(name)
 
+    @torch.inference_mode(False)
     def resume() -> None:
         for module, cls, parametrizations in kept:
             for leaf in parametrizations:

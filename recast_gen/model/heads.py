@@ -14,6 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
 from ..errors import TaskError, listing
+from ..weights.wrapping import plain_names, unwrapped
 from .attach import put
 
 KEPT = "_recast_head"  # a model's attribute: its `OnModel`
@@ -40,8 +41,14 @@ def on(model: nn.Module) -> OnModel:
     return getattr(model, KEPT)
 
 
-def own(model: nn.Module, bank: TemplateBank | None = None) -> str:
-    """The name of the model's head: as its bank or timm knows it, else ``head``, which need not be there."""
+def own(model: nn.Module, named: str | None = None, bank: TemplateBank | None = None) -> str:
+    """The name of the model's head: as it was named, but for wrappers, or as its bank or timm knows it, else ``head``.
+
+    It need not be there.
+    """
+    if named is not None:
+        return next(iter(plain_names([named])))
+    model = unwrapped(model)
     said = (bank.backbone if bank else {}).get("head"), (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
     modules = {path for path, _ in model.named_modules()}
     return next((name for name in said if isinstance(name, str) and name in modules), "head")
@@ -73,6 +80,7 @@ def check(state: Mapping[str, torch.Tensor], model: nn.Module, task: taskfile.Ta
         )
 
 
+@torch.inference_mode(False)
 def switch(
     model: nn.Module, head: Mapping[str, torch.Tensor], before: Mapping[str, torch.Tensor], classes: int,
     bare: str | None = None,

@@ -19,6 +19,7 @@ from ..errors import AttachError, TaskError, listing, nearest
 from ..weights import networks
 from ..weights.qkv import joined, whole
 from ..weights.tensors import to_torch
+from ..weights.wrapping import unwrapped
 from . import heads, mixed, switching
 from .adapters import apply
 from .attach import attach, attached, hosts, set_coefficients, suspend
@@ -36,12 +37,14 @@ class TaskLibrary:
     ``bank.zarr`` or the packed ``bank.safetensors`` in the folder when not given.  The model starts, and is after
     `base`, as it was without the bank.
 
+    The model's other weights must be the bank's; they are looked at once, here, and switching is not slowed by it.
     Every call holds `lock`, so threads may share a library; hold ``with lib.lock:`` yourself around a switch and
     forwards of your own.  A task is read and verified once, and again when its file changes; switching costs the size
     of the task, whatever else was loaded.  Tasks may differ in resolution, sets and classes.
     Raises TaskError, AttachError and StoreError for what does not exist or does not belong together.
     """
 
+    @torch.inference_mode(False)  # a model that is made here can be trained on
     def __init__(
         self, folder: str | Path, model: nn.Module | None = None, bank: TemplateBank | str | Path | None = None
     ):
@@ -50,10 +53,11 @@ class TaskLibrary:
             raise TaskError(f"{folder} does not exist; expected a folder of task files.")
         own = next((path for path in map(self.folder.joinpath, BANKS) if path.exists()), self.folder / BANKS[0])
         self.bank = bank if isinstance(bank, TemplateBank) else load_bank(bank or own)
-        self.model = (networks.rebuild(self.bank.base()) if model is None else model).eval()
+        self.model = (networks.rebuild(self.bank.base()) if model is None else unwrapped(model)).eval()
         if not attached(self.model):
             attach(self.model, self.bank)
         switching.check_attached(self.model, self.bank)
+        self._drifted = switching.drifted(switching.beneath(self.model), self.model, self.bank)
         self._places, self._cache, self._head = attached(self.model), {}, {}
         self._host = next(iter(hosts(self.model).values()))
         self._classes = getattr(self.model, "num_classes", 0)
@@ -79,6 +83,7 @@ class TaskLibrary:
             version = (found.st_mtime_ns, found.st_size, found.st_ino)
             if name not in self._cache or self._cache[name][0] != version:
                 task = taskfile.read(path, self.bank)
+                switching.refuse_drifted(self._drifted, task, path)
                 heads.check(state := switching.beneath(self.model), self.model, task, path)
                 left = tuple(f"{place}." for place in heads.on(self.model).left)
                 new = [tensor for tensor in task.head if tensor in state and not tensor.startswith(left)]

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ..bank.templates import mix, project
+from ..errors import AttachError
 from ..weights.qkv import PARTS
 from .kept import Kept, keeps
 
@@ -49,6 +50,17 @@ class FromBank(nn.Module):
         device = coefficients.device.type
         with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # keeps the weight's dtype
             return mix(coefficients, self.templates.values.to(coefficients.device))  # of a replica on another device
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        """A state dict tells the bank beside its tensors, as torch does a module's version."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        getattr(destination, "_metadata", {}).setdefault(prefix[:-1], {})["bank"] = self.templates.bank
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest):
+        bank = local_metadata.get("bank", self.templates.bank)  # older ones do not tell
+        if bank != self.templates.bank:
+            raise AttachError(f"{prefix[:-1]}: coefficients of bank {bank}, but this is bank {self.templates.bank}.")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """Weight -> coefficients ``1 b t``, least squares onto the templates."""

@@ -1,7 +1,7 @@
 """A live model's task <-> a task file."""
 
 import re
-from collections.abc import Mapping, Reversible
+from collections.abc import Iterable, Mapping, Reversible
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..bank import quantization, rounding, taskfile
 from ..bank.bank import TemplateBank
 from ..errors import AttachError, RecastError, TaskError, check_choice, listing, repeated
 from ..weights.tensors import to_numpy, to_torch
+from ..weights.wrapping import unwrapped
 from . import heads
 from .adapters import apply
 from .adapters.part import Part
@@ -56,7 +57,7 @@ def task_of(
     are not as many as its outputs, and a model that differs from the bank in what a task file does not hold.
     """
     check_attached(model, bank)
-    head = heads.own(model, bank) if head is None else head
+    model, head = unwrapped(model), heads.own(model, head, bank)
     found = zip(attached(model), coefficients(model))
     numbers = {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found}
     parts = apply.take_off(model)
@@ -69,6 +70,11 @@ def task_of(
         raise TaskError(f"The model has no head {head!r}: name the module that holds it, or '' for none.")
     tied = heads.shared(model, head) if head else set()
     drifted = _drifted(state, bank, own.keys() - tied)
+    if drifted and not set(_drifted(state, bank, own.keys() - tied, moved=True)).issuperset(drifted):
+        raise TaskError(
+            f"{listing(drifted, 4)} have another dtype than the bank's ({state[drifted[0]].dtype}): save the task "
+            "before the model is moved, or fit a bank to the moved one."
+        )
     if drifted:
         raise TaskError(
             f"{listing(drifted, 4)} differ from the bank's, and a task file holds coefficients, adapter and head "
@@ -116,12 +122,18 @@ def _outputs(head: Mapping, state: Reversible[str]) -> int:
     return next((len(head[name]) for name in reversed(state) if name in head and head[name].ndim > 1), 0)
 
 
-def _drifted(state: dict[str, torch.Tensor], bank: TemplateBank, head) -> list[str]:
-    """The tensors besides coefficients and head in which a model is not the bank's backbone."""
+def _drifted(state: Mapping[str, torch.Tensor], bank: TemplateBank, head, moved: bool = False) -> list[str]:
+    """The tensors besides coefficients and head in which a model is not the bank's backbone.
+
+    moved: the model may have another dtype.
+    """
 
     def same(name: str, tensor: torch.Tensor) -> bool:
-        first = bank.ties.get(name, name)
-        return first in bank.rest and np.array_equal(to_numpy(name, tensor), bank.rest[first][...])
+        first, here = bank.ties.get(name, name), to_numpy(name, tensor)
+        if first not in bank.rest:
+            return moved  # a buffer that a checkpoint lacked
+        kept = bank.rest[first][...]
+        return np.array_equal(here, kept.astype(here.dtype) if moved else kept)
 
     generated = {*bank.made, *(name for name, first in bank.ties.items() if first in bank.made)}
     return [
@@ -141,16 +153,18 @@ def check_attached(model: nn.Module, bank: TemplateBank) -> None:
 
 
 def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfile.Task:
-    """Switches `model`, with `bank` attached, to a task in place; costs the size of the task.
+    """Switches `model`, with `bank` attached, to a task in place.
 
-    A head of another size and another adapter replace the model's.  Raises TaskError and AttachError, changing nothing.
+    A head of another size and another adapter replace the model's; every other tensor must be the bank's, which costs a
+    look at each (a `TaskLibrary` looks once).  Raises TaskError and AttachError, changing nothing.
     """
     check_attached(model, bank)
-    task = taskfile.read(path, bank)
-    heads.check(beneath(model), model, task, path)
+    task, model = taskfile.read(path, bank), unwrapped(model)
+    heads.check(state := beneath(model), model, task, path)
+    refuse_drifted(drifted(state, model, bank), task, path)
     kept = heads.on(model)
     before = {name: bank.rest[name][...] for name in kept.names & bank.rest.keys()}
-    head, bare = task.head or _own_head(model, bank, path, kept), None if task.head else _bare(model, bank)
+    head, bare = task.head or _own_head(bank), None if task.head else _bare(model, bank)
     parts = parts_for(model, task, path)
     for name, (module, leaf, _) in attached(model).items():
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
@@ -162,25 +176,31 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
     return task
 
 
-def _own_head(model: nn.Module, bank: TemplateBank, path: str | Path, kept: heads.OnModel) -> dict[str, np.ndarray]:
-    """The head that a task without one was saved with: the backbone's, which another task may have replaced.
+def drifted(state: Mapping[str, torch.Tensor], model: nn.Module, bank: TemplateBank) -> list[str]:
+    """The tensors in which a model of this state (`beneath`), in whatever dtype, is not the bank's backbone.
 
-    kept: what the task before it put on, and is taken off.
-    Raises TaskError where the bank does not know which module that is, and the model is not as it was.
+    What a task put on it and takes with it, and the head that comes back with a task that has none, do not count.
     """
-    if name := bank.backbone.get("head"):
-        return {tensor: bank.rest[tensor][...] for tensor in bank.rest if tensor.startswith(f"{name}.")}
-    inside = tuple(f"{place}." for place in kept.left)
-    drifted = [
-        tensor for tensor in _drifted(model.state_dict(), bank, kept.names)
-        if tensor in bank.shapes and not tensor.startswith(inside)
-    ]  # fmt: skip
-    if drifted:
+    kept, own = heads.on(model), bank.backbone.get("head")
+    inside = tuple(f"{place}." for place in [*kept.left, *([own] if own else [])])
+    found = _drifted({name: t for name, t in state.items() if f".{apply.BRANCH}." not in name}, bank, kept.names, True)
+    return [name for name in found if not name.startswith(inside)]
+
+
+def refuse_drifted(found: Iterable[str], task: taskfile.Task, path: str | Path) -> None:
+    """Raises TaskError where a model differs from the bank's in tensors, `found`, that the task does not bring."""
+    if wrong := [name for name in found if name not in task.head]:
+        without = "" if task.head else " was saved without a head, and"
         raise TaskError(
-            f"{path} was saved without a head, and {listing(drifted, 4)} of the model differ from the bank's: load it "
-            "into the bank's own backbone, or save the task with its head."
+            f"{path}{without or ':'} {listing(wrong, 4)} of the model differ from the bank's, on which it was trained: "
+            "load the bank's own backbone (rg.generate(bank)) into it, and keep normalisation layers in eval mode."
         )
-    return {}
+
+
+def _own_head(bank: TemplateBank) -> dict[str, np.ndarray]:
+    """The head that a task without one was saved with: the backbone's, where the bank knows which module that is."""
+    name = bank.backbone.get("head")
+    return {tensor: bank.rest[tensor][...] for tensor in bank.rest if name and tensor.startswith(f"{name}.")}
 
 
 def _bare(model: nn.Module, bank: TemplateBank) -> str | None:

@@ -1,11 +1,12 @@
 """Where weights come from: a model, a file, a mapping, a name."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SourceError
+from ..errors import SourceError, listing
 from . import checkpoints
 from .described import DATA
 from .named import Weights
@@ -16,7 +17,7 @@ from .wrapping import plain_names, unwrapped
 if TYPE_CHECKING:
     from torch import nn
 
-PUT_ON = (".parametrizations.", ".recast_adapter.")  # in the names of what a bank or an adapter adds to a model
+BRANCH = ".recast_adapter."  # in the names of what an adapter adds to a model
 
 
 def read(source: Any, timm_kwargs: dict[str, Any] | None = None, weights: str | None = None) -> Weights:
@@ -35,15 +36,33 @@ def read(source: Any, timm_kwargs: dict[str, Any] | None = None, weights: str | 
     if isinstance(source, Mapping):
         return Weights({name: to_numpy(own, source[own]) for name, own in plain_names(source).items()})
     if hasattr(source, "state_dict"):
-        if any(mark in name for name in source.state_dict() for mark in PUT_ON):
-            raise SourceError("A bank or adapter is on this model: call rg.detach(model) or rg.bake(model) first.")
         source = unwrapped(source)
+        _refuse_parametrized(source)
         tied = ties(source)
         tensors = {name: to_numpy(name, tensor) for name, tensor in source.state_dict().items() if name not in tied}
         return Weights(tensors, describe(source, timm_kwargs) | ({"ties": tied} if tied else {}))
     raise SourceError(
         f"{type(source).__name__} is no source of weights: give a model, a path, or a mapping of tensors."
     )
+
+
+def _refuse_parametrized(model: "nn.Module") -> None:
+    """Raises SourceError for a model whose weights are functions of others: by a bank, an adapter, or torch's own."""
+    others = {}
+    for path, module in model.named_modules():
+        for leaf, steps in getattr(module, "parametrizations", {}).items():
+            if any(type(step).__module__.startswith(f"{__package__.partition('.')[0]}.") for step in steps):
+                raise SourceError("A bank or adapter is on this model: call rg.detach(model) or rg.bake(model) first.")
+            kinds = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(step).__name__).strip("_").lower() for step in steps]
+            others[f"{path}.{leaf}".lstrip(".")] = listing(kinds)
+    if any(BRANCH in f".{name}" for name in model.state_dict()):
+        raise SourceError("An adapter is on this model: call rg.remove_adapter(model) or rg.bake(model) first.")
+    if others:
+        found = listing([f"{name} ({kind})" for name, kind in others.items()], 4)
+        raise SourceError(
+            f"{found} are parametrized: take that off first, "
+            "torch.nn.utils.parametrize.remove_parametrizations(module, name)."
+        )
 
 
 def describe(model: "nn.Module", timm_kwargs: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -73,9 +73,12 @@ def _averaged(key: str) -> bool:
 
 
 def unwrapped(model: "nn.Module") -> "nn.Module":
-    """The network in a live model that torch.compile, DataParallel, DDP, FSDP or an average has wrapped."""
+    """The network in a live model that torch.compile, DataParallel, DDP, FSDP, Lightning or an average has wrapped."""
     while True:
         inner = model._modules.get("_orig_mod") or (model._modules.get("module") if _wraps(model) else None)
+        if inner is None and any(kind.__name__ == "LightningModule" for kind in type(model).__mro__):
+            alone = all(name.startswith("model.") for name in model.state_dict())
+            inner = model._modules.get("model") if alone else None
         if inner is None:
             return model
         model = inner

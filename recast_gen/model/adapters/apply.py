@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ...errors import AttachError, check_choice, listing, nearest
+from ...weights.wrapping import unwrapped
 from .. import attach, heads
 from .adaptformer import AdaptFormer
 from .clr import Clr
@@ -33,7 +34,7 @@ def add_adapter(
     """
     if on := added(model):
         raise AttachError(f"This model has the adapter {kind(on)['name']!r} on: call rg.remove_adapter(model) first.")
-    put_on(model, make(model, name, heads.own(model) if head is None else head, seed, **options))
+    put_on(model, make(model, name, heads.own(model, head), seed, **options))
     return trained(model)
 
 
@@ -45,7 +46,7 @@ def remove_adapter(model: nn.Module) -> nn.Module:
 
 def added(model: nn.Module) -> dict[str, Part]:
     """Place -> part: the name of the weight for steps, that of the module for branches."""
-    return {_place(path): module for path, module in model.named_modules() if isinstance(module, Part)}
+    return {_place(path): module for path, module in unwrapped(model).named_modules() if isinstance(module, Part)}
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -67,6 +68,7 @@ def kind(parts: Mapping[str, Part]) -> dict[str, Any] | None:
 def make(model: nn.Module, name: str, head: str, seed: int = 0, **options: Any) -> dict[str, Part]:
     """The new parts of an adapter for `model`, which stays as it is.  Raises AttachError as `add_adapter`."""
     check_choice("adapter", name, ADAPTERS, AttachError)
+    model = unwrapped(model)
     cls, modules = ADAPTERS[name], dict(model.named_modules())
     known = {key: value.default for key, value in list(inspect.signature(cls).parameters.items())[2:]}
     if unknown := [key for key in options if key not in known]:
@@ -106,7 +108,7 @@ def put_on(model: nn.Module, parts: Mapping[str, Part]) -> None:
     """Puts parts, new or from `take_off`, at their places."""
     for place, part in parts.items():
         path, leaf = (place.rpartition(".")[0], "weight") if part.on_weight else (place, BRANCH)
-        module = model.get_submodule(path)
+        module = unwrapped(model).get_submodule(path)
         part.to(next(module.parameters()))  # the model may have been moved since
         if part.on_weight:
             part.order = tuple(module._parameters)
@@ -124,7 +126,7 @@ def _branch(module: nn.Module, given: tuple, output: torch.Tensor) -> torch.Tens
 
 def take_off(model: nn.Module) -> dict[str, Part]:
     """Takes the parts off and returns them, for `put_on`."""
-    parts = added(model)
+    model, parts = unwrapped(model), added(model)
     for place, part in parts.items():
         if not part.on_weight:
             module = model.get_submodule(place)
@@ -163,7 +165,7 @@ def freeze(model: nn.Module, head: str | None = None, coefficients: bool = True)
     head: the module's name; "" for no head; when not given, the one that timm knows as the model's own, else ``head``.
     Raises AttachError when the model has no such module.
     """
-    module = attach.freeze(model, heads.own(model) if head is None else head, coefficients)
+    module = attach.freeze(model, heads.own(model, head), coefficients)
     for parameter in trained(model).values():
         parameter.requires_grad_(True)
     return module
@@ -202,4 +204,4 @@ def bake(model: nn.Module) -> nn.Module:
 
 def _tensor(model: nn.Module, name: str) -> torch.Tensor:
     path, _, leaf = name.rpartition(".")
-    return getattr(model.get_submodule(path), leaf)
+    return getattr(unwrapped(model).get_submodule(path), leaf)
