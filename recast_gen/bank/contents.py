@@ -55,7 +55,8 @@ def _own_templates(groups: "list[Group]") -> store.Rows:
 
 def _flat(arrays: list) -> store.Rows:
     """All numbers of arrays of one dtype as rows ``r n`` of about ROW numbers, zeros after the last."""
-    total, dtype = sum(int(np.prod(array.shape, dtype=np.int64)) for array in arrays), arrays[0].dtype
+    total = sum(int(np.prod(array.shape, dtype=np.int64)) for array in arrays)
+    dtype = arrays[0].dtype if arrays else np.dtype(np.float32)  # of no group
     count = max(1, -(-total // ROW))
     width = max(1, -(-total // count))
 

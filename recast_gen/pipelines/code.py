@@ -4,7 +4,7 @@ from ..errors import plainly
 from ..tasks.code import code_hash
 from ..weights.files import atomic
 from . import STAGES
-from .stage import STORE
+from .folder import STORE
 
 FOLDER = STORE / ".code"  # no recipe's
 
@@ -13,7 +13,7 @@ def run() -> None:
     """Writes ``weights_store/.code/<stage>`` for every stage."""
     with atomic(FOLDER) as fresh:
         fresh.mkdir()
-        for stage in STAGES:
+        for stage in ("sections", *STAGES):
             (fresh / stage).write_text(f"{code_hash(f'pipelines.{stage}')}\n")
 
 

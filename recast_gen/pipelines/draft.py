@@ -36,7 +36,7 @@ def draft(model: str, images: list[str], name: str | None = None) -> str:
     lines = [
         f"# {about['timm_model']} adapted to {listing(names)}.  Every key: docs/recipes.  Check it before it runs:",
         "# recast check RECIPE; then, with its name in params.yaml, dvc repro, or a stage by hand: recast run extract",
-        "# RECIPE.  Paths are relative to where the command runs.",
+        "# RECIPE.  Paths are relative to this file's folder, its repository, or where the command runs.",
         "seed: 0  # of splits and draws",
         "",
         "model:",

@@ -8,7 +8,8 @@ from ..tasks.unfinished import kept_in
 from ..weights import store
 from ..weights.networks import head_of, obtained
 from ..weights.sources import read
-from .stage import Folder, main
+from .folder import Folder
+from .stage import main
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:

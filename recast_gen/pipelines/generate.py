@@ -9,11 +9,12 @@ from ..bank.saved import open_bank
 from ..errors import FoldError, RecipeError, nearest, plainly
 from ..recipe.reading import Recipe, load
 from ..weights.files import atomic
-from .stage import Folder, arguments, execute
+from .folder import Folder
+from .stage import arguments, execute
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
-    bank, tasks = open_bank(folder.of("tune", "bank.zarr")), folder.of("train", "tasks")
+    bank, tasks = open_bank(folder.bank(recipe)), folder.of("train", "tasks")
     rows, sizes = [], {}
     with atomic(folder / "weights") as weights:
         weights.mkdir()
@@ -36,11 +37,12 @@ def run(recipe: Recipe, folder: Folder) -> dict:
 
 def one(recipe_path: str | Path, task: str, out: str | Path) -> None:
     """Writes one task of a recipe to a file of one's own; the stage's outputs stay as they are."""
-    names, folder = [found.name for found in load(recipe_path).tasks], Folder(recipe_path, "generate")
+    recipe, folder = load(recipe_path), Folder(recipe_path, "generate")
+    names = [found.name for found in recipe.tasks]
     if task not in names:
         raise RecipeError(f"{recipe_path} has no task {task!r}.{nearest(task, names)} There are: {', '.join(names)}.")
     file = folder.of("train", "tasks") / f"{task}.safetensors"
-    generation.write(folder.of("tune", "bank.zarr"), file, out)
+    generation.write(folder.bank(recipe), file, out)
 
 
 if __name__ == "__main__":

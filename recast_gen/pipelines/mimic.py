@@ -11,7 +11,8 @@ from ..recipe.fits import Groups
 from ..recipe.reading import Recipe
 from ..weights.named import Weights
 from ..weights.selection import select
-from .stage import Folder, main, progress
+from .folder import Folder
+from .stage import main, progress
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:

@@ -3,16 +3,20 @@
 from pathlib import Path
 
 from ..api import mimic_tokens
+from ..bank.bank import TemplateBank
 from ..mimicry import fit
 from ..recipe.reading import Recipe
 from ..weights import store
 from ..weights.files import atomic
 from ..weights.named import Weights
+from .folder import Folder, write_csv
 from .mimic import fit_bank
-from .stage import Folder, main, progress, write_csv
+from .stage import main, progress
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
+    if not recipe.has("mimic_vae"):
+        return _left_out(folder)
     weights = folder.layers(recipe)
     section = recipe.mimic_vae
     metrics = fit_bank(fit.mimic_vae, weights, recipe, section, folder, section.solver == "vae")
@@ -21,6 +25,18 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         if section.tokens:
             metrics |= _tokens(store.load_layers(folder.of("extract", "extract.zarr")), recipe, folder, fresh)
     return metrics
+
+
+def _left_out(folder: Folder) -> dict:
+    """Writes the outputs of a recipe without this stage, with nothing in them."""
+    print("mimic_vae: the recipe has no such section, so this bank is empty", flush=True)
+    bank = TemplateBank({}, {}, fit={"generator": "mimic_vae"})
+    written = bank.save(folder / "bank.zarr")
+    folder.write_csv("layers.csv", [])
+    folder.write_csv("epochs.csv", [])
+    with atomic(folder / "tokens") as fresh:
+        fresh.mkdir()
+    return {"left_out": True, "fit": bank.fit, "hash": written, "warnings": []}
 
 
 def _tokens(weights: Weights, recipe: Recipe, folder: Folder, fresh: Path) -> dict:

@@ -16,7 +16,7 @@ from ..tasks.readers import READERS
 from ..tasks.readers.raw import PARTS, sound
 from ..weights.named import SplitQkv, Weights
 from ..weights.selection import select, split
-from .stage import STORE
+from .folder import STORE
 
 if TYPE_CHECKING:
     from torch import nn

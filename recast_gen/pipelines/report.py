@@ -12,8 +12,9 @@ from ..weights import store
 from ..weights.files import atomic
 from ..weights.qkv import rows, whole
 from . import pictures, study_pictures
+from .folder import Folder
 from .pictures import Section
-from .stage import Folder, main
+from .stage import main
 
 NOT_COUNTS = (
     "start",
@@ -25,14 +26,15 @@ NOT_COUNTS = (
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
-    extracted, trained, tuned = (folder.metrics(stage) for stage in ("extract", "train", "tune"))
-    bank = load_bank(folder.of("tune", "bank.zarr"))
+    extracted, trained = (folder.metrics(stage) for stage in ("extract", "train"))
+    bank = load_bank(folder.bank(recipe))
     originals = store.load_layers(folder.of("extract", "extract.zarr"))
     weights = {task.name: folder.of("generate", "weights") / f"{task.name}.safetensors" for task in recipe.tasks}
     first = next((name for name, path in weights.items() if path.exists()), None)  # an adapter may have none
-    fits = {stage: folder.read_csv(stage, "layers.csv") for stage in ("mimic", "mimic_vae")}
+    stages = [stage for stage in ("mimic", "mimic_vae") if stage == "mimic" or recipe.has(stage)]
+    fits = {stage: folder.read_csv(stage, "layers.csv") for stage in stages}
     runs, costs, matrix = (folder.read_csv("train", f"{name}.csv") for name in ("runs", "costs", "matrix"))
-    warnings = [warning for stage in ("mimic", "mimic_vae") for warning in folder.metrics(stage)["warnings"]]
+    warnings = [warning for stage in stages for warning in folder.metrics(stage)["warnings"]]
     sections = [
         Section(
             "Tasks",
@@ -53,10 +55,11 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         ),
         Section(
             "Singular spectrum of each group",
-            "Of the tuned bank. Real layers are nearly orthogonal, so it is flat; dashed: how many templates are kept.",
+            "Of the bank that tasks train on. Real layers are nearly orthogonal, so it is flat; dashed: how many "
+            "templates are kept.",
             pictures.spectra(bank.certificate),
         ),
-        *_study(recipe, folder, tuned["reason"]),
+        *(_study(recipe, folder) if recipe.has("tune") else []),
         Section(
             "Where the numbers are",
             "Log axis: a task adds what it trains and its head to what all tasks share.",
@@ -76,13 +79,14 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         f"{len(trained['tasks'])} tasks, average accuracy "
         f"{trained['average_accuracy']:.1%}, forgetting {trained['forgetting']:.1%}."
     )
-    text = pictures.page(f"recast_gen: {folder.recipe_path.stem}", summary, sections)
+    text = pictures.page(f"recast_gen: {folder.name}", summary, sections)
     with atomic(folder / "report.html") as fresh:
         fresh.write_text(text)
     return {"bytes": len(text.encode()), "sections": len(sections)}
 
 
-def _study(recipe: Recipe, folder: Folder, reason: str) -> list[Section]:
+def _study(recipe: Recipe, folder: Folder) -> list[Section]:
+    reason = folder.metrics("tune")["reason"]
     trials, shares, curves = (folder.read_csv("tune", f"{name}.csv") for name in ("trials", "importances", "curves"))
     tune = recipe.tune
     front = study_pictures.pareto(trials, tune.objectives, tune.constraints)

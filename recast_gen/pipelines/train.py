@@ -4,14 +4,15 @@ from ..bank.saved import load_bank
 from ..recipe.reading import Recipe
 from ..tasks.sequence import adapt
 from ..weights.files import atomic
-from .stage import Folder, main
+from .folder import Folder
+from .stage import main
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
-    bank, runs = load_bank(folder.of("tune", "bank.zarr")), folder / "runs"
+    bank, runs = load_bank(folder.bank(recipe)), folder / "runs"
     with atomic(folder / "tasks") as out:
         out.mkdir()
-        found = adapt(bank, recipe.tasks, recipe.train, recipe.seed, out, folder.recipe_path.stem, runs)
+        found = adapt(bank, recipe.tasks, recipe.train, recipe.seed, out, folder.name, runs)
     folder.write_csv("runs.csv", found.runs)
     folder.write_csv("costs.csv", found.costs)
     folder.write_csv("epochs.csv", found.history)

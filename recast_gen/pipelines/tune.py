@@ -7,7 +7,7 @@ from ruamel.yaml import YAML
 
 from ..bank.bank import TemplateBank
 from ..bank.saved import load_bank
-from ..errors import plainly
+from ..errors import RecipeError, listing, plainly
 from ..mimicry.extension import extend
 from ..mimicry.norms import with_norms
 from ..recipe.reading import Recipe, load
@@ -15,37 +15,50 @@ from ..tuning.storage import connect, summaries
 from ..tuning.study import study, work
 from ..weights import store
 from ..weights.files import atomic
-from .stage import Folder, arguments, execute
+from .folder import Folder
+from .stage import arguments, execute
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
-    own = []
-    for stage in ("mimic", "mimic_vae"):
-        metrics = folder.metrics(stage)
-        own.append({"generator": metrics["fit"]["generator"], "groups": _groups(metrics["fit"])} | metrics)
+    if not recipe.has("tune"):
+        return _left_out(recipe, folder)
+    own = [_row(folder.metrics(stage)) for stage in recipe.fits]
     worker = [sys.executable, "-m", "recast_gen.pipelines.tune", str(folder.recipe_path)]
     worker += ["--storage", recipe.tune.storage or "", "--worker"]
     found = study(*_layers(recipe, folder), _journal(folder), own, worker=worker)
     bank = _finish(found.bank or load_bank(folder.of(recipe.tune.choose, "bank.zarr")), recipe, folder)
-    written = bank.save(folder / "bank.zarr")
-    folder.write_csv("trials.csv", found.trials)
-    folder.write_csv("importances.csv", found.importances)
-    folder.write_csv("curves.csv", found.curves)
-    best = {key: value for key, value in found.best.items() if _is_setting(key)}
-    with atomic(folder / "best.yaml") as fresh:
-        YAML().dump(best | {"reason": found.reason}, fresh)
+    more = {"study": found.name, "trials": len(found.trials), "hash": bank.save(folder / "bank.zarr")}
+    metrics = _write(folder, found.reason, found.best, found.trials, found.importances, found.curves, more)
     print(found.reason)
-    metrics = {
-        "study": found.name,
-        "trials": len(found.trials),
-        "reason": found.reason,
-        "best": found.best,
-        "hash": written,
-    }
     if found.missing:
         folder.write_json("metrics.json", metrics)  # the trials so far are written, but the stage has not ended
         raise KeyboardInterrupt
     return metrics
+
+
+def _left_out(recipe: Recipe, folder: Folder) -> dict:
+    """Writes the outputs of a recipe without a study: the bank that tasks train on, as the only setting."""
+    reason = f"the recipe has no section tune, so tasks train on the bank of stage {recipe.chosen}"
+    print(f"tune: {reason}", flush=True)
+    row = _row(folder.metrics(recipe.chosen))
+    kept = [key for key, value in row.items() if not isinstance(value, list | dict)]
+    best = {key: row[key] for key in kept} | {"feasible": True, "pareto": True, "chosen": True}
+    written = load_bank(folder.of(recipe.chosen, "bank.zarr")).save(folder / "bank.zarr")
+    return _write(folder, reason, best, [best], [], [], {"left_out": True, "trials": 0, "hash": written})
+
+
+def _row(metrics: dict) -> dict:
+    """A fit of the recipe as a row of a study's table."""
+    return {"generator": metrics["fit"]["generator"], "groups": _groups(metrics["fit"])} | metrics
+
+
+def _write(folder: Folder, reason: str, best: dict, trials: list, importances: list, curves: list, more: dict) -> dict:
+    """Writes the tables and the best setting; returns the metrics."""
+    for name, rows in (("trials", trials), ("importances", importances), ("curves", curves)):
+        folder.write_csv(f"{name}.csv", rows)
+    with atomic(folder / "best.yaml") as fresh:
+        YAML().dump({key: value for key, value in best.items() if _is_setting(key)} | {"reason": reason}, fresh)
+    return {"reason": reason, "best": best} | more
 
 
 def _finish(bank: TemplateBank, recipe: Recipe, folder: Folder) -> TemplateBank:
@@ -84,15 +97,20 @@ def _journal(folder: Folder) -> Path:
 
 def opened(recipe_path: str | Path, storage: str | None = None, workers: int | None = None) -> tuple[Recipe, Folder]:
     """A recipe, with what the command line says about its study in place of its own, and the stage's folder."""
-    recipe = load(recipe_path)
-    given = {"storage": storage, "workers": workers}
-    changed = {key: value for key, value in given.items() if value}
-    return recipe.model_copy(update={"tune": recipe.tune.model_copy(update=changed)}), Folder(recipe_path, "tune")
+    recipe, folder = load(recipe_path), Folder(recipe_path, "tune")
+    changed = {key: value for key, value in {"storage": storage, "workers": workers}.items() if value}
+    if changed and not recipe.has("tune"):
+        raise RecipeError(f"{recipe_path} has no study to give {listing(changed)}: add `tune: {{trials: 24}}`.")
+    if changed:
+        recipe = recipe.model_copy(update={"tune": recipe.tune.model_copy(update=changed)})
+    return recipe, folder
 
 
 def join(recipe_path: str | Path, storage: str | None = None, parent: int | None = None) -> str:
     """Runs trials of a recipe's study until none is missing; its name.  The stage itself chooses and writes."""
     recipe, folder = opened(recipe_path, storage)
+    if not recipe.has("tune"):
+        raise RecipeError(f"{recipe_path} has no study to work on: add `tune: {{trials: 24}}`.")
     return work(*_layers(recipe, folder), _journal(folder), parent)
 
 

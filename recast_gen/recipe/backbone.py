@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .fields import Count, Positive, Section
+from .fields import PLACE, Count, Positive, Section
 from .images import Data
 from .training import Training
 
@@ -29,11 +29,11 @@ class DataConfig(Section):
 
 
 class Model(Section):
-    name: str | None = None  # timm's, or package.module:callable; none for a checkpoint alone
+    name: Annotated[str | None, PLACE] = None  # timm's, or package.module:callable; none for a checkpoint alone
     kwargs: dict[str, Any] = {}  # arguments of timm.create_model, or of the callable
     pretrained: bool = True  # weights from timm's hub
     revision: str | None = None  # of the hub: a branch, tag or commit; its newest when not given
-    checkpoint: str | None = None  # a file of weights instead
+    checkpoint: Annotated[str | None, PLACE] = None  # a file of weights instead
     weights: str | None = None  # of a checkpoint with several sets: raw, ema, or its name; timm's choice when not given
     data_config: DataConfig = DataConfig()  # how it wants its images; timm's own when not given
     head: str | None = None  # the head's module; timm's own when not given

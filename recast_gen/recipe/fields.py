@@ -18,6 +18,8 @@ def _resolution(value: Any) -> Any:
     return value
 
 
+PLACE = "a path, or several"  # marks such keys; see `places`
+LOCAL = "local-dir:"  # before a folder, timm's way to say that it has the model
 Gauge = Literal["svd", "identity", "orthonormal"]
 Block = Count | Literal["head", "channel"]
 Resolution = Annotated[Any, BeforeValidator(_resolution)]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ..errors import listing, repeated
-from .fields import Section, Share
+from .fields import PLACE, Section, Share
 
 Labels = Annotated[list[int], Field(min_length=1)]
 
@@ -19,7 +19,7 @@ class Data(Section):
     """
 
     source: Literal["digits", "npz", "folder", "csv", "torchvision"]  # the kind of source
-    path: str | None = None  # of the npz or csv file or folder; where torchvision downloads to
+    path: Annotated[str | None, PLACE] = None  # of the npz or csv file or folder; where torchvision downloads to
     name: str | None = None  # torchvision's dataset class
     options: dict[str, Any] = {}  # more arguments of that class, such as DTD's `partition: 2`
     # keep these labels only: numbers that classes are called, else places in order; or name -> labels, one class each

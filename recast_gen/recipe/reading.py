@@ -13,6 +13,7 @@ from .backbone import Model
 from .fields import Section, Seed
 from .fits import Mimic, MimicVae
 from .images import Task
+from .places import settle
 from .study import Tune
 from .training import Train
 
@@ -24,6 +25,9 @@ def _names_once(tasks: Any) -> Any:
     return tasks
 
 
+OPTIONAL = ("mimic_vae", "tune")  # sections whose stages a recipe may do without
+
+
 class Recipe(Section):
     seed: Seed = 0  # of everything random but training, whose seeds are `train.seeds`
     model: Model  # the backbone
@@ -31,23 +35,61 @@ class Recipe(Section):
     by: Literal["index", "shape"] = "index"  # families are layers of one name and shape, or of one shape alone
     split_qkv: bool = False  # a fused qkv is three families, `blocks.*.attn.qkv#q` and so on
     mimic: Mimic = Mimic()  # stage mimic
-    mimic_vae: MimicVae = MimicVae()  # stage mimic_vae
-    tune: Tune = Tune()  # stage tune
+    mimic_vae: MimicVae = MimicVae()  # stage mimic_vae, which does nothing without
+    # stage tune; without, tasks train on the bank of stage mimic (of mimic_vae where the recipe has that section alone)
+    tune: Tune = Tune()
     # the tasks, in the order in which they are learnt
     tasks: Annotated[list[Task], Field(min_length=1), BeforeValidator(_names_once)]
     train: Train = Train()  # stage train
+
+    @model_validator(mode="before")
+    @classmethod
+    def null_is_left_out(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        return {key: value for key, value in content.items() if value is not None or key not in OPTIONAL}
+
+    def has(self, section: str) -> bool:
+        """Whether the recipe gives a section."""
+        return section in self.model_fields_set
+
+    @property
+    def fits(self) -> list[str]:
+        """The stages that make a bank, as sections of the recipe."""
+        return [name for name in ("mimic", "mimic_vae") if self.has(name)] or ["mimic"]
+
+    @property
+    def generators(self) -> list[str]:
+        """The fits that a study compares."""
+        return self.tune.generators or self.fits
+
+    @property
+    def chosen(self) -> str | None:
+        """The stage whose own bank tasks train on; None where a study chooses another."""
+        if not self.has("tune"):
+            return self.fits[0]
+        return self.tune.choose if self.tune.choose in ("mimic", "mimic_vae") else None
 
     @model_validator(mode="after")
     def goes_together(self) -> Self:
         if self.mimic.whiten and not (self.mimic.calibration or self.model.pretrain):
             raise ValueError("`mimic.whiten` needs images: give `mimic.calibration`, as a task's `data`")
-        if self.mimic.layout != "layer" and self.tune.choose == "mimic":
-            raise ValueError("tasks train on whole layers: leave out `mimic.layout`, or `tune.choose: mimic`")
+        if self.mimic.layout != "layer" and self.chosen == "mimic":
+            how = "`tune.choose: mimic`" if self.has("tune") else "add a section `tune`"
+            raise ValueError(f"tasks train on whole layers: leave out `mimic.layout`, or {how}")
+        if not self.has("mimic_vae") and (
+            self.chosen == "mimic_vae" or (self.tune.extend and self.tune.extend.source == "vae")
+        ):
+            raise ValueError("`tune` takes the bank of stage mimic_vae: add a section `mimic_vae`")
         return self
 
 
 def load(path: str | Path) -> Recipe:
-    """Reads and checks a recipe.  Raises RecipeError that lists everything wrong with it at once."""
+    """Reads and checks a recipe; its paths are found (see `places`).
+
+    Raises:
+        RecipeError: lists everything that is wrong with it at once.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -62,10 +104,12 @@ def load(path: str | Path) -> Recipe:
     if not isinstance(content, dict):
         raise RecipeError(f"{path} holds {type(content).__name__}; expected sections such as `model:` and `tasks:`.")
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
         raise RecipeError(f"{path} has {len(lines)} mistake(s):\n  " + "\n  ".join(lines)) from error
+    settle(recipe, path)
+    return recipe
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ..errors import listing
-from .fields import Block, Count, Gauge, NotNegative, Section, Seed
+from .fields import PLACE, Block, Count, Gauge, NotNegative, Section, Seed
 from .images import Data
 
 Metric = Literal[
@@ -14,6 +14,7 @@ Metric = Literal[
 ]  # fmt: skip
 Range = Annotated[list[Count], Field(min_length=2, max_length=2)]  # first and last
 Counts = Annotated[list[Count], Field(min_length=1)]
+OF_MODEL = {"disagreement", "feature_disagreement", "accuracy"}  # need the network, so the bank itself, and images
 # what a choice that leaves the weights alone can change
 SEEN_BY = {
     "gauges": ["accuracy"],
@@ -28,7 +29,8 @@ class Extend(Section):
     source: Literal["random", "layers", "vae", "tasks"] = "random"  # vae: stage mimic_vae's
     templates: Count  # how many more a group
     seed: Seed = 0  # of random templates
-    tasks: list[str] = []  # of earlier tasks: files of the chosen bank, or weights of a `generate` stage
+    # of earlier tasks: files of the chosen bank, or weights of a `generate` stage
+    tasks: Annotated[list[str], PLACE] = []
 
     @model_validator(mode="after")
     def complete(self) -> Self:
@@ -49,8 +51,8 @@ class Tune(Section):
     constraints: dict[Metric, NotNegative] = {"relative_error": 0.01}  # the least `accuracy`, the most of the others
     # one of the settings that meet the constraints, or the bank of stage mimic or mimic_vae
     choose: Literal["smallest", "fewest_coefficients", "most_accurate", "knee", "mimic", "mimic_vae"] = "smallest"
-    # fits to compare
-    generators: Annotated[list[Literal["mimic", "mimic_vae"]], Field(min_length=1)] = ["mimic", "mimic_vae"]
+    # fits to compare; those that the recipe has sections of when not given
+    generators: Annotated[list[Literal["mimic", "mimic_vae"]], Field(min_length=1)] | None = None
     per_family: bool | None = None  # counts for each family, or the same for all; for each where depths differ
     groups: Range | None = None  # first and last, of a family at most; as many as it allows when not given
     templates: Range | None = None  # first and last, of a group at most; from 2 to all its layers when not given

@@ -12,12 +12,12 @@ from ..mimicry.measures import overall
 from ..mimicry.norms import with_norms
 from ..model.resolution import blocks
 from ..recipe.reading import Recipe
+from ..recipe.study import OF_MODEL
 from ..weights import networks
 from .fits import Fits
 from .space import Setting
 
 MAXIMISED = {"accuracy"}
-OF_MODEL = {"disagreement", "feature_disagreement", "accuracy"}  # need the network, so the bank itself
 
 
 def excess(metric: str, value: float, limit: float) -> float:

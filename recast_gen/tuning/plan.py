@@ -1,9 +1,10 @@
 """What makes a study this one and no other: layers, space, objectives; its name is their hash."""
 
 from ..recipe.reading import Recipe
+from ..recipe.study import OF_MODEL
 from ..weights.named import Weights, digest
 from .fits import Fits
-from .objectives import MAXIMISED, OF_MODEL, Measure
+from .objectives import MAXIMISED, Measure
 from .space import Space
 
 FORMAT = 1  # version of what trials store
@@ -23,8 +24,8 @@ class Plan:
         self.measure = Measure(self.fits, recipe)
         searched = self.tune.model_dump(
             exclude={"trials", "workers", "storage", "sampler", "choose", "norms", "extend"}
-        ) | {"per_family": self.space.per_family}
-        sections = {name: getattr(recipe, name).options() for name in self.tune.generators}
+        ) | {"generators": recipe.generators, "per_family": self.space.per_family}
+        sections = {name: getattr(recipe, name).options() for name in recipe.generators}
         behind = [layers_hash, recipe.families, recipe.by, recipe.split_qkv, recipe.seed, searched, sections]
         behind += [self.space.gauges, self.space.sets, self.space.resolutions]
         if self.tune.measured & OF_MODEL:

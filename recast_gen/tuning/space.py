@@ -70,7 +70,7 @@ class Space:
     """
 
     def __init__(self, families: Families, recipe: Recipe):
-        self.tune, fixed = recipe.tune, recipe.train.resolution
+        self.tune, self.generators, fixed = recipe.tune, recipe.generators, recipe.train.resolution
         self.gauges = self.tune.gauges or [recipe.mimic.gauge]
         self.sets = self.tune.sets or [recipe.mimic.sets]
         self.resolutions = self.tune.resolutions or [fixed if isinstance(fixed, int | str) else None]
@@ -111,7 +111,7 @@ class Space:
         def choice(name: str, values: list):
             return trial.suggest_categorical(name, values) if len(values) > 1 else values[0]
 
-        generator, cuts = choice("generator", self.tune.generators), []
+        generator, cuts = choice("generator", self.generators), []
         for label, counts in self.cuts.items():
             groups = _count(trial, _named("groups", label), list(counts))
             cuts.append((label, (groups, _count(trial, _named(f"templates_of_{groups}", label), counts[groups]))))
@@ -128,14 +128,14 @@ class Space:
 
     def __contains__(self, setting: Setting) -> bool:
         cuts = all(templates in self.cuts[label].get(groups, ()) for label, (groups, templates) in setting.cuts)
-        return cuts and setting.generator in self.tune.generators
+        return cuts and setting.generator in self.generators
 
     @cached_property
     def _options(self) -> tuple[list, list]:
         """(generator, gauge, sets, resolution) of every kind, and of every label its cuts."""
         kinds = [
             kind
-            for name in self.tune.generators
+            for name in self.generators
             for kind in product(
                 [name], *([self.gauges, self.sets] if name == "mimic" else [["svd"], [1]]), self.resolutions
             )
@@ -207,7 +207,7 @@ class Space:
             for end in (0, -1) for other in (0, -1)
         ]  # fmt: skip
         papers = {label: nearest(counts) for label, counts in self.cuts.items()}
-        found = [self._plain(name, cuts) for name in self.tune.generators for cuts in (papers, *corners)]
+        found = [self._plain(name, cuts) for name in self.generators for cuts in (papers, *corners)]
         return list(dict.fromkeys(found))
 
 

@@ -1,5 +1,6 @@
 """`dvc repro` in a fresh clone: runs everything once, then only what an edit touches."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from recast_gen.pipelines import STAGES
+from recast_gen.pipelines.sections import read_by
+from recast_gen.recipe.reading import load
 from recast_gen.tasks.code import closure
 
 from .test_stages import pico
@@ -42,6 +45,11 @@ def clone(tmp_path_factory) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     pico("digits", folder)
+    bare = YAML(typ="safe").load(folder / "pipelines" / "digits.yaml")
+    (folder / "pipelines" / "sub").mkdir()
+    kept = {"model": bare["model"], "tasks": bare["tasks"][:1], "train": {"epochs": 1, "seeds": [1]}}
+    YAML().dump(kept, folder / "pipelines" / "sub" / "my own.yaml")
+    (folder / "params.yaml").write_text("recipes: [digits, sub/my own]\n")
     sh(folder, "git", "init", "-q")
     sh(folder, "dvc", "repro")
     return folder
@@ -56,7 +64,7 @@ def test_a_second_repro_does_nothing_and_the_journal_is_nobodys_dependency(clone
     assert "up to date" in sh(clone, "dvc", "repro")
     assert sh(clone, "git", "status", "--short", "weights_store").split() == ["??", "weights_store/"]
     lock = YAML(typ="safe").load(clone / "dvc.lock")
-    assert {name.partition("@")[0] for name in lock["stages"]} == {"code", *STAGES}
+    assert {name.partition("@")[0] for name in lock["stages"]} == {"code", "sections", *STAGES}
     assert not any("journal" in dep["path"] for stage in lock["stages"].values() for dep in stage["deps"])
 
 
@@ -67,7 +75,9 @@ def test_a_second_repro_does_nothing_and_the_journal_is_nobodys_dependency(clone
         ("mimic", {"gauge": "identity"}, {"mimic", "tune"}),
         ("mimic_vae", {"beta": 0.5}, {"mimic_vae", "tune"}),
         ("tune", {"constraints": {"relative_error": 0.02}}, {"tune", "report"}),
-        ("train", {"lr": 0.01}, {"tune", "train"}),
+        ("tune", {"workers": 2}, set()),
+        ("train", {"lr": 0.01}, {"train"}),
+        ("train", {"resolution": 2}, {"tune", "train"}),
     ],
 )
 def test_an_edited_section_makes_only_its_own_stages_stale(clone, section, change, expected):
@@ -75,9 +85,23 @@ def test_an_edited_section_makes_only_its_own_stages_stale(clone, section, chang
     before = recipe.read_text()
     try:
         pico("digits", clone, **{section: change})
-        assert stale(clone) == expected
+        assert stale(clone) == {"sections"}
+        for path, found in read_by(load(recipe)).items():
+            kept = json.loads((clone / "weights_store" / "digits" / ".sections" / f"{path}.json").read_text())
+            assert (found != kept) == (path in expected)
     finally:
         recipe.write_text(before)
+    assert stale(clone) == set()
+
+
+def test_git_and_dvc_bring_a_study_back_without_running_it_again(clone):
+    recipe, git = clone / "pipelines" / "digits.yaml", ("git", "-c", "user.name=a", "-c", "user.email=a@b")
+    sh(clone, "git", "add", "pipelines", "dvc.lock", "dvc.yaml", "params.yaml")
+    sh(clone, *git, "commit", "-qm", "four trials")
+    pico("digits", clone, tune={"trials": 5})
+    assert sh(clone, "dvc", "repro", "tune@digits").count("trial ") == 1
+    sh(clone, "git", "checkout", "-q", str(recipe), "dvc.lock")
+    sh(clone, "dvc", "checkout")
     assert stale(clone) == set()
 
 
@@ -104,6 +128,13 @@ def test_an_edited_file_reruns_the_stages_that_run_it(clone):
     finally:
         edited.write_text(before)
         sh(clone, "dvc", "repro", "code")
+
+
+def test_a_recipe_without_a_study_and_with_a_space_in_its_name_is_reproduced(clone):
+    folder = clone / "weights_store" / "sub" / "my own"
+    metrics = {stage: json.loads((folder / stage / "metrics.json").read_text()) for stage in STAGES}
+    assert metrics["tune"]["left_out"] and metrics["mimic_vae"]["left_out"]
+    assert metrics["train"]["bank"] == metrics["mimic"]["hash"]
 
 
 def test_metrics_and_plots_are_shown(clone):

@@ -1,0 +1,54 @@
+"""sections: one small file a stage, what it reads of a recipe, so that DVC reruns what an edit touches."""
+
+import json
+from pathlib import Path
+
+from ..errors import plainly
+from ..recipe.reading import Recipe, load
+from ..recipe.study import OF_MODEL
+from ..weights.files import atomic
+from .folder import Folder
+from .stage import arguments
+
+FAMILIES = ("seed", "families", "by", "split_qkv")  # how a fit sees the network
+
+
+def read_by(recipe: Recipe) -> dict[str, dict]:
+    """Stage -> what of a recipe its outputs depend on, with what the recipe leaves out as it is then, as JSON."""
+    every = recipe.model_dump(mode="json") | {
+        "mimic_vae": recipe.mimic_vae.model_dump(mode="json") if recipe.has("mimic_vae") else None,
+        "tune": recipe.tune.model_dump(mode="json", exclude={"workers", "storage"}) if recipe.has("tune") else None,
+        "chosen": recipe.chosen,
+        "names": [task.name for task in recipe.tasks],
+    }
+    network = ["model"] if recipe.mimic.whiten else []  # has images when the section does not
+    study = ["chosen"]
+    if recipe.has("tune"):
+        trains = recipe.tune.measured & OF_MODEL or recipe.tune.norms != "none"
+        every["first"] = recipe.tasks[0].model_dump(mode="json") if trains else None
+        every["resolution"] = recipe.train.resolution
+        study = [*FAMILIES, "mimic", "mimic_vae", "tune", "first", "train" if trains else "resolution"]
+    keys = {
+        "extract": ["seed", "model"],
+        "mimic": [*FAMILIES, "mimic", *network],
+        "mimic_vae": [*FAMILIES, "mimic_vae"] if recipe.has("mimic_vae") else [],
+        "tune": study,
+        "train": ["seed", "tasks", "train", "chosen"],
+        "generate": ["names", "chosen"],
+        "report": ["model", "tasks", "tune", "chosen"],
+    }
+    return {stage: {key: every[key] for key in found} for stage, found in keys.items()}
+
+
+def run(recipe_path: str | Path) -> None:
+    """Writes ``weights_store/<recipe>/.sections/<stage>.json`` for every stage."""
+    folder = Folder(recipe_path, ".sections")
+    with atomic(folder.path) as fresh:
+        fresh.mkdir()
+        for stage, found in read_by(load(recipe_path)).items():
+            (fresh / f"{stage}.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    with plainly():
+        run(arguments(__file__).parse_args().recipe)
