@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .api import mimic_tokens as mimic_tokens
     from .api import mimic_vae as mimic_vae
     from .api import moments as moments
+    from .api import project as project
     from .bank.bank import TemplateBank as TemplateBank
     from .bank.generation import generate as generate
     from .bank.sampling import interpolate as interpolate
@@ -45,7 +46,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .tasks.prediction import predict as predict
 
 _NAMES = {
-    "api": "families mimic mimic_vae mimic_tokens moments",
+    "api": "families mimic mimic_vae mimic_tokens moments project",
     "bank.bank": "TemplateBank",
     "bank.saved": "load_bank pack unpack",
     "bank.tokens": "TokenBank load_tokens",

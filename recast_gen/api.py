@@ -1,11 +1,14 @@
 """Any source of weights -> families, and -> a bank."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .bank.bank import TemplateBank, left_over
+from .bank.saved import open_bank
+from .bank.taskfile import Task
 from .bank.tokens import TokenBank
 from .mimicry import fit
 from .mimicry.norms import with_norms
@@ -155,3 +158,26 @@ def mimic_tokens(
     if "heads" not in settings:
         settings["heads"] = networks.heads(found.backbone)
     return mimic_tokens(found, tokens=tokens, **settings)
+
+
+def project(
+    bank: TemplateBank | str | Path, source: Any, resolution: Any = 1, head: str | None = None,
+    weights: str | None = None,
+) -> Task:  # fmt: skip
+    """A fine-tuned network as a task of the bank of its backbone: the nearest coefficients, and its head.
+
+    Args:
+        bank: a bank or its path.
+        source: the fine-tuned network: a model, a path, or a mapping of tensors.
+        resolution, head: see `recast_gen.mimicry.projection.project`.
+        weights: as in `families`.
+    Returns:
+        A task, which `recast_gen.bank.taskfile.write` writes; ``about["projection"]["kept"]`` is the share of the
+        change that it keeps.
+    Raises:
+        SourceError for what is no source of weights, FitError for a network that is not of that backbone.
+    """
+    from .mimicry.projection import project
+
+    opened = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    return project(opened, sources.read(source, weights=weights), resolution, head)

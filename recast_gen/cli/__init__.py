@@ -14,7 +14,7 @@ COMMANDS = {
     "Tasks": [tasks.evaluate, tasks.predict],
     "Networks, banks and weights": [
         inspection.inspect, weights.compare, weights.generate, weights.pack, weights.unpack, draws.sample,
-        draws.interpolate,
+        draws.interpolate, draws.project,
     ],
     "Recipes": [recipes.init, recipes.check, recipes.run, recipes.report, recipes.tune_worker, recipes.studies],
 }  # fmt: skip

@@ -61,3 +61,26 @@ def interpolate(
     opened = open_bank(bank)
     ends = [None if end == "base" else end for end in (start, end)]
     _write_tasks(opened, interpolate(opened, *ends, steps), out, "step")
+
+
+def project(
+    bank: Bank,
+    network: Annotated[str, typer.Argument(help="A fine-tuned network: a checkpoint, or an extract.zarr.")],
+    resolution: Annotated[int, typer.Option(min=1, help="Blocks of a layer with coefficients of their own.")] = 1,
+    head: Annotated[str | None, typer.Option(help="The head's module; the backbone's own when not given.")] = None,
+    out: Annotated[Path, typer.Option(help="The task file to write.")] = Path("projected.safetensors"),
+) -> None:
+    """Writes a fine-tuned network as a task of its backbone's bank.
+
+    Prints which share of the change it keeps.
+
+    Example: recast project bank.zarr flowers.safetensors --resolution 16 --out flowers_task.safetensors
+    """
+    from ..api import project
+    from ..bank.saved import open_bank
+    from ..bank.taskfile import write
+
+    opened = open_bank(bank)
+    task = project(opened, network, resolution, head)
+    size, found = write(out, task, opened), task.about["projection"]
+    print(f"{out}: {size:,} bytes, keeps {found['kept']:.1%} of the change; {len(task.classes)} classes")
