@@ -61,7 +61,12 @@ def to_onnx(
     remedy = "give the channels, height and width that it wants."
     with evaluating(model):
         with torch.no_grad(), takes_images(f"input_size {tuple(images.shape[1:])}", ExportError, remedy):
-            expected = model(images).float().cpu().numpy()
+            given = model(images)
+        if not isinstance(given, torch.Tensor):
+            raise ExportError(
+                f"The model returns {type(given).__name__}, no tensor of logits: wrap it in a module that returns them."
+            )
+        expected = given.float().cpu().numpy()
         with torch.no_grad(), atomic(path) as fresh:
             program = torch.onnx.export(
                 model, (images[:2],), input_names=["images"], output_names=["logits"], dynamo=True,

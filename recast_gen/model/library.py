@@ -127,7 +127,7 @@ class TaskLibrary:
             raise TaskError(f"Images of shape {tuple(images.shape)}; expected n c h w with c = {size[0]}.")
         with self.lock:
             if tasks is None:
-                return self.model(images)
+                return mixed.logits_of(self.model(images))
             tasks = [tasks] * len(images) if isinstance(tasks, str) else list(tasks)
             if len(tasks) != len(images) or not tasks:
                 raise TaskError(f"{len(tasks)} tasks were named for {len(images)} images: name one for each.")

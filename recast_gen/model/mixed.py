@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from ..errors import TaskError, listing
 
 BY_IMAGE = {F.linear, F.conv1d, F.conv2d, F.conv3d, F.batch_norm, F.layer_norm, F.group_norm}  # input first, n ...
+BY_IMAGE |= {torch.addmm, F.scaled_dot_product_attention, torch.add, torch.Tensor.add, torch.Tensor.__add__}
+FORM = {getattr(torch.Tensor, name) for name in ("view", "reshape", "permute", "transpose", "contiguous", "unsqueeze")}
+FORM |= {torch.Tensor.__getitem__, torch.permute, torch.transpose, torch.unsqueeze}  # of a table of weights, as Swin's
 ABOUT = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "requires_grad")}
 ABOUT |= {torch.Tensor.size, torch.Tensor.dim}
 Makers = dict[str, Callable[[int], torch.Tensor]]  # tensor name -> (number of the task -> its weight)
@@ -22,7 +25,8 @@ class PerTask(torch.Tensor):
     like: the weight it stands for (shape, dtype, device).  make: number of the task -> its weight.
     counts: images of each task; the batch is sorted by task.  lengths: takes those of all inputs.
     A function of `BY_IMAGE` runs on each task's images; results with fewer channels than others (a head of fewer
-    classes) are filled with -inf.  Raises TaskError for any other function of a weight.
+    classes) are filled with -inf.  One of `FORM` gives a weight that differs, too.  Raises TaskError for any other
+    function of a weight.
     """
 
     @staticmethod
@@ -37,18 +41,28 @@ class PerTask(torch.Tensor):
         if func in ABOUT:
             return super().__torch_function__(func, types, args, kwargs)
         args, kwargs = list(args), dict(kwargs or {})
-        images = kwargs.pop("input") if "input" in kwargs else args.pop(0)
-        own = next(value for value in [*args, *kwargs.values(), images] if isinstance(value, PerTask))
-        counts = own.counts
-        if func not in BY_IMAGE or isinstance(images, PerTask) or len(images) % sum(counts):
+        own = next(value for value in [*args, *kwargs.values()] if isinstance(value, PerTask))
+        if func in FORM and args[0] is own:
+            like, make = func(own.like, *args[1:], **kwargs), own.make
+            return PerTask(like, lambda task: func(make(task), *args[1:], **kwargs), own.counts, own.lengths)
+        first = 1 if func is torch.addmm else 0  # after the bias
+        images = kwargs.get("input") if "input" in kwargs else args[first]
+        if func not in BY_IMAGE or not _batched(images, own.counts):
             _refuse(func.__name__)
         own.lengths.append(len(images))
-        rows = len(images) // sum(counts)  # windows of one image are neighbours
+        rows = len(images) // sum(own.counts)  # windows of one image are neighbours
+        ends = torch.tensor([0, *own.counts]).cumsum(0).mul(rows).tolist()
+        along = func is F.scaled_dot_product_attention  # keys and values are of the images, too
+
+        def of(value, task: int):
+            if isinstance(value, PerTask):
+                return value.make(task).to(value.like)
+            alike = along and isinstance(value, torch.Tensor) and len(value) == len(images)
+            return value[ends[task] : ends[task + 1]] if value is images or alike else value
+
         made = [
-            func(
-                part, *[_of(value, task) for value in args], **{key: _of(value, task) for key, value in kwargs.items()}
-            )
-            for task, part in enumerate(images.split([rows * count for count in counts]))
+            func(*[of(value, task) for value in args], **{key: of(value, task) for key, value in kwargs.items()})
+            for task in range(len(own.counts))
         ]
         sizes = [max(size) for size in zip(*(part.shape[1:] for part in made))]
         return torch.cat([_padded(part, sizes) for part in made])
@@ -65,8 +79,19 @@ def _refuse(what: str, how: str = "of a layer's weight, or not image by image") 
     )
 
 
-def _of(value, task: int):
-    return value.make(task).to(value.like) if isinstance(value, PerTask) else value
+def _batched(images, counts: list[int]) -> bool:
+    plain = isinstance(images, torch.Tensor) and not isinstance(images, PerTask)
+    return plain and images.ndim > 0 and len(images) % sum(counts) == 0
+
+
+def logits_of(output) -> torch.Tensor:
+    """What a model returns, or the ``logits`` of it.  Raises TaskError where there are none."""
+    found = output if isinstance(output, torch.Tensor) else getattr(output, "logits", None)
+    if not isinstance(found, torch.Tensor):
+        raise TaskError(
+            f"The model returns {type(output).__name__}, without logits: wrap it in a module that returns its logits."
+        )
+    return found
 
 
 def _padded(part: torch.Tensor, sizes: list[int]) -> torch.Tensor:
@@ -105,4 +130,4 @@ def _run(model: nn.Module, weights: Makers, images: torch.Tensor, counts: list[i
     made = {id(tensors[name]): PerTask(tensors[name], make, counts, lengths) for name, make in weights.items()}
     places = {name: id(tensor) for name, tensor in tensors.items() if name.rpartition(".")[0] in paths}
     stand_ins = {name: made[key] for name, key in places.items() if key in made}
-    return functional_call(model, stand_ins, (images,), tie_weights=False), lengths
+    return logits_of(functional_call(model, stand_ins, (images,), tie_weights=False)), lengths

@@ -7,9 +7,11 @@ import pytest
 import timm
 import torch
 from torch import nn
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.pytorch_utils import Conv1D
 
 import recast_gen as rg
-from recast_gen.errors import AttachError, TaskError
+from recast_gen.errors import AttachError, ExportError, TaskError
 
 from ..conftest import PICO_VIT
 from .test_switching import adapt
@@ -89,7 +91,39 @@ def test_the_model_may_be_moved_while_it_is_in_a_library(architecture, made, tmp
     torch.testing.assert_close(lib.base().state_dict(), architecture().double().state_dict(), rtol=0, atol=0)
 
 
-def test_windows_of_an_image_stay_with_its_task(tmp_path):
+class Gpt(nn.Module):
+    """As GPT-2 is made: `addmm` on weights ``i o``, and an output that holds the logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Conv1D(8, 8) for _ in range(2))
+
+    def forward(self, given):
+        for layer in self.layers:
+            given = given + layer(given).tanh()
+        return ImageClassifierOutput(logits=given)
+
+
+@torch.no_grad()
+def test_layers_of_transformers_and_outputs_with_logits_are_mixed(tmp_path):
+    torch.manual_seed(0)
+    model, given, expected = Gpt(), torch.randn(3, 5, 8), {}
+    bank = rg.mimic(model)
+    rg.attach(model, bank)
+    for name in "ab":
+        for parameter in rg.coefficients(model):
+            parameter += 0.5
+        rg.save_task(tmp_path / f"{name}.safetensors", model, bank, head="")
+        expected[name] = model(given).logits
+    lib = rg.TaskLibrary(tmp_path, rg.detach(model), bank)
+    mixed = lib(given, tasks=["a", "b", "a"])
+    torch.testing.assert_close(mixed, torch.stack([expected["a"][0], expected["b"][1], expected["a"][2]]))
+    with pytest.raises(ExportError, match="returns ImageClassifierOutput, no tensor of logits"):
+        rg.to_onnx(lib.base(), tmp_path / "model.onnx", (5, 8))
+
+
+@pytest.mark.parametrize("families", [["layers.*.blocks.*.attn.qkv*"], ["*relative_position_bias_table*", "*.qkv*"]])
+def test_windows_of_an_image_stay_with_its_task(tmp_path, families):
     def swin():
         torch.manual_seed(0)
         return timm.create_model(
@@ -97,7 +131,7 @@ def test_windows_of_an_image_stay_with_its_task(tmp_path):
             num_heads=(2, 2), num_classes=3,
         ).eval()  # fmt: skip
 
-    bank = rg.mimic(swin(), families=["layers.*.blocks.*.attn.qkv*"])
+    bank = rg.mimic(swin(), families=families)
     images, logits = torch.randn(3, 3, 16, 16), {}
     for name in ("one", "two"):
         model = rg.attach(swin(), bank)
