@@ -1,13 +1,15 @@
 """A task in fewer bits: what a file would give back, before there is one."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from ..errors import TaskError, listing
-from . import quantization, steps
+from . import descent, quantization, steps
 from .bank import TemplateBank
+from .packing import Levels
 from .quantization import Moments
 from .taskfile import Task, refuse_nonfinite
 
@@ -48,7 +50,8 @@ def rounded(
         coefficients = steps.from_stored(stored, bank, shapes)
         task = replace(task, coefficients=coefficients, adapter=adapter, kept=task.kept | {"": stored})
     if head_bits < 32 and task.head:
-        head, kept = {name: _half(name, array) for name, array in task.head.items()}, dict(task.kept)
+        head = {name: _half(name, array) for name, array in task.head.items()}
+        kept = task.kept | head
         if head_bits < 16:
             weight, bias = linear(task)
             for name in filter(None, (weight, bias)):
@@ -57,9 +60,26 @@ def rounded(
             head[weight] = found.values()
             if bias and seen:
                 moved = quantization.shift(task.head[weight], found, seen)
-                head[bias] = _half(bias, (task.head[bias].astype(np.float64) + moved).astype(np.float32))
+                kept[bias] = head[bias] = _half(bias, task.head[bias].astype(np.float64) + moved)
         task = replace(task, head=head, kept=kept)
     return task
+
+
+def taught(task: Task, few: Task, features: np.ndarray, labels: np.ndarray, count: int) -> Iterator[Task]:
+    """`few`, a task with a rounded linear head with a bias, after each of at most `count` sweeps of `descent`.
+
+    task: the one that was rounded; half of what is taught is what its head answers.  features: ``n d`` of training
+    images, labels ``n``.
+    """
+    weight, bias = linear(task)
+    start = few.kept[weight]
+    if bias is None or not isinstance(start, Levels):
+        return
+    wanted = descent.targets(features @ task.head[weight].T + task.head[bias], labels)
+    for levels, shift in descent.sweeps(start, few.head[bias], features, wanted, count):
+        half = _half(bias, shift)
+        head = few.head | {weight: levels.values(), bias: half}
+        yield replace(few, head=head, kept=few.kept | {weight: levels, bias: half})
 
 
 def linear(task: Task) -> tuple[str, str | None]:

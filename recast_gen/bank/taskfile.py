@@ -24,7 +24,7 @@ class Task:
     """coefficients: tensor name -> ``s b t``.  head: tensor name -> array.  about: classes, metrics, ... as JSON.
 
     adapter: place -> what its part stores; ``about["adapter"]`` has its ``name``, ``options`` and ``head``.
-    kept: in how few bits a file holds some of it, as `rounding` or a file made it: a head's tensor by name, the
+    kept: in how few bits a file holds some of it, as `rounding` or a file made it: the head's tensors by name, the
     coefficients (`steps.to_stored`) under ""; what was changed since is written as it is.
     """
 
@@ -32,7 +32,7 @@ class Task:
     head: dict[str, np.ndarray]
     about: dict = field(default_factory=dict)
     adapter: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    kept: dict[str, list | Levels] = field(default_factory=dict)
+    kept: dict[str, list[np.ndarray | Levels] | np.ndarray | Levels] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:
@@ -104,9 +104,10 @@ def _stored(task: Task, bank: TemplateBank) -> list[np.ndarray | Levels]:
 
 
 def _as_kept(task: Task, name: str, array: np.ndarray) -> np.ndarray | Levels:
-    """Its levels, where a tensor still has their values."""
-    levels = task.kept.get(name)
-    return array if levels is None or not np.array_equal(levels.values(), array) else levels
+    """As few bits, where a tensor still has their values."""
+    kept = task.kept.get(name)
+    values = kept.values() if isinstance(kept, Levels) else kept
+    return kept if isinstance(kept, np.ndarray | Levels) and np.array_equal(values, array) else array
 
 
 def refuse_nonfinite(name: str, array: np.ndarray | Levels) -> None:

@@ -4,19 +4,21 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..bank import taskfile
 from ..bank.bank import TemplateBank
-from ..model.switching import save_task
+from ..model.switching import task_of
 from ..recipe.training import Train
 from ..weights.files import atomic
 from ..weights.named import Weights, digest
 from .analytic import gentle, ridge_start, wants_ridge
+from .bits import put_in_few
 from .costs import Meter
 from .data import Splits
 from .features import observed
@@ -133,8 +135,12 @@ class Learner:
         args = settings, rates(model, trained, settings), seed, self.bank.hash
         with short.on() if short else nullcontext():
             outcome = train(short or model, splits, *args, folder=self.folder / step)
+        kept = {}
+        if (settings.head_bits, settings.coefficient_bits) != (32, 32):
+            kept = put_in_few(model, self.bank, self.splits, settings).kept
+            outcome.validation, _ = examine(model, self.splits.validation, settings)
         outcome.test, outcome.logits = examine(model, self.splits.test, self.settings)
-        run = self._finish(step, model, count(trained), seed, settings.head_rate, outcome)
+        run = self._finish(step, model, count(trained), seed, settings.head_rate, outcome, kept)
         return [run], {"task": self.name, "method": self.method, "seed": seed} | outcome.costs
 
     def _probes(self, step: str) -> tuple[list[Run], dict]:
@@ -172,12 +178,16 @@ class Learner:
         outcome.state = self._head(model).state_dict()
         return outcome
 
-    def _finish(self, step: str, model: nn.Module, counts: dict, seed: int, lr: float, outcome: Outcome) -> Run:
-        """Writes the task file and makes the rows."""
+    def _finish(
+        self, step: str, model: nn.Module, counts: dict, seed: int, lr: float, outcome: Outcome,
+        kept: dict | None = None,
+    ) -> Run:  # fmt: skip
+        """Writes the task file and makes the rows.  kept: what of it in few bits, as `Task.kept`."""
         metrics = {"validation": outcome.validation, "test": outcome.test}
         path, rounded = self.folder / f"{step}.safetensors", {name: round(value, 4) for name, value in metrics.items()}
         head, classes = self.bank.backbone["head"], self.splits.classes
-        size = save_task(path, model, self.bank, head, classes, rounded, self.recipe)
+        task = task_of(model, self.bank, head, classes, rounded, self.recipe)
+        size = taskfile.write(path, replace(task, kept=kept or {}), self.bank)
         about = {"bytes": size, "head_lr": lr, "best_epoch": outcome.best_epoch, "start": outcome.start}
         method = step.partition("-")[0]
         row = {"task": self.name, "method": method, "seed": seed} | counts | about | metrics

@@ -60,6 +60,15 @@ def test_nothing_is_forgotten_and_no_order_changes_a_task_file(bank, tmp_path):
     assert summary["tasks"]["high"]["coefficients"]["bytes"] == (tmp_path / "high.safetensors").stat().st_size
 
 
+def test_tasks_in_few_bits_are_measured_as_their_files_hold_them(bank, tmp_path):
+    settings = Train(**FAST, orders=1, head_bits="auto", coefficient_bits=8)
+    found = adapt(bank, TASKS, settings, 0, tmp_path, "pico", tmp_path / "runs", lambda line: None)
+    summary = found.summary()
+    assert summary["same_logits"] and all(order["same_task_files"] for order in summary["other_orders"])
+    for task in summary["tasks"].values():
+        assert task["coefficients"]["bytes"] < task["linear_probe"]["bytes"]  # which stays as it is
+
+
 def test_only_what_a_run_depends_on_makes_it_run_again(bank, tmp_path):
     def trained(*tasks: Task, **settings) -> list[str]:
         """The tasks and methods of this call that were not found done."""

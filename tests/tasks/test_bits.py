@@ -1,0 +1,81 @@
+"""What a recipe's tasks become in few bits, and that what is measured is what the file holds."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+import recast_gen as rg
+from recast_gen.bank import descent, quantization, taskfile
+from recast_gen.bank.rounding import rounded, taught
+from recast_gen.recipe.training import Train
+from recast_gen.tasks.bits import put_in_few
+from recast_gen.tasks.data import Splits
+from recast_gen.tasks.module import accuracy
+
+
+def splits(vit, seed: int = 0) -> Splits:
+    """Images whose classes a frozen pico network tells apart."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = 2 * torch.randn(3, *vit.images, generator=generator)
+    parts = []
+    for count in (60, 30, 30):
+        labels = torch.arange(count) % 3
+        parts.append(TensorDataset(centres[labels] + torch.randn(count, *vit.images, generator=generator), labels))
+    return Splits(*parts, classes=["a", "b", "c"])
+
+
+def attached(vit, images: Splits):
+    """A model with moved coefficients and a ridge head, and its bank."""
+    from recast_gen.tasks.analytic import ridge_start
+    from recast_gen.tasks.features import before_head
+
+    bank = vit.bank(vit(), groups=2)
+    bank.backbone["head"] = "head"
+    model, generator = rg.attach(vit(), bank), torch.Generator().manual_seed(1)
+    for parameter in rg.coefficients(model):
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    model.head.load_state_dict(ridge_start(before_head(model, model.head, images, Train())).state_dict())
+    return model, bank
+
+
+@pytest.mark.parametrize("head_bits", ["auto", 2, 16])
+@pytest.mark.parametrize("coefficient_bits", [32, 8])
+def test_a_model_holds_what_its_file_will(vit, tmp_path, head_bits, coefficient_bits):
+    images = splits(vit)
+    model, bank = attached(vit, images)
+    before = accuracy(model, images.validation)
+    settings = Train(head_bits=head_bits, coefficient_bits=coefficient_bits, tolerance=2)
+    task = put_in_few(model, bank, images, settings)
+    taskfile.write(tmp_path / "task.safetensors", task, bank)
+    with torch.no_grad():
+        logits = model(images.test.tensors[0])
+        other = rg.attach(vit(), bank)
+        rg.load_task(tmp_path / "task.safetensors", other, bank)
+        assert torch.equal(other(images.test.tensors[0]), logits)
+    if head_bits == "auto":
+        assert accuracy(model, images.validation) >= before - 0.02 - 1e-6
+        assert task.kept["head.weight"].bits <= 4
+
+
+def test_a_sweep_towards_the_labels_lessens_the_loss_it_is_for(vit):
+    rng = np.random.default_rng(0)
+    features, labels = rng.standard_normal((50, 6)), rng.integers(0, 3, 50)
+    features[np.arange(50), labels] += 1
+    weight = np.eye(3, 6)
+    wanted = descent.targets(features @ weight.T, labels)
+    found = quantization.rounded(weight, 2, quantization.moments(features))
+
+    def loss(levels, bias):
+        logits = features @ levels.values().T + bias
+        return float((np.log(np.exp(logits).sum(1)) - (wanted * logits).sum(1)).mean())
+
+    losses = [loss(found, np.zeros(3))] + [
+        loss(*one) for one in descent.sweeps(found, np.zeros(3), features, wanted, 3)
+    ]
+    assert len(losses) > 1 and losses == sorted(losses, reverse=True)
+    bank = vit.bank(vit(), groups=2)
+    no_bias = taskfile.Task({}, {"head.weight": weight})
+    assert not list(
+        taught(no_bias, rounded(no_bias, bank, 2, seen=quantization.moments(features)), features, labels, 2)
+    )
