@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import FitError, RecastError
 
-BEAT, GRACE = 20, 60  # seconds between a database worker's signs of life, and without one until its trial is given up
+BEAT, GRACE = 10, 40  # seconds between a database worker's signs of life, and without one until its trial is given up
 TABLES = 5  # times to try to make a database's tables
 STALE = timedelta(hours=1)  # a trial this old is given up where a storage has no signs of life: a gRPC proxy
 DRIVERS = {"postgresql": "pip install 'recast-gen[postgres]'", "grpc": "pip install 'recast-gen[grpc]'"}

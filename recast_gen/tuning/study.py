@@ -64,7 +64,7 @@ def study(
     try:
         _search(runner, same, recipe, worker)
     except KeyboardInterrupt:
-        say(f"interrupted: {runner.missing()} trials are left for the next run")
+        say(f"interrupted: {runner.unfinished()} trials are left for the next run")
         if not runner.complete():
             raise
     with reachable(runner.shown):
@@ -89,15 +89,17 @@ def work(
 
 
 def _search(runner: Runner, own: list[Setting], recipe: Recipe, worker: list[str] | None) -> None:
+    """Runs trials until as many have ended as should, whoever ran them."""
     runner.prepare(own)
-    if not worker or recipe.tune.workers == 1:
-        runner.work(recipe.seed)
-        return
-    while left := runner.missing():
-        run_many(worker, min(recipe.tune.workers, left))
-        runner.prepare(own)  # what killed workers left
-        if runner.missing() == left:
-            raise FitError("The study's workers ended without finishing a trial: what they said is above.")
+    while runner.unfinished():
+        if not worker or recipe.tune.workers == 1:
+            runner.work(recipe.seed)
+        elif missing := runner.missing():
+            run_many(worker, min(recipe.tune.workers, missing))
+            runner.prepare(own)  # what killed workers left
+            if runner.missing() == missing:
+                raise FitError("The study's workers ended without finishing a trial: what they said is above.")
+        runner.wait()
 
 
 def _conclude(runner: Runner, own: list[dict]) -> Study:
@@ -144,7 +146,7 @@ def _conclude(runner: Runner, own: list[dict]) -> Study:
         for row in table
     ]  # fmt: skip
     curves = _curves(plan, settings)
-    return Study(plan.name, table, best, reason, bank, _importances(runner, complete), curves, runner.missing())
+    return Study(plan.name, table, best, reason, bank, _importances(runner, complete), curves, runner.unfinished())
 
 
 def _searched(own: dict) -> bool:

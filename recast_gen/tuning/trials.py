@@ -13,7 +13,7 @@ from .objectives import excess
 from .plan import Plan
 from .samplers import sampler
 from .space import Setting
-from .storage import asked, connect, held, quiet, reachable, reclaim
+from .storage import GRACE, asked, connect, held, quiet, reachable, reclaim, requeue
 
 PATIENCE = 2  # proposals of what was tried already, until an untried neighbour of the front is drawn
 DRAWING = 20  # seconds until another process that has begun a trial and still draws its setting is taken for dead
@@ -73,8 +73,31 @@ class Runner:
         return self.plan.space.suggest(FixedTrial(asked(trial)))
 
     def missing(self) -> int:
-        """How many trials the study still needs."""
+        """How many trials the study still needs to begin."""
         return max(0, self.plan.limit - sum(map(used, self.trials())))
+
+    def unfinished(self) -> int:
+        """How many trials the study still needs to end: those that another process runs are not done."""
+        return min(self.plan.limit, self.missing() + len(self.trials(TrialState.RUNNING)))
+
+    def wait(self) -> None:
+        """Waits while no trial is missing and other processes run some; what dead ones left is taken up (`prepare`)."""
+        said, since = False, time.monotonic()
+        while not self.missing() and (running := self.trials(TrialState.RUNNING)):
+            if not said and time.monotonic() - since > 1:
+                said = True
+                numbers = ", ".join(str(trial.number) for trial in running)
+                self.say(f"waiting for trial {numbers} of another process; one that is dead is found out by {GRACE} s")
+            time.sleep(0.5)
+            if time.monotonic() - since > GRACE:  # a process that died before its trial's first sign of life
+                self._give_up([trial for trial in running if not trial.params and "begun" not in trial.user_attrs])
+            self.prepare([])
+
+    def _give_up(self, dead: list[FrozenTrial]) -> None:
+        with reachable(self.shown), quiet():
+            for trial in dead:
+                requeue(self.found, trial)
+                self.found.tell(trial.number, state=TrialState.FAIL)
 
     def prepare(self, own: Iterable[Setting]) -> None:
         """Takes up what dead processes left, and queues what is tried first: `own`, the paper's, corners, a grid."""
@@ -108,6 +131,7 @@ class Runner:
 
     def _objective(self, trial: optuna.Trial):
         plan = self.plan
+        trial.set_user_attr("begun", True)
         try:
             setting = plan.space.suggest(trial)
             self._refuse_again(trial)
