@@ -106,7 +106,8 @@ def load_all(path: str, data_config: dict, classes: list[str] | None = None, out
     if other := sorted(set(raw.labels.tolist()) - set(labels)):
         said = listing((names[label] for label in other), 6)
         raise DataError(f"{path} has images of {said}; the network has {len(labels)} outputs, and none for these.")
-    return _dataset(_only(raw, labels), data, data_config)
+    places = [str(place) for place in range(len(labels))]
+    return _dataset(_only(raw, dict(zip(labels, places)), places), data, data_config)
 
 
 def _only(raw: Raw, keep: dict[int, str], classes: list[str]) -> Raw:
