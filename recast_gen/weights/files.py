@@ -1,6 +1,7 @@
 """Outputs on disk, whole or not at all, whoever else writes and whenever we are killed; safetensors written so."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -46,7 +47,7 @@ def _refusals_of(path: Path) -> Iterator[None]:
     except OSError as error:
         named, own = Path(error.filename or path), path.with_name(f".{path.name}.")
         ours = named in (path, *path.parents) or any(str(part).startswith(str(own)) for part in (named, *named.parents))
-        if not (ours and error.errno in REMEDIES):
+        if not ours or error.errno not in REMEDIES or isinstance(error, FileNotFoundError):
             raise
         raise StoreError(
             f"{path} cannot be written ({error.strerror}), and is as it was. {REMEDIES[error.errno]}."
@@ -144,7 +145,8 @@ def stream_tensors(
     gives the same bytes: wide dtypes first, then by name, as the library writes it and as aligned reading needs it
     (https://github.com/huggingface/safetensors#format).  Raises StoreError for a dtype that the format lacks.
     """
-    header, starts, end = {"__metadata__": dict(sorted(metadata.items()))}, {}, 0
+    header: dict[str, dict[str, Any]] = {"__metadata__": dict(sorted(metadata.items()))}
+    starts, end = {}, 0
     for name in sorted(shapes, key=lambda name: (-dtype_of(shapes[name][1]).itemsize, name)):
         shape, dtype = shapes[name]
         starts[name], end = end, end + int(np.prod(shape, dtype=np.int64)) * dtype_of(dtype).itemsize
@@ -203,9 +205,9 @@ def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
     return {name: file[name] for name in file.shapes}, file.metadata
 
 
-def fill(file: BinaryIO, array: np.ndarray) -> None:
+def fill(file: io.RawIOBase, array: np.ndarray) -> None:
     """Reads the bytes of a contiguous array.  Raises EOFError where the file ends before."""
-    left = memoryview(array.reshape(-1).view(np.uint8))
+    left = array.reshape(-1).view(np.uint8).data
     while left:
         if not (count := file.readinto(left)):
             raise EOFError("the file ends too early: it was cut")

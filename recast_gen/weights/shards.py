@@ -7,10 +7,11 @@ with its own (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-ind
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any, Protocol
 
 import numpy as np
 from google_crc32c import value as crc32c
@@ -24,7 +25,18 @@ SHARD_BYTES = 64 * 2**20
 ABSENT = 2**64 - 1  # in an index: the offset and the bytes of a row that is not there
 
 
-def metadata(shape: tuple[int, ...], dtype: np.dtype, together: int, attributes: dict) -> dict:
+class Stack(Protocol):
+    """Rows ``...`` with the shape ``l ...`` and the dtype of all: an array, rows that are made, or rows on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+
+def metadata(shape: tuple[int, ...], dtype: np.dtype[Any], together: int, attributes: dict[str, Any]) -> dict[str, Any]:
     """The array's ``zarr.json``, as zarr itself writes it; together: rows in a shard."""
     bits, layer = bits_of(dtype), [max(1, size) for size in shape[1:]]
     little = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -49,13 +61,13 @@ def metadata(shape: tuple[int, ...], dtype: np.dtype, together: int, attributes:
     }
 
 
-def write_json(folder: Path, about: dict) -> None:
+def write_json(folder: Path, about: dict[str, Any]) -> None:
     """Writes a folder's ``zarr.json``."""
     (folder / "zarr.json").write_text(json.dumps(about, indent=2))
 
 
-def write(folder: Path, stack: Iterable[np.ndarray], attributes: dict, shard_bytes: int) -> list[str]:
-    """Writes a stack, which has a shape and a dtype, with its attributes; returns the hash of every row.
+def write(folder: Path, stack: Stack, attributes: dict[str, Any], shard_bytes: int) -> list[str]:
+    """Writes a stack with its attributes; returns the hash of every row.
 
     One row is held at a time, and hashed in a thread while it is written.  The attributes get the hashes too.
     """
@@ -86,7 +98,7 @@ def _file(folder: Path, shard: int, ndim: int) -> Path:
     return folder.joinpath("c", str(shard), *["0"] * (ndim - 1))
 
 
-def _put(file, array: np.ndarray) -> None:
+def _put(file: IO[bytes], array: np.ndarray) -> None:
     content = array.reshape(-1).view(np.uint8)
     file.write(content.data)
     file.write(crc32c(content).to_bytes(4, "little"))
@@ -95,7 +107,7 @@ def _put(file, array: np.ndarray) -> None:
 class Shards:
     """The rows of an array on disk.  missing: those that are in no shard's index, or whose index is cut or damaged."""
 
-    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype, together: int):
+    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any], together: int):
         self.folder, self.shape, self.dtype, self.together = folder, shape, dtype, together
         self.size = math.prod(shape[1:]) * dtype.itemsize
         self.places = np.full((shape[0], 2), ABSENT if self.size else 0, "<u8")
@@ -105,13 +117,13 @@ class Shards:
         self.missing = np.flatnonzero(self.places[:, 0] == ABSENT).tolist()
 
     @classmethod
-    def of(cls, folder: Path, about: dict, dtype: np.dtype) -> "Shards | None":
+    def of(cls, folder: Path, about: dict[str, Any], dtype: np.dtype[Any]) -> "Shards | None":
         """The array that a ``zarr.json`` describes; None where it is not laid out as `write` does it."""
         together = about["chunk_grid"]["configuration"]["chunk_shape"][0]
         known = metadata(tuple(about["shape"]), dtype, together, about["attributes"])
         return cls(folder, tuple(about["shape"]), dtype, together) if about == known else None
 
-    def _index(self, shard) -> np.ndarray:
+    def _index(self, shard: IO[bytes]) -> np.ndarray:
         size = 16 * self.together + 4
         shard.seek(max(0, shard.seek(0, os.SEEK_END) - size))
         content = shard.read(size)

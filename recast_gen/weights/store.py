@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -17,10 +18,10 @@ from . import shards
 from .dtypes import dtype_of
 from .files import TensorFile, atomic, recover, save_tensors
 from .named import LazyTensors, Weights, digest, refuse_nonfinite
+from .shards import Stack
 
 FORMAT = 2
 KINDS = ("layers", "bank")
-Stack = Iterable[np.ndarray]  # rows ``...`` with a shape ``l ...`` and a dtype: an array, `Rows`, or `Stored`
 REMEDY = "Write it again: `dvc repro --force` of its stage, or copy it afresh."
 
 
@@ -37,21 +38,21 @@ class Rows:
         return self._make()
 
 
-def fingerprint(kind: str, arrays: Mapping[str, Stack], attributes: Mapping) -> str:
+def fingerprint(kind: str, arrays: Mapping[str, Stack], attributes: Mapping[str, Any]) -> str:
     """The content hash that a store of these arrays and attributes carries."""
     return _root_hash(kind, {name: _row_hashes(array) for name, array in arrays.items()}, attributes)
 
 
-def _root_hash(kind: str, hashes: Mapping[str, list[str]], attributes: Mapping) -> str:
+def _root_hash(kind: str, hashes: Mapping[str, list[str]], attributes: Mapping[str, Any]) -> str:
     return digest([FORMAT, kind, dict(hashes), dict(attributes)])
 
 
-def _row_hashes(stack: Stack) -> list[str]:
+def _row_hashes(stack: Iterable[np.ndarray]) -> list[str]:
     return [digest(np.asarray(row)[None]) for row in stack]
 
 
 def save(
-    path: str | Path, kind: str, arrays: Mapping[str, Stack], attributes: Mapping, packed: bool = False,
+    path: str | Path, kind: str, arrays: Mapping[str, Stack], attributes: Mapping[str, Any], packed: bool = False,
     shard_bytes: int = shards.SHARD_BYTES,
 ) -> str:  # fmt: skip
     """Writes stacks ``l ...``, each row with its hash, and JSON attributes; returns the content hash.
@@ -82,7 +83,7 @@ def _foreign(path: Path) -> bool:
     return False
 
 
-def _save_packed(path: Path, arrays: Mapping[str, Stack], about: dict) -> str:
+def _save_packed(path: Path, arrays: Mapping[str, Stack], about: dict[str, Any]) -> str:
     hashes = {name: _row_hashes(array) for name, array in arrays.items()}
     found = _root_hash(about["kind"], hashes, about["content"])
     about = json.dumps(about | {"hash": found, "sha256": hashes}, sort_keys=True, separators=(",", ":"))
@@ -90,7 +91,7 @@ def _save_packed(path: Path, arrays: Mapping[str, Stack], about: dict) -> str:
     return found
 
 
-def _save_zarr(path: Path, arrays: Mapping[str, Stack], about: dict, shard_bytes: int) -> str:
+def _save_zarr(path: Path, arrays: Mapping[str, Stack], about: dict[str, Any], shard_bytes: int) -> str:
     with atomic(path) as fresh:
         fresh.mkdir()
         hashes = {}
@@ -119,7 +120,7 @@ class Stored:
         if len(hashes) != self.shape[0]:
             raise ValueError(f"{name} has {self.shape[0]} rows and {len(hashes)} hashes")
 
-    def __getitem__(self, key) -> np.ndarray:
+    def __getitem__(self, key: Any) -> np.ndarray:
         rows = range(len(self))[slice(None) if key is ... else key]
         wanted = range(rows, rows + 1) if isinstance(rows, int) else rows
         try:
@@ -135,8 +136,11 @@ class Stored:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.__getitem__, range(len(self)))
 
-def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict, str]:
+
+def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict[str, Any], str]:
     """Opens a store, packed or not, and reads no numbers yet: (stacks by name, attributes, content hash).
 
     Raises StoreError when it is missing, of another kind or format, incomplete, or changed since it was written.
@@ -161,7 +165,7 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict, str]:
     return arrays, about["content"], expected
 
 
-def _open_zarr(path: Path) -> tuple[dict[str, Stored], dict, dict]:
+def _open_zarr(path: Path) -> tuple[dict[str, Stored], dict[str, Any], dict[str, Any]]:
     arrays, hashes = {}, {}
     for folder in sorted(folder for folder in path.iterdir() if folder.is_dir()):
         about = json.loads((folder / "zarr.json").read_text())
@@ -172,7 +176,7 @@ def _open_zarr(path: Path) -> tuple[dict[str, Stored], dict, dict]:
     return arrays, hashes, json.loads((path / "zarr.json").read_text())["attributes"]
 
 
-def _reader(folder: Path, dtype: np.dtype) -> Callable[[range], np.ndarray]:
+def _reader(folder: Path, dtype: np.dtype[Any]) -> Callable[[range], np.ndarray]:
     """What reads the rows of an array in any layout that zarr knows."""
     import zarr
 
@@ -180,7 +184,7 @@ def _reader(folder: Path, dtype: np.dtype) -> Callable[[range], np.ndarray]:
     return lambda rows: np.asarray(array[rows.start : rows.stop : rows.step]).view(dtype)
 
 
-def _open_packed(path: Path) -> tuple[dict[str, Stored], dict, dict]:
+def _open_packed(path: Path) -> tuple[dict[str, Stored], dict[str, Any], dict[str, Any]]:
     file = TensorFile(path)
     about, arrays = json.loads(file.metadata["recast"]), {}
     with open(path, "rb") as opened:  # processes share it; a write would be one's own
