@@ -4,6 +4,7 @@ import hashlib
 import json
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Record:
     bank: str
     sets: int
     resolution: list[int]
-    about: dict
+    about: dict[str, Any]
     arrays: list[tuple[str, np.ndarray | Levels]]
 
     def named(self) -> dict[str, np.ndarray | Levels]:

@@ -27,8 +27,8 @@ def to_stored(coefficients: dict[str, np.ndarray], bank: TemplateBank, bits: int
 
 def from_stored(arrays: list[np.ndarray | Levels], bank: TemplateBank, shapes: Shapes) -> dict[str, np.ndarray]:
     """Coefficients ``s b t`` (float32) of these shapes.  Raises ValueError for another count."""
-    flat = [array.values() if isinstance(array, Levels) else array for array in arrays]
-    flat = np.concatenate([array.reshape(-1).astype(np.float32) for array in flat])
+    parts = [array.values() if isinstance(array, Levels) else array for array in arrays]
+    flat = np.concatenate([array.reshape(-1).astype(np.float32) for array in parts])
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
     if flat.shape != (ends[-1],):
         raise ValueError(f"{flat.size} coefficients; its bank has {ends[-1]}")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,9 +31,9 @@ class Task:
 
     coefficients: dict[str, np.ndarray]
     head: dict[str, np.ndarray]
-    about: dict = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
     adapter: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    kept: dict[str, list[np.ndarray | Levels] | np.ndarray | Levels] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:
@@ -90,8 +91,8 @@ def write(path: str | Path, task: Task, bank: TemplateBank) -> int:
         json.dumps(task.about, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TaskError(f"The task's metrics or options are no JSON ({error}): give numbers and words.") from error
-    found = Record(bank.hash, *sets, counts if len(set(counts)) > 1 else counts[:1], task.about, arrays)
-    data = np.frombuffer(compact.encode(found), np.uint8)
+    whole = Record(bank.hash, max(sets), counts if len(set(counts)) > 1 else counts[:1], task.about, arrays)
+    data = np.frombuffer(compact.encode(whole), np.uint8)
     return save_tensors(path, {TENSOR: data}, {KEY: compact.FORMAT})
 
 
@@ -105,7 +106,7 @@ def _stored(task: Task, bank: TemplateBank) -> list[np.ndarray | Levels]:
 
 def _as_kept(task: Task, name: str, array: np.ndarray) -> np.ndarray | Levels:
     """As few bits, where a tensor still has their values."""
-    kept = task.kept.get(name)
+    kept: Any = task.kept.get(name)
     values = kept.values() if isinstance(kept, Levels) else kept
     return kept if isinstance(kept, np.ndarray | Levels) and np.array_equal(values, array) else array
 
@@ -156,8 +157,8 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
     kept = record(path)
     if kept.bank != bank.hash:
         raise TaskError(f"{path} belongs to bank {kept.bank}, but this is bank {bank.hash}: load the bank it names.")
-    families, counts = bank.families, kept.resolution
-    counts = dict(zip(families, counts * len(families) if len(counts) == 1 else counts))
+    families, stated = bank.families, kept.resolution
+    counts = dict(zip(families, stated * len(families) if len(stated) == 1 else stated))
     wrong = [name for name, family in families.items() if counts.get(name, 0) < 1 or family.shape[0] % counts[name]]
     if wrong:
         raise TaskError(f"{path} states no resolution that {listing(wrong, 4)} can have. Train it again.")
@@ -166,9 +167,10 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
         coefficients = steps.from_stored(kept.coefficients(), bank, shapes)
     except ValueError as error:
         raise TaskError(f"{path} holds {error}. Train it again.") from error
-    arrays, adapter = kept.named(), {}
-    few = {name: array for name, array in arrays.items() if isinstance(array, Levels)} | {"": kept.coefficients()}
-    arrays = {name: array.values() if name in few else array for name, array in arrays.items()}
+    adapter: dict[str, dict[str, np.ndarray]] = {}
+    few: dict[str, Any] = {name: array for name, array in kept.named().items() if isinstance(array, Levels)}
+    few[""] = kept.coefficients()
+    arrays = {name: array.values() if isinstance(array, Levels) else array for name, array in kept.named().items()}
     for name in [name for name in arrays if name.startswith(ADAPTER)]:
         place, _, leaf = name.removeprefix(ADAPTER).rpartition(".")
         adapter.setdefault(place, {})[leaf] = arrays.pop(name)
@@ -190,7 +192,7 @@ def sizes(path: str | Path) -> list[tuple[str, str, str, int]]:
     return [*rows, ("classes, metrics, names and checks", "", "", rest), ("file", "", "", total)]
 
 
-def backbone(bank: TemplateBank, task: Task | None) -> dict:
+def backbone(bank: TemplateBank, task: Task | None) -> dict[str, Any]:
     """What is known of the network under a task: the bank's backbone with the task's classes."""
     if task is None or not task.outputs:  # without a head of its own, it has the backbone's
         return bank.backbone
