@@ -12,7 +12,8 @@ class Training(Section):
     epochs: Count = 100  # passes over the training images
     batch_size: Count = 128  # images a step and device
     lr: Positive = 2e-3  # learning rate
-    weight_decay: NotNegative = 1e-6  # AdamW's
+    optimizer: Literal["adamw", "adam", "sgd", "lamb"] = "adamw"  # timm's by this name; a linear probe has AdamW always
+    weight_decay: NotNegative = 1e-6  # the optimizer's
     schedule: Literal["step", "onecycle"] = "step"  # of the learning rate: decays, or one cycle up and down
     step_size: Count = 33  # epochs between decays of the step schedule
     gamma: Positive = 0.1  # factor of each decay

@@ -44,7 +44,7 @@ class Loop:
         self.fabric, self.model, self.splits, self.settings, self.seed = fabric, model, splits, settings, seed
         self.bank, self.path, self.on_epoch = bank, path, on_epoch or (lambda accuracy, epoch: None)
         self.history, self.best, self.finished = [], {"score": -inf, "epoch": 0, "state": {}}, False
-        optimizer = torch.optim.AdamW(rates, weight_decay=settings.weight_decay, fused=True)
+        optimizer = optimizer_of(rates, settings)
         self.schedule = schedule(optimizer, settings, ceil(self._share() / settings.batch_size))
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         self.order, self.meter = torch.Generator(), Meter(fabric.device)
@@ -164,6 +164,15 @@ class Loop:
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.history, self.best, self.finished = run["history"], run["best"], run["finished"]
         self.meter = Meter(self.fabric.device, earlier=run["costs"])
+
+
+def optimizer_of(rates: list[dict], settings: Training) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, of torch's parameter groups, each with its learning rate."""
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(rates, weight_decay=settings.weight_decay, fused=True)
+    from timm.optim import create_optimizer_v2
+
+    return create_optimizer_v2(rates, settings.optimizer, weight_decay=settings.weight_decay)
 
 
 def schedule(optimizer: torch.optim.Optimizer, settings: Training, count: int) -> torch.optim.lr_scheduler.LRScheduler:
