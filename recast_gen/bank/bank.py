@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterator, KeysView, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,8 @@ class TemplateBank:
     @property
     def ties(self) -> dict[str, str]:
         """Other names of tensors that the backbone has under several -> the first name."""
-        return self.backbone.get("ties", {})
+        found: dict[str, str] = self.backbone.get("ties", {})
+        return found
 
     def stream(
         self, coefficients: Mapping[str, np.ndarray] | None = None, eager: bool = False
@@ -166,7 +167,8 @@ def remember(bank: TemplateBank, found: str) -> str:
 
     It goes where `cached_property` keeps a value, so that `dataclasses.replace` makes a bank whose hash is computed.
     """
-    return bank.__dict__.setdefault("hash", found)
+    bank.__dict__.setdefault("hash", found)
+    return bank.hash
 
 
 def left_over(weights: Weights, generated: Container[str] = ()) -> dict[str, np.ndarray]:
@@ -174,11 +176,11 @@ def left_over(weights: Weights, generated: Container[str] = ()) -> dict[str, np.
 
     Raises SourceError for NaN or infinity.
     """
-    rest = {}
+    rest: dict[str, Any] = {}
     for name in weights.others(generated):
         tensor = weights[name]
         refuse_nonfinite(name, tensor)
-        read = Lazy(tensor.shape, tensor.dtype.name, lambda name=name: weights[name])
+        read = Lazy(tensor.shape, tensor.dtype.name, partial(weights.__getitem__, name))
         rest[name] = read if weights.lazy else np.array(tensor, order="C")
     return rest
 

@@ -1,6 +1,7 @@
 """What a bank has on disk: stacks by name, and attributes."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 ROW = 2**18  # numbers in a row of what lies flat in a bank: what is read and verified at once
 
 
-def contents(bank: "TemplateBank") -> tuple[dict[str, store.Rows], dict]:
+def contents(bank: "TemplateBank") -> tuple[dict[str, store.Rows], dict[str, Any]]:
     """Stacks by name and attributes, as `store.save` takes them."""
     arrays, described = {}, []
     for family in dict.fromkeys(family for family, _ in bank.groups):
@@ -36,7 +37,7 @@ def contents(bank: "TemplateBank") -> tuple[dict[str, store.Rows], dict]:
     if posteriors:
         arrays["posterior"] = _flat(posteriors)
     index = [[name, tensor.dtype.name, tensor.shape] for name, tensor in bank.rest.items()]
-    for dtype in sorted({dtype for _, dtype, _ in index}):
+    for dtype in sorted({tensor.dtype.name for tensor in bank.rest.values()}):
         arrays[f"rest.{dtype}"] = _flat([tensor for tensor in bank.rest.values() if tensor.dtype.name == dtype])
     return arrays, {"backbone": bank.backbone, "fit": bank.fit, "groups": described, "rest": index}
 
@@ -46,21 +47,21 @@ def _own_templates(groups: "list[Group]") -> store.Rows:
     kept = [len(group.templates) - group.random for group in groups]
     like = groups[0].templates
 
-    def rows():
+    def rows() -> Iterator[np.ndarray]:
         for group, count in zip(groups, kept):
             yield from group.templates[:count]
 
     return store.Rows((sum(kept), *like.shape[1:]), like.dtype.name, rows)
 
 
-def _flat(arrays: list) -> store.Rows:
+def _flat(arrays: list[np.ndarray]) -> store.Rows:
     """All numbers of arrays of one dtype as rows ``r n`` of about ROW numbers, zeros after the last."""
     total = sum(int(np.prod(array.shape, dtype=np.int64)) for array in arrays)
     dtype = arrays[0].dtype if arrays else np.dtype(np.float32)  # of no group
     count = max(1, -(-total // ROW))
     width = max(1, -(-total // count))
 
-    def rows():
+    def rows() -> Iterator[np.ndarray]:
         row, filled, made = np.zeros(width, dtype), 0, 0
         for array in arrays:
             flat = array[...].reshape(-1)

@@ -17,7 +17,7 @@ def targets(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Distillation as of Hinton et al., 2015, https://arxiv.org/abs/1503.02531.
     """
-    return (np.eye(logits.shape[1])[labels] + _softmax(logits)) / 2
+    return np.asarray((np.eye(logits.shape[1])[labels] + _softmax(logits)) / 2)
 
 
 def sweeps(
@@ -44,10 +44,10 @@ def sweeps(
                 change = np.log1p(shares * grown).mean(0) - pulls[column] * way * steps
                 inside = (levels[:, column] + way >= 0) & (levels[:, column] + way <= top)
                 gains.append(np.where(inside, change, np.inf))
-            way, row = np.unravel_index(np.argmin(gains), np.shape(gains))
-            if gains[way][row] < -LEAST:
-                levels[row, column] += 2 * way - 1
-                logits[:, row] += (2 * way - 1) * steps[row] * seen
+            up, row = np.unravel_index(np.argmin(gains), np.shape(gains))
+            if gains[up][row] < -LEAST:
+                levels[row, column] += 2 * up - 1
+                logits[:, row] += (2 * up - 1) * steps[row] * seen
                 moved = True
         if not moved:
             return
@@ -68,9 +68,9 @@ def _fitted(grid: np.ndarray, scales: np.ndarray, bias: np.ndarray, wanted: np.n
 
 
 def _logits(features: np.ndarray, levels: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
-    return features @ (levels * (2 / top) - 1).T * scales
+    return np.asarray(features @ (levels * (2 / top) - 1).T * scales)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     grown = np.exp(logits - logits.max(1, keepdims=True))
-    return grown / grown.sum(1, keepdims=True)
+    return np.asarray(grown / grown.sum(1, keepdims=True))

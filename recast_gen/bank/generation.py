@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from .saved import open_bank
 from .tokens import TokenBank, is_tokens, load_tokens
 
 
-def _open(bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None):
+def _open(
+    bank: TemplateBank | str | Path, task: taskfile.Task | Mapping[str, np.ndarray] | str | Path | None
+) -> tuple[TemplateBank, taskfile.Task | None]:
     bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
     if isinstance(task, Mapping):
         task = taskfile.of(task, bank)
@@ -25,8 +28,9 @@ def _open(bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | No
 
 
 def stream(
-    bank: TemplateBank | str | Path, task: taskfile.Task | str | Path | None = None, eager: bool = False
-) -> Iterator[tuple[str, np.ndarray]]:
+    bank: TemplateBank | str | Path, task: taskfile.Task | Mapping[str, np.ndarray] | str | Path | None = None,
+    eager: bool = False,
+) -> Iterator[tuple[str, np.ndarray]]:  # fmt: skip
     """(name, array) of every tensor of `generate`, one at a time, with one group of templates in memory; eager: two.
 
     Raises StoreError and TaskError for files that do not belong together, and for a damaged array before its turn;
@@ -53,8 +57,9 @@ def stream(
 
 
 def generate(
-    bank: TemplateBank | TokenBank | str | Path, task: taskfile.Task | str | Path | None = None, **options
-) -> dict[str, np.ndarray]:
+    bank: TemplateBank | TokenBank | str | Path,
+    task: taskfile.Task | Mapping[str, np.ndarray] | str | Path | None = None, **options: Any,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """The complete state dict of a task (of the backbone itself for None): name -> array in the original dtype.
 
     task: a task file, or coefficients by tensor name, as `sample` draws them, for the backbone's own head.
@@ -62,26 +67,29 @@ def generate(
     Raises StoreError and TaskError for files that are damaged or do not belong together, and FitError for such options
     with a bank of templates, which knows no other depth.
     """
-    tokens = _tokens(bank, task, options)
-    return tokens.generate(**options) if tokens else dict(stream(bank, task, eager=True))
+    bank = _either(bank, task, options)
+    return bank.generate(**options) if isinstance(bank, TokenBank) else dict(stream(bank, task, eager=True))
 
 
-def _tokens(bank, task, options: dict) -> TokenBank | None:
-    """The token bank that a bank is; None for a bank of templates."""
+def _either(
+    bank: TemplateBank | TokenBank | str | Path, task: Any, options: dict[str, Any]
+) -> TemplateBank | TokenBank:
+    """A bank of either sort, opened, that takes such a task and options."""
     if isinstance(bank, str | Path) and is_tokens(bank):
         bank = load_tokens(bank)
-    if not isinstance(bank, TokenBank):
-        if options:
-            raise FitError(f"{', '.join(options)} need a token bank: rg.mimic_tokens(model) makes one.")
-        return None
-    if task is not None:
-        raise TaskError("A token bank has no tasks: generate its network, and adapt that one.")
-    return bank
+    if isinstance(bank, TokenBank):
+        if task is not None:
+            raise TaskError("A token bank has no tasks: generate its network, and adapt that one.")
+        return bank
+    if options:
+        raise FitError(f"{', '.join(options)} need a token bank: rg.mimic_tokens(model) makes one.")
+    return bank if isinstance(bank, TemplateBank) else open_bank(bank)
 
 
 def write(
-    bank: TemplateBank | TokenBank | str | Path, task: taskfile.Task | str | Path | None, out: str | Path, **options
-) -> dict[str, tuple[tuple[int, ...], str]]:
+    bank: TemplateBank | TokenBank | str | Path, task: taskfile.Task | str | Path | None, out: str | Path,
+    **options: Any,
+) -> dict[str, tuple[tuple[int, ...], str]]:  # fmt: skip
     """Generates into one safetensors file, atomically, from a bank of templates layer by layer; options: of `generate`.
 
     Returns (shape, dtype name) by name.  Its metadata says what the bank knows of the network, as `described.metadata`
@@ -90,8 +98,9 @@ def write(
     """
     if any(isinstance(path, str | Path) and Path(path).resolve() == Path(out).resolve() for path in (bank, task)):
         raise TaskError(f"{out} is read, and would be lost: write the weights to another file.")
-    if tokens := _tokens(bank, task, options):
-        made, about = tokens.generate(**options), tokens.about(options.get("depth"))
+    bank = _either(bank, task, options)
+    if isinstance(bank, TokenBank):
+        made, about = bank.generate(**options), bank.about(options.get("depth"))
         save_tensors(out, made, _metadata(about))
         return {name: (array.shape, array.dtype.name) for name, array in made.items()}
     bank, task = _open(bank, task)
@@ -103,5 +112,5 @@ def write(
     return shapes
 
 
-def _metadata(about: dict) -> dict[str, str]:
+def _metadata(about: dict[str, Any]) -> dict[str, str]:
     return {"format": "pt"} | metadata(about)

@@ -34,7 +34,7 @@ def prepare(image: "Image", data_config: Mapping[str, Any]) -> np.ndarray:
     size = _resized(image.size, height, width, config["crop_mode"])
     image = image.resize(size, getattr(Image.Resampling, config["interpolation"].upper()))
     border = [round(255 * value) for value in config["mean"]] if config["crop_mode"] == "border" else [0] * channels
-    image = _centre(image, *target, border)
+    image = _centre(image, target[0], target[1], border)
     pixels = np.asarray(image, np.float32).reshape(*target, channels).transpose(2, 0, 1) / np.float32(255)
     mean, std = (np.array(config[name], np.float32).reshape(-1, 1, 1) for name in ("mean", "std"))
     return np.ascontiguousarray((pixels - mean) / std)

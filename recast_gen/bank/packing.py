@@ -61,8 +61,8 @@ def from_bytes(data: bytes, shape: tuple[int, ...], kind: str | int, coded: bool
     scales, data = np.frombuffer(data[: 2 * shape[0]], "<f2").astype(np.float16), data[2 * shape[0] :]
     if coded:
         coder = zlib.decompressobj(-15)
-        found = coder.decompress(data, count) + coder.flush()
-        levels, data = np.frombuffer(found, np.uint8), coder.unused_data
+        text = coder.decompress(data, count) + coder.flush()
+        levels, data = np.frombuffer(text, np.uint8), coder.unused_data
     else:
         bits = kind.bit_length()
         size = -(-count * bits // 8)

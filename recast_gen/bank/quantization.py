@@ -91,7 +91,7 @@ def rounded(weight: np.ndarray, bits: int, seen: Moments | None = None) -> Level
 
 def shift(weight: np.ndarray, found: Levels, seen: Moments) -> np.ndarray:
     """What a bias ``k`` gains where `found` takes the place of weight ``k d``: mean logits stay as they were."""
-    return (weight.astype(np.float64) - found.values()) @ seen.mean
+    return np.asarray((weight.astype(np.float64) - found.values()) @ seen.mean)
 
 
 def _float16(scales: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ def _levels(weight: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
 def _errors(weight: np.ndarray, levels: np.ndarray, scales: np.ndarray, top: int, cov: np.ndarray) -> np.ndarray:
     """``k``: of each row."""
     change = weight - scales[:, None] * _grid(levels, top)
-    return ((change @ cov) * change).sum(1)
+    return np.asarray(((change @ cov) * change).sum(1))
 
 
 def _gptq(weight: np.ndarray, scales: np.ndarray, top: int, seen: Moments) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Banks on disk <-> in memory: opened lazily, loaded whole, packed as one file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ def open_bank(path: str | Path) -> TemplateBank:
     Raises StoreError when it is missing, foreign or damaged; damaged numbers are found when they are read.
     """
     arrays, about, found = store.load(path, "bank")
-    described, groups, stored = about["groups"], {}, {}
+    described, groups = about["groups"], {}
+    stored: dict[str, list[int]] = {}
     coefficients = _slices(arrays["coefficients"], {i: entry["coefficients"] for i, entry in enumerate(described)})
     shapes = {
         i: (2, entry["coefficients"][0], entry["coefficients"][3])
@@ -27,8 +29,8 @@ def open_bank(path: str | Path) -> TemplateBank:
     }  # fmt: skip
     posterior = _slices(arrays["posterior"], shapes) if shapes else {}
     laid = {i: Layout.of(entry["layout"]) for i, entry in enumerate(described) if "layout" in entry}
-    shapes = {i: (described[i]["coefficients"][3], layout.columns) for i, layout in laid.items()}
-    templates = _slices(arrays["templates"], shapes) if shapes else {}
+    flat = {i: (described[i]["coefficients"][3], layout.columns) for i, layout in laid.items()}
+    templates = _slices(arrays["templates"], flat) if flat else {}
     for index, entry in enumerate(described):
         family, base = entry["family"], coefficients[index]
         start = stored.setdefault(family, [0])
@@ -41,7 +43,7 @@ def open_bank(path: str | Path) -> TemplateBank:
             entry["random"], entry["seed"], posterior[index][...] if index in posterior else None, laid.get(index),
         )  # fmt: skip
         start.append(stop)
-    rest = {}
+    rest: dict[str, Any] = {}
     for dtype in {dtype for _, dtype, _ in about["rest"]}:
         rest |= _slices(arrays[f"rest.{dtype}"], {name: shape for name, of, shape in about["rest"] if of == dtype})
     rest = {name: rest[name] for name, _, _ in about["rest"]}
@@ -88,14 +90,14 @@ def unpack(file: str | Path, bank: str | Path) -> str:
     return store.copy(file, bank, "bank", packed=False)
 
 
-def _slices(stored: store.Stored, shapes: Mapping) -> dict:
+def _slices(stored: store.Stored, shapes: Mapping[Any, Sequence[int]]) -> dict[Any, Any]:
     """Key -> `Lazy` array of each of `shapes`, which lie one after the other in rows ``r n``; the last row is kept."""
     row = lru_cache(maxsize=1)(stored.__getitem__)
     length, start, found = max(1, stored.shape[1]), 0, {}
     for key, shape in shapes.items():
         stop = start + int(np.prod(shape, dtype=np.int64))
 
-        def read(start=start, stop=stop, shape=tuple(shape)):
+        def read(start: int = start, stop: int = stop, shape: tuple[int, ...] = tuple(shape)) -> np.ndarray:
             first, flat, filled = min(start // length, len(stored) - 1), np.empty(stop - start, stored.dtype), 0
             for index in range(first, max(first + 1, -(-stop // length))):
                 part = row(index)[max(0, start - index * length) : stop - index * length]
@@ -103,14 +105,14 @@ def _slices(stored: store.Stored, shapes: Mapping) -> dict:
                 filled += len(part)
             return flat.reshape(shape)
 
-        found[key], start = Lazy(shape, stored.dtype.name, read), stop
+        found[key], start = Lazy(tuple(shape), stored.dtype.name, read), stop
     return found
 
 
-def _templates(stored: store.Stored, start: int, stop: int, entry: dict) -> Lazy:
+def _templates(stored: store.Stored, start: int, stop: int, entry: dict[str, Any]) -> Lazy:
     count, layer = entry["random"], stored.shape[1:]
 
-    def read():
+    def read() -> np.ndarray:
         own = stored[start:stop]
         return np.concatenate([own, random_templates((count, *layer), entry["scale"], entry["seed"])]) if count else own
 

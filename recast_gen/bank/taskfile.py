@@ -61,8 +61,10 @@ def of(coefficients: Mapping[str, np.ndarray], bank: TemplateBank) -> Task:
     for name in dict.fromkeys([*bank.layers, *coefficients]):
         group, found = bank.layers.get(name), coefficients.get(name)
         shape = None if found is None else np.shape(found)
-        fits = group and shape and len(shape) == 3 and shape[2] == len(group.templates)
-        if not fits or group.shape[0] % shape[1]:
+        fits = (
+            group and shape and len(shape) == 3 and shape[2] == len(group.templates) and group.shape[0] % shape[1] == 0
+        )
+        if not fits:
             expected = f"s b {len(group.templates)}, b blocks of {group.shape[0]} rows" if group else "none"
             raise TaskError(f"Coefficients of {name} are {shape}; expected {expected}: give those of this bank.")
     return Task({name: np.asarray(found, np.float32) for name, found in coefficients.items()}, {})
@@ -97,7 +99,8 @@ def write(path: str | Path, task: Task, bank: TemplateBank) -> int:
 
 
 def _stored(task: Task, bank: TemplateBank) -> list[np.ndarray | Levels]:
-    if kept := task.kept.get(""):
+    kept: list[np.ndarray | Levels] | None = task.kept.get("")
+    if kept:
         found = steps.from_stored(kept, bank, {name: task.coefficients[name].shape for name in bank.layers})
         if all(np.array_equal(found[name], task.coefficients[name]) for name in found):
             return kept

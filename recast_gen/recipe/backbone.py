@@ -13,6 +13,7 @@ class Pretrain(Training):
     """Trains the backbone here instead of downloading it."""
 
     data: Data  # its images
+    lr: Positive = 2e-3  # learning rate
 
 
 class DataConfig(Section):

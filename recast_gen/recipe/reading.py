@@ -61,7 +61,7 @@ class Recipe(Section):
     @property
     def generators(self) -> list[str]:
         """The fits that a study compares."""
-        return self.tune.generators or self.fits
+        return list(self.tune.generators or self.fits)
 
     @property
     def chosen(self) -> str | None:

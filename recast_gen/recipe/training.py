@@ -1,6 +1,6 @@
 """How networks and tasks are trained."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,6 @@ from .fields import Count, NotNegative, Positive, Resolution, Section, Seed
 class Training(Section):
     epochs: Count = 100  # passes over the training images
     batch_size: Count = 128  # images a step and device
-    lr: Positive = 2e-3  # learning rate
     optimizer: Literal["adamw", "adam", "sgd", "lamb"] = "adamw"  # timm's by this name; a linear probe has AdamW always
     weight_decay: NotNegative = 1e-6  # the optimizer's
     schedule: Literal["step", "onecycle"] = "step"  # of the learning rate: decays, or one cycle up and down
@@ -51,7 +50,7 @@ class Train(Training):
         return self.head_lr or self.lr or 5e-3
 
     @model_validator(mode="after")
-    def something_to_train(self):
+    def something_to_train(self) -> Self:
         if twice := repeated(self.seeds):
             raise ValueError(f"`seeds` lists a seed twice: {listing(twice)}")
         if self.adapter == "none" and not self.coefficients:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors import safe_open
@@ -21,6 +21,17 @@ from .dtypes import CODES, code_of, dtype_of
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
 _writing: set[Path] = set()  # temporary siblings that this process is writing
+
+
+class Stack(Protocol):
+    """Rows ``...`` with the shape ``l ...`` and the dtype of all: an array, rows that are made, or rows on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[np.ndarray]: ...
 
 
 @contextmanager
@@ -130,14 +141,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> int:
+def save_tensors(path: str | Path, tensors: Mapping[str, Stack], metadata: Mapping[str, str]) -> int:
     """Writes a safetensors file of tensors at hand; see `stream_tensors`."""
     shapes = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
     return stream_tensors(path, shapes, tensors.items(), metadata)
 
 
 def stream_tensors(
-    path: str | Path, shapes: Shapes, tensors: Iterable[tuple[str, np.ndarray]], metadata: Mapping[str, str]
+    path: str | Path, shapes: Shapes, tensors: Iterable[tuple[str, Stack]], metadata: Mapping[str, str]
 ) -> int:
     """Writes a safetensors file, atomically, one tensor at a time in any order; returns its size in bytes.
 

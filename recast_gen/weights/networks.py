@@ -181,7 +181,8 @@ def heads(backbone: dict[str, Any]) -> int | None:
 
     with torch.device("meta"):
         model = create(backbone["timm_model"], backbone.get("timm_kwargs", {}))
-    return next((int(module.num_heads) for module in model.modules() if hasattr(module, "num_heads")), None)
+    counts = (getattr(module, "num_heads", None) for module in model.modules())
+    return next((int(count) for count in counts if count is not None), None)
 
 
 def shapes(source: str, kwargs: dict[str, Any] | None = None) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -7,33 +7,21 @@ with its own (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-ind
 import json
 import math
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 from google_crc32c import value as crc32c
 
 from ..errors import listing
 from .dtypes import bits_of
-from .files import fill
+from .files import Stack, fill
 from .named import digest
 
 SHARD_BYTES = 64 * 2**20
 ABSENT = 2**64 - 1  # in an index: the offset and the bytes of a row that is not there
-
-
-class Stack(Protocol):
-    """Rows ``...`` with the shape ``l ...`` and the dtype of all: an array, rows that are made, or rows on disk."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[np.ndarray]: ...
 
 
 def metadata(shape: tuple[int, ...], dtype: np.dtype[Any], together: int, attributes: dict[str, Any]) -> dict[str, Any]:

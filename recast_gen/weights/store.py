@@ -16,9 +16,8 @@ from safetensors import safe_open
 from ..errors import StoreError, listing
 from . import shards
 from .dtypes import dtype_of
-from .files import TensorFile, atomic, recover, save_tensors
+from .files import Stack, TensorFile, atomic, recover, save_tensors
 from .named import LazyTensors, Weights, digest, refuse_nonfinite
-from .shards import Stack
 
 FORMAT = 2
 KINDS = ("layers", "bank")
@@ -86,8 +85,8 @@ def _foreign(path: Path) -> bool:
 def _save_packed(path: Path, arrays: Mapping[str, Stack], about: dict[str, Any]) -> str:
     hashes = {name: _row_hashes(array) for name, array in arrays.items()}
     found = _root_hash(about["kind"], hashes, about["content"])
-    about = json.dumps(about | {"hash": found, "sha256": hashes}, sort_keys=True, separators=(",", ":"))
-    save_tensors(path, arrays, {"recast": about})
+    text = json.dumps(about | {"hash": found, "sha256": hashes}, sort_keys=True, separators=(",", ":"))
+    save_tensors(path, arrays, {"recast": text})
     return found
 
 
@@ -211,7 +210,8 @@ def kind_of(path: str | Path) -> str | None:
     path = Path(path)
     with suppress(Exception):
         if path.is_dir():
-            return json.loads((path / "zarr.json").read_text())["attributes"]["kind"]
+            kind: str = json.loads((path / "zarr.json").read_text())["attributes"]["kind"]
+            return kind
         with safe_open(path, framework="numpy") as file:
             meta = file.metadata()
             task = "recast_task" in meta or {"bank", "about"} <= set(meta)  # as they are, and as they were before
@@ -247,7 +247,8 @@ def save_layers(path: str | Path, weights: Weights, shard_bytes: int = shards.SH
 def load_layers(path: str | Path) -> Weights:
     """Opens what `save_layers` wrote, in the network's own order and dtypes; each tensor is verified as it is read."""
     arrays, about, _ = load(path, "layers")
-    readers, shapes = dict.fromkeys(about["order"]), {}
+    readers: dict[str, Any] = dict.fromkeys(about["order"])
+    shapes = {}
     for family, names in about["stacks"].items():
         stack = arrays[family]
         for row, name in enumerate(names):

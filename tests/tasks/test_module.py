@@ -30,8 +30,8 @@ def network(outputs: int = 3) -> nn.Module:
 
 def train(model=None, splits=None, folder=None, bank=None, on_epoch=None, **settings):
     model = model or network()
-    settings = Training(**{"epochs": 6, "batch_size": 10, "lr": 0.02} | settings)
-    rates = [{"params": [p for p in model.parameters() if p.requires_grad], "lr": settings.lr}]
+    rates = [{"params": [p for p in model.parameters() if p.requires_grad], "lr": settings.pop("lr", 0.02)}]
+    settings = Training(**{"epochs": 6, "batch_size": 10} | settings)
     return fit(model, splits or blobs(), settings, rates, seed=3, bank=bank, folder=folder, on_epoch=on_epoch)
 
 
