@@ -28,9 +28,6 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .mimicry.extension import extend as extend
     from .mimicry.norms import with_norms as with_norms
     from .model.adapters.apply import add_adapter as add_adapter
-    from .model.adapters.apply import bake as bake
-    from .model.adapters.apply import detach as detach
-    from .model.adapters.apply import freeze as freeze
     from .model.adapters.apply import remove_adapter as remove_adapter
     from .model.attach import attach as attach
     from .model.attach import coefficients as coefficients
@@ -42,6 +39,9 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .model.library import TaskLibrary as TaskLibrary
     from .model.switching import load_task as load_task
     from .model.switching import save_task as save_task
+    from .model.verbs import bake as bake
+    from .model.verbs import detach as detach
+    from .model.verbs import freeze as freeze
     from .tasks.evaluation import evaluate as evaluate
     from .tasks.prediction import predict as predict
 
@@ -55,7 +55,8 @@ _NAMES = {
     "mimicry.norms": "with_norms",
     "mimicry.extension": "extend",
     "model.attach": "attach coefficients",
-    "model.adapters.apply": "detach bake freeze add_adapter remove_adapter",
+    "model.adapters.apply": "add_adapter remove_adapter",
+    "model.verbs": "freeze detach bake",
     "model.learning_rates": "rates",
     "model.switching": "save_task load_task",
     "model.library": "TaskLibrary",

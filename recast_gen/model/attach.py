@@ -1,7 +1,5 @@
 """A bank's coefficients as the parameters of an ordinary model (torch.nn.utils.parametrize)."""
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -168,78 +166,3 @@ def coefficients(model: nn.Module) -> list[nn.Parameter]:
     if not found:
         raise AttachError("This model has no bank attached: call rg.attach(model, bank) first.")
     return found
-
-
-def freeze(model: nn.Module, head: str, coefficients: bool = True) -> nn.Module:
-    """Leaves only the coefficients (unless False) and the head trainable; returns the head's module.
-
-    head: the module's name, or "" for no head.  Raises AttachError when the model has no such module.
-    """
-    model = unwrapped(model)
-    children = dict(model.named_modules())
-    if head not in children:
-        raise AttachError(f"The model has no module {head!r}.{nearest(head, children)}")
-    model.requires_grad_(False)
-    if head:
-        children[head].requires_grad_(True)
-    for module, leaf, _ in attached(model).values():
-        module.parametrizations[leaf].original.requires_grad_(coefficients)
-    return children[head]
-
-
-def detach(model: nn.Module) -> nn.Module:
-    """Takes the bank off, in place: the original weights come back bit for bit.  Raises as `suspend` does."""
-    suspend(model)
-    return model
-
-
-def bake(model: nn.Module) -> nn.Module:
-    """Takes the bank off, in place, and leaves the adapted weights in plain modules.  Raises as `suspend` does."""
-    places = [(module, leaf) for module, leaf, _ in hosts(model).values()]
-    with torch.no_grad():
-        weights = [getattr(module, leaf).clone() for module, leaf in places]
-    suspend(model)
-    for (module, leaf), weight in zip(places, weights):
-        getattr(module, leaf).data = weight
-    return model
-
-
-def refuse_others(model: nn.Module, *known: type) -> None:
-    """Raises AttachError where a module has parametrizations of a bank or of `known` kinds and others as well."""
-    for name, module in model.named_modules():
-        steps = [step for own in getattr(module, "parametrizations", {}).values() for step in own]
-        ours = [isinstance(step, (FromBank, Joined, *known)) for step in steps]
-        if any(ours) and not all(ours):
-            raise AttachError(f"{name} has parametrizations besides the bank's and an adapter's: remove them first.")
-
-
-@torch.inference_mode(False)
-def suspend(model: nn.Module) -> Callable[[], None]:
-    """`detach` for a while: the original weights come back bit for bit; the returned function puts the bank on again.
-
-    Both ways cost a few assignments a layer and touch no weight; coefficients keep their values.
-    Raises AttachError, changing nothing, where something else parametrizes the same module.
-    """
-    model = unwrapped(model)
-    refuse_others(model)
-    modules = dict.fromkeys(module for module, _, _ in hosts(model).values())
-    kept = [(module, type(module), module.parametrizations) for module in modules]
-    for module, cls, parametrizations in kept:
-        del module.parametrizations
-        module.__class__ = cls.__base__
-        for leaf, steps in parametrizations.items():
-            original = steps[0].original.to(next(steps.parameters()))
-            module.register_parameter(leaf, nn.Parameter(original, requires_grad=steps[0].trainable))
-        for name in next(iter(parametrizations.values()))[0].order:  # as it was, for optimizers that count
-            module._parameters[name] = module._parameters.pop(name)
-
-    @torch.inference_mode(False)
-    def resume() -> None:
-        for module, cls, parametrizations in kept:
-            for leaf in parametrizations:
-                parametrizations.to(getattr(module, leaf))  # the model may have been moved since
-                delattr(module, leaf)
-            module.__class__ = cls
-            module.parametrizations = parametrizations
-
-    return resume

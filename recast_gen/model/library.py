@@ -22,7 +22,8 @@ from ..weights.tensors import to_torch
 from ..weights.wrapping import unwrapped
 from . import heads, mixed, switching
 from .adapters import apply
-from .attach import attach, attached, hosts, set_coefficients, suspend
+from .attach import attach, attached, hosts, set_coefficients
+from .suspend import suspend
 
 if TYPE_CHECKING:
     from PIL.Image import Image

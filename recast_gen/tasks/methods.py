@@ -5,8 +5,9 @@ from torch import nn
 
 from ..bank.bank import TemplateBank
 from ..model.adapters.apply import ADAPTERS, add_adapter
-from ..model.attach import attach, attached, freeze
+from ..model.attach import attach, attached
 from ..model.learning_rates import rates as relative_rates
+from ..model.verbs import freeze
 from ..recipe.training import Train
 from ..weights.named import Weights
 from ..weights.networks import rebuild

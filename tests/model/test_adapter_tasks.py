@@ -162,7 +162,7 @@ def test_an_adapter_that_adds_layers_is_refused_where_plain_weights_are_made(req
         rg.families(model)
     plain = architecture()
     rg.add_adapter(plain, name, head=architecture.head)
-    with pytest.raises(SourceError, match="A bank or adapter is on this model"):
+    with pytest.raises(SourceError, match="An adapter is on this model"):
         rg.mimic(plain)
 
 

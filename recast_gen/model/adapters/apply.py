@@ -10,7 +10,8 @@ from torch.nn.utils import parametrize
 
 from ...errors import AttachError, check_choice, listing, nearest
 from ...weights.wrapping import unwrapped
-from .. import attach, heads
+from .. import heads
+from ..suspend import own_class
 from .adaptformer import AdaptFormer
 from .clr import Clr
 from .melo import Melo
@@ -113,7 +114,7 @@ def put_on(model: nn.Module, parts: Mapping[str, Part]) -> None:
         if part.on_weight:
             part.order = tuple(module._parameters)
             if leaf in part.order and parametrize.is_parametrized(module):
-                _own_class(module, leaf)
+                own_class(module, leaf)
             parametrize.register_parametrization(module, leaf, part, unsafe=True)
         else:
             module.add_module(leaf, part)
@@ -141,67 +142,8 @@ def take_off(model: nn.Module) -> dict[str, Part]:
             del steps[list(steps).index(part)]
             continue
         del module.parametrizations[leaf]
-        _own_class(module, leaf)
+        own_class(module, leaf)
         module.register_parameter(leaf, steps.original)
         for name in [name for name in part.order if name in module._parameters]:  # for optimizers that count
             module._parameters[name] = module._parameters.pop(name)
     return parts
-
-
-def _own_class(module: nn.Module, leaf: str) -> None:
-    """Gives a parametrized module a class without `leaf`; torch's own removal would take it from all copies, too."""
-    cls = type(module)
-    if module.parametrizations:
-        kept = {name: value for name, value in vars(cls).items() if name not in (leaf, "__dict__", "__weakref__")}
-        module.__class__ = type(cls.__name__, cls.__bases__, kept)
-    else:
-        del module.parametrizations
-        module.__class__ = cls.__base__
-
-
-def freeze(model: nn.Module, head: str | None = None, coefficients: bool = True) -> nn.Module:
-    """Leaves only the coefficients (unless False), the adapter and the head trainable; returns the head's module.
-
-    head: the module's name; "" for no head; when not given, the one that timm knows as the model's own, else ``head``.
-    Raises AttachError when the model has no such module.
-    """
-    module = attach.freeze(model, heads.own(model, head), coefficients)
-    for parameter in trained(model).values():
-        parameter.requires_grad_(True)
-    return module
-
-
-def detach(model: nn.Module) -> nn.Module:
-    """Takes adapter and bank off, in place: the original weights come back bit for bit.
-
-    Raises AttachError, changing nothing, where something else parametrizes one of the layers.
-    """
-    attach.refuse_others(model, Part)
-    take_off(model)
-    return attach.detach(model)
-
-
-def bake(model: nn.Module) -> nn.Module:
-    """Takes adapter and bank off, in place, and leaves the adapted weights in plain modules.
-
-    Raises AttachError, changing nothing, for an adapter that adds layers, and as `detach`.
-    """
-    parts = added(model)
-    if not all(part.on_weight for part in parts.values()):
-        raise AttachError(
-            f"The adapter {kind(parts)['name']!r} adds layers, which no plain weights hold: use the model as it is, or "
-            "call rg.remove_adapter(model) first."
-        )
-    attach.refuse_others(model, Part)
-    with torch.no_grad():
-        weights = {place: _tensor(model, place).clone() for place in parts}
-    take_off(model)
-    attach.bake(model)
-    for place, weight in weights.items():
-        _tensor(model, place).data = weight
-    return model
-
-
-def _tensor(model: nn.Module, name: str) -> torch.Tensor:
-    path, _, leaf = name.rpartition(".")
-    return getattr(unwrapped(model).get_submodule(path), leaf)
