@@ -136,7 +136,7 @@ def plainly(debug: bool = False) -> Iterator[None]:
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{error.strerror or error}. {REMEDIES.get(error.errno, 'See --debug')}.")
+        sys.exit(f"error: {where}{error.strerror or error}. {REMEDIES.get(error.errno or 0, 'See --debug')}.")
     except ModuleNotFoundError as error:
         if debug:
             raise

@@ -52,9 +52,9 @@ def direct(
         scale = float(rows.square().mean().sqrt().clamp_min(torch.finfo(rows.dtype).tiny))
         rows = rows / scale
     if start == "svd":
-        best = closed_form(layers.astype(np.float32) if coordinates else stack, templates)
-        bank = rearrange(torch.from_numpy(best.templates), "t ... -> t (...)").to(rows) / (1 if coordinates else scale)
-        coefficients = torch.from_numpy(best.coefficients.copy()).to(rows)
+        svd = closed_form(layers.astype(np.float32) if coordinates else stack, templates)
+        bank = rearrange(torch.from_numpy(svd.templates), "t ... -> t (...)").to(rows) / (1 if coordinates else scale)
+        coefficients = torch.from_numpy(svd.coefficients.copy()).to(rows)
     else:
         bank = torch.randn(templates, rows.shape[1], generator=rng, dtype=rows.dtype) / templates**0.5
         coefficients = torch.randn(len(rows), templates, generator=rng, dtype=rows.dtype)

@@ -11,7 +11,8 @@ from .threads import beside, one_each
 
 BLOCK = 1 << 17  # numbers in float64 at a time, which stay in a processor's cache
 RUNS = 8  # at most, of blocks; the same whatever the number of threads, so that sums are
-Block, Part = tuple[slice, np.ndarray], TypeVar("Part")
+Block = tuple[slice, np.ndarray]
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def _module(model: nn.Module, name: str) -> nn.Module:
     return module
 
 
-def patches(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def patches(module: Any, x: torch.Tensor) -> torch.Tensor:
     """What a layer multiplies its weight ``o (i ...)`` with, one row ``i ...`` a place (and group of channels)."""
     if isinstance(module, nn.Linear):
         return x.reshape(-1, x.shape[-1])

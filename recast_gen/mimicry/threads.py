@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 _blas = cache(ThreadpoolController)
 _given: ContextVar[int] = ContextVar("threads")
 

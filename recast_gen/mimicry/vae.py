@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,13 +40,14 @@ def vaes(
     if hidden < 0:
         raise FitError(f"hidden is {hidden}; expected 0 or more.")
     objective = Objective(beta, warmup, free_bits, noise, noise_floor, variational)
-    spaces, shared = [], {}
+    spaces = []
+    shared: dict[tuple[int, ...], list[int]] = {}
     for index, (stack, templates) in enumerate(groups):
         spaces.append(coordinates(stack) if len(stack) > 1 else None)
         if spaces[-1]:
             check_rank(templates, stack, spaces[-1].rank)
             shared.setdefault((*spaces[-1].layers.shape, templates), []).append(index)
-    learned = {}
+    learned: dict[int, Any] = {}
     if shared:
         from .vae_training import train
 

@@ -1,6 +1,7 @@
 """What a bank changes in a network's behaviour: features block by block, logits, predictions."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,7 +40,8 @@ def compare(bank: TemplateBank, model: nn.Module, images: Dataset, batch_size: i
             f"The model has no {wrong[0]} of shape {made[wrong[0]].shape}: the bank is of another network."
         )
     adapted = {name: to_torch(weight).to(original[name]) for name, weight in made.items()}
-    names, cosines = blocks(bank), {}
+    names = blocks(bank)
+    cosines: dict[str, Any] = {}
     logits_cosine = difference = largest = 0.0
     same = right = right_of_bank = 0
     try:

@@ -109,17 +109,17 @@ def to_peft(
     """
     _refuse_loss(folder, {"adapter_model.safetensors", "adapter_config.json", "recast.json", "README.md"})
     bank = _bank(bank)
-    name, task = Path(task).stem, taskfile.read(task, bank)
-    head = task.about.get("head", "")
+    name, read = Path(task).stem, taskfile.read(task, bank)
+    head = read.about.get("head", "")
     shapes, modules = bank.shapes, {tensor.rpartition(".")[0] for tensor in bank.shapes}
     wrong = [tensor for tensor in bank.made if not (tensor.endswith(".weight") and len(shapes[tensor][0]) in (2, 4))]
-    if task.adapter:
-        raise ExportError(f"{name} has the adapter {task.about['adapter']['name']}, for which PEFT's LoRA has no form.")
+    if read.adapter:
+        raise ExportError(f"{name} has the adapter {read.about['adapter']['name']}, for which PEFT's LoRA has no form.")
     if wrong:
         raise ExportError(
             f"PEFT's LoRA has no form for {listing(wrong, 4)}: only for weights of linear layers and Conv2d."
         )
-    odd = task.about.get("layers", {})  # as the model said when the task was saved
+    odd = read.about.get("layers", {})  # as the model said when the task was saved
     if unknown := [f"{tensor} ({kind})" for tensor, kind in odd.items() if kind != CONV1D]:
         raise ExportError(f"PEFT's LoRA has no form for {listing(unknown, 4)}: use the task with rg.load_task.")
     if rank != "auto":
@@ -131,11 +131,11 @@ def to_peft(
 
     def changes() -> Iterator[tuple[str, np.ndarray, tuple[int, ...]]]:
         """(name, matrix ``o i``, shape ``o ...``) of what the task adds to every layer."""
-        for tensor, added in _changes(bank, task):
+        for tensor, added in _changes(bank, read):
             added = added.T if tensor in odd else added
             yield tensor, added.reshape(len(added), -1), added.shape
 
-    chosen = smallest_rank((matrix for _, matrix, _ in changes()), tolerance) if rank == "auto" else rank
+    chosen = smallest_rank((matrix for _, matrix, _ in changes()), tolerance) if rank == "auto" else int(rank)
     tensors, errors, lost, total = {}, {}, 0.0, 0.0
     for tensor, matrix, shape in changes():
         key = f"base_model.model.{tensor.removesuffix('.weight')}"
@@ -151,7 +151,7 @@ def to_peft(
             f"Rank {rank} loses {error:.3g} of what the task {name} adds to the weights (relative); at most "
             f"{tolerance} was to be lost: rank {enough} does, or rank='auto', or give a larger tolerance."
         )
-    tensors |= {f"base_model.model.{tensor}": array for tensor, array in task.head.items()}
+    tensors |= {f"base_model.model.{tensor}": array for tensor, array in read.head.items()}
     about = published(bank.backbone)
     config = {
         "peft_type": "LORA", "task_type": None, "base_model_name_or_path": about.get("base_model"), "bias": "none",
@@ -164,15 +164,15 @@ def to_peft(
         "rank": chosen, "relative_error": error,
         "numbers": sum(array.size for array in tensors.values()),
         "bank_error": max(group.certificate["relative_error"] for group in bank.groups.values()),
-        "classes": task.classes, "bank": bank.hash, "layers": errors,
+        "classes": read.classes, "bank": bank.hash, "layers": errors,
     }  # fmt: skip
     with atomic(folder) as fresh:
         fresh.mkdir()
-        known = metadata(taskfile.backbone(bank, task))
+        known = metadata(taskfile.backbone(bank, read))
         save_tensors(fresh / "adapter_model.safetensors", tensors, {"format": "pt"} | known)
         (fresh / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         (fresh / "recast.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
-        outputs = task.outputs or bank.backbone.get("timm_kwargs", {}).get("num_classes", "as it is")
+        outputs = read.outputs or bank.backbone.get("timm_kwargs", {}).get("num_classes", "as it is")
         text = (
             f"The task `{name}` as LoRA of rank {chosen}: {error:.3g} of what the task adds to the\n"
             "weights is lost (relative Frobenius norm; by layer in `recast.json`). The bank rebuilds its base to\n"
@@ -201,20 +201,20 @@ def to_folder(
         ExportError: two tasks of one name, one that is no ``NAME.safetensors``, or a folder that holds more than is
             written anew.
     """
-    tasks = [Path(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
-    _refuse_loss(folder, {"bank.zarr", "README.md", *(path.name for path in tasks)})
+    paths = [Path(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
+    _refuse_loss(folder, {"bank.zarr", "README.md", *(path.name for path in paths)})
     bank = _bank(bank)
-    if odd := [path.name for path in tasks if path.suffix != ".safetensors"]:
+    if odd := [path.name for path in paths if path.suffix != ".safetensors"]:
         raise ExportError(f"{listing(odd)} would not be found in the folder: name task files NAME.safetensors.")
-    read = {path.stem: taskfile.read(path, bank) for path in tasks}
-    if len(read) != len(tasks):
-        raise ExportError(f"Two of {listing(path.name for path in tasks)} have one name: rename them.")
+    read = {path.stem: taskfile.read(path, bank) for path in paths}
+    if len(read) != len(paths):
+        raise ExportError(f"Two of {listing(path.name for path in paths)} have one name: rename them.")
     about = published(bank.backbone) | ({"licence": licence} if licence else {})
     rows = [
         f"| `{path.name}` | {listing(task.classes, 10)} "
         f"| {card.metrics(task.about.get('metrics', {}))} "
         f"| {sum(c.size for c in task.coefficients.values()):,} | {path.stat().st_size:,} |"
-        for path, task in zip(tasks, read.values())
+        for path, task in zip(paths, read.values())
     ]
     table = "\n".join(["| task | classes | metrics | coefficients | bytes |", "|---|---|---|---|---|", *rows])
     here = '"."' if bank.backbone.get("timm_model") else '".", model, "bank.zarr"'
@@ -225,9 +225,9 @@ def to_folder(
     with atomic(folder) as fresh:
         fresh.mkdir()
         bank.save(fresh / "bank.zarr")
-        for path in tasks:
+        for path in paths:
             (fresh / path.name).write_bytes(path.read_bytes())
-        title = f"# {bank.backbone.get('timm_model') or 'A backbone'} and {len(tasks)} tasks"
+        title = f"# {bank.backbone.get('timm_model') or 'A backbone'} and {len(paths)} tasks"
         text = f"{title}\n\n{table}\n\n{use}\n{card.origin(bank, about)}"
         (fresh / "README.md").write_text(card.front(about, "recast-gen", ["recast"]) + text)
     return Path(folder)

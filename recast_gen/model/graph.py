@@ -1,7 +1,7 @@
 """A network as one ONNX graph whose weights are inputs: any task of a bank runs in it, without torch."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -76,7 +76,8 @@ class Graph:
             self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an error for each way to be no model
             raise ExportError(f"{path} cannot be read as an ONNX graph ({error}): write it anew.") from error
-        self.path, self.bank, self.weights = Path(path), bank, {}
+        self.path, self.bank = Path(path), bank
+        self.weights: dict[str, Any] = {}
         self.inputs = {entry.name for entry in self.session.get_inputs()} - {"images"}
         if not self.inputs:
             raise ExportError(f"{path} has weights of its own: give the graph that `recast export graph` writes.")

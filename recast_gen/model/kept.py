@@ -1,6 +1,7 @@
 """A generated weight, kept until what it was made of is something else."""
 
 import operator
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +38,7 @@ class Kept:
         return Kept, ()
 
     def forget(self) -> None:
-        self._last = None  # assigned as a whole, so that threads see all of it or nothing
+        self._last: Any = None  # assigned as a whole, so that threads see all of it or nothing
 
     def weight(self, coefficients: nn.Parameter, templates: torch.Tensor) -> torch.Tensor:
         """`mix` of the two."""

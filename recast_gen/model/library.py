@@ -1,10 +1,10 @@
 """A folder of task files on a live model: switch, mix in one batch, come back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -49,7 +49,8 @@ class TaskLibrary:
     def __init__(
         self, folder: str | Path, model: nn.Module | None = None, bank: TemplateBank | str | Path | None = None
     ):
-        self.folder, self.lock, self.current = Path(folder), RLock(), None
+        self.folder, self.lock = Path(folder), RLock()
+        self.current: str | None = None
         if not self.folder.is_dir():
             raise TaskError(f"{folder} does not exist; expected a folder of task files.")
         own = next((path for path in map(self.folder.joinpath, BANKS) if path.exists()), self.folder / BANKS[0])
@@ -59,10 +60,13 @@ class TaskLibrary:
             attach(self.model, self.bank)
         switching.check_attached(self.model, self.bank)
         self._drifted = switching.drifted(switching.beneath(self.model), self.model, self.bank)
-        self._places, self._cache, self._head = attached(self.model), {}, {}
+        self._places = attached(self.model)
+        self._cache: dict[str, Any] = {}
+        self._head: dict[str, torch.Tensor] = {}
         self._host = next(iter(hosts(self.model).values()))
         self._classes = getattr(self.model, "num_classes", 0)
-        self._parts, self._resume = apply.take_off(self.model), suspend(self.model)
+        self._parts = apply.take_off(self.model)
+        self._resume: Callable[[], None] | None = suspend(self.model)
         self._by_image: set[tuple] = set()
 
     @property

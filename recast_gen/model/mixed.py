@@ -112,9 +112,9 @@ def forward(
     other = [name for name, module in model.named_modules() if getattr(module, "batch_first", True) is False]
     if other:
         raise TaskError(f"{listing(other, 4)} take images along the second axis: make them with batch_first=True.")
-    tasks = torch.tensor(tasks)
-    order = tasks.argsort(stable=True)
-    counts = tasks.bincount().tolist()
+    of = torch.tensor(tasks)
+    order = of.argsort(stable=True)
+    counts = of.bincount().tolist()
     logits, lengths = _run(model, weights, images[order.to(images.device)], counts)
     if (key := (images.shape[1:], *weights)) not in known and len(images) > 1:
         if lengths != [len(images) * alone for alone in _run(model, weights, images[:1], [1])[1]]:
@@ -125,7 +125,8 @@ def forward(
 
 def _run(model: nn.Module, weights: Makers, images: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, list[int]]:
     """Logits of images that are sorted by task, and the lengths of what went into the layers."""
-    lengths, paths = [], {path for path, _ in model.named_modules()}  # each module once, whatever other names it has
+    lengths: list[int] = []
+    paths = {path for path, _ in model.named_modules()}  # each module once, whatever other names it has
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     made = {id(tensors[name]): PerTask(tensors[name], make, counts, lengths) for name, make in weights.items()}
     places = {name: id(tensor) for name, tensor in tensors.items() if name.rpartition(".")[0] in paths}

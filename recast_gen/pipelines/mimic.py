@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,8 @@ def fit_bank(
 
     resumable: `make` tells of its epochs, and keeps its state in a folder beside the outputs until it is done.
     """
-    epochs, last = [], []
+    epochs: list[dict[str, Any]] = []
+    last: list[dict[str, Any]] = []
 
     with progress(folder.stage) as advance:
 
@@ -58,7 +60,12 @@ def fit_bank(
             if done % max(1, total // 8) == 0:
                 advance(done, total, "epoch, " + ", ".join(f"{key} {value:.4g}" for key, value in means.items()))
 
-        common = {"families": recipe.families, "by": recipe.by, "seed": recipe.seed, "on_group": on_group}
+        common: dict[str, Any] = {
+            "families": recipe.families,
+            "by": recipe.by,
+            "seed": recipe.seed,
+            "on_group": on_group,
+        }
         if resumable:
             common |= {"checkpoint": folder / "training", "on_epoch": on_epoch}
         bank = make(weights, **common, **section.cut(), **section.options())

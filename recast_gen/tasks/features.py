@@ -1,6 +1,7 @@
 """What a frozen network makes of every image, kept: what its head sees, and what its frozen prefix ends in."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,7 +51,8 @@ def observed(
 
     def kept(images: Dataset, wanted: list[nn.Module]) -> list[TensorDataset]:
         nonlocal last
-        found, labels = [[] for _ in wanted], []
+        found: list[list[torch.Tensor]] = [[] for _ in wanted]
+        labels: list[torch.Tensor] = []
         for batch, label in batches(images, LARGER * settings.batch_size, settings.workers):
             for calls in seen.values():
                 calls.clear()
@@ -68,5 +70,7 @@ def observed(
         for hook in hooks:
             hook.remove()
         model.cpu()
-    both = [{part: each[index] for part, each in found.items() if index < len(each)} for index in range(len(modules))]
+    both: list[dict[str, Any]] = [
+        {part: each[index] for part, each in found.items() if index < len(each)} for index in range(len(modules))
+    ]
     return replace(splits, **both[0]) if last else None, replace(splits, **both[1]) if short else None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from math import ceil, inf, isnan
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import lightning as L
 import torch
@@ -43,7 +44,9 @@ class Loop:
     ):  # fmt: skip
         self.fabric, self.model, self.splits, self.settings, self.seed = fabric, model, splits, settings, seed
         self.bank, self.path, self.on_epoch = bank, path, on_epoch or (lambda accuracy, epoch: None)
-        self.history, self.best, self.finished = [], {"score": -inf, "epoch": 0, "state": {}}, False
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {"score": -inf, "epoch": 0, "state": {}}
+        self.finished = False
         optimizer = optimizer_of(rates, settings)
         self.schedule = schedule(optimizer, settings, ceil(self._share() / settings.batch_size))
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
@@ -118,7 +121,11 @@ class Loop:
             loss, logits = self.model_step(batch)
             losses += float(loss) * len(batch[1])
             right += int((logits.argmax(-1).cpu() == batch[1]).sum())
-        found = {"validation_loss": losses / count, "validation": right / count, "train_loss": train_loss}
+        found: dict[str, Any] = {
+            "validation_loss": losses / count,
+            "validation": right / count,
+            "train_loss": train_loss,
+        }
         self.history.append({"epoch": number, **found})
         score = found["validation"] - TIE * found["validation_loss"]
         if score > self.best["score"]:
@@ -127,8 +134,8 @@ class Loop:
         done, total, patience = number, self.settings.epochs, self.settings.patience or inf
         self.finished = done == total or done - self.best["epoch"] >= patience or isnan(score)
         if done and done % max(1, total // 4) == 0 and self.fabric.is_global_zero and not sys.stderr.isatty():
-            losses = f"loss {found['train_loss']:.3f}, validation {found['validation']:.1%}"
-            print(f"  epoch {done}/{total}: {losses}", flush=True)
+            said = f"loss {found['train_loss']:.3f}, validation {found['validation']:.1%}"
+            print(f"  epoch {done}/{total}: {said}", flush=True)
         self._save()
 
     def _trained(self) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,7 +27,8 @@ class Shortcut(nn.Module):
 
     def __init__(self, model: nn.Module, entry: str, before: dict[str, torch.Tensor], image: torch.Tensor):
         super().__init__()
-        self.model, self.entry, self.before, self.image, self.inputs = model, entry, before, image, None
+        self.model, self.entry, self.before, self.image = model, entry, before, image
+        self.inputs: Any = None
 
     @contextmanager
     def on(self) -> Iterator["Shortcut"]:

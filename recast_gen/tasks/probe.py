@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from math import ceil, inf, isnan
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,7 +42,9 @@ class _Probes:
         starts, self.buffers = stack_module_state([head.to(device) for head in heads])
         self.groups = [{name: nn.Parameter(t.detach().clone()) for name, t in starts.items()} for _ in lrs]
         self.bare = deepcopy(heads[0].cpu()).to("meta").eval()
-        self.best = {(lr, seed): {"score": -inf, "epoch": 0, "state": {}} for lr in lrs for seed in seeds}
+        self.best: dict[tuple, dict[str, Any]] = {
+            (lr, seed): {"score": -inf, "epoch": 0, "state": {}} for lr in lrs for seed in seeds
+        }
         self.history: dict[tuple, list[dict]] = {key: [] for key in self.best}
         self.finished: set[tuple] = set()
 

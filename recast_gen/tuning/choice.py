@@ -1,6 +1,8 @@
 """Which setting of a study's table is taken, and why, in words."""
 
+from collections.abc import Mapping, Sequence
 from math import dist
+from typing import Any
 
 from ..errors import FitError
 from ..recipe.study import Tune
@@ -14,13 +16,13 @@ WORDS = {
 }
 
 
-def dominates(one: dict, other: dict, objectives: list[str]) -> bool:
+def dominates(one: dict, other: dict, objectives: Sequence[str]) -> bool:
     """Whether a row is nowhere worse than another, and somewhere better."""
     pairs = [(_loss(one, name), _loss(other, name)) for name in objectives]
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
-def front(rows: list[dict], objectives: list[str]) -> list[dict]:
+def front(rows: list[dict], objectives: Sequence[str]) -> list[dict]:
     """The rows that no other dominates."""
     return [row for row in rows if not any(dominates(other, row, objectives) for other in rows)]
 
@@ -65,7 +67,7 @@ def choose(rows: list[dict], settings: Tune) -> tuple[dict, str]:
     return best, f"{WORDS[rule]}{said} of the {len(met)} settings, of {len(rows)} tried, with {within}"
 
 
-def _distance(rows: list[dict], objectives: list[str]):
+def _distance(rows: list[dict], objectives: Sequence[str]):
     losses = {name: [_loss(row, name) for row in rows] for name in objectives}
     scale = {name: (min(values), (max(values) - min(values)) or 1.0) for name, values in losses.items()}
 
@@ -76,7 +78,7 @@ def _distance(rows: list[dict], objectives: list[str]):
     return far
 
 
-def _unsatisfied(rows: list[dict], limits: dict[str, float]) -> str:
+def _unsatisfied(rows: list[dict], limits: Mapping[Any, float]) -> str:
     said = []
     for name, limit in limits.items():
         nearest = min(rows, key=lambda row: _loss(row, name))[name]

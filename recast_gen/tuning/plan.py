@@ -1,5 +1,7 @@
 """What makes a study this one and no other: layers, space, objectives; its name is their hash."""
 
+from typing import Any, Literal
+
 from ..recipe.reading import Recipe
 from ..recipe.study import OF_MODEL
 from ..weights.named import Weights, digest
@@ -26,7 +28,7 @@ class Plan:
             exclude={"trials", "workers", "storage", "sampler", "choose", "norms", "extend"}
         ) | {"generators": recipe.generators, "per_family": self.space.per_family}
         sections = {name: getattr(recipe, name).options() for name in recipe.generators}
-        behind = [layers_hash, recipe.families, recipe.by, recipe.split_qkv, recipe.seed, searched, sections]
+        behind: list[Any] = [layers_hash, recipe.families, recipe.by, recipe.split_qkv, recipe.seed, searched, sections]
         behind += [self.space.gauges, self.space.sets, self.space.resolutions]
         if self.tune.measured & OF_MODEL:
             behind += [recipe.tasks[0].model_dump(), recipe.train.model_dump()]
@@ -44,7 +46,7 @@ class Plan:
         }
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Literal["minimize", "maximize"]]:
         return ["maximize" if name in MAXIMISED else "minimize" for name in self.tune.objectives]
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import prod
+from typing import Any
 
 from ..errors import RecipeError
 from ..recipe.reading import Recipe
@@ -35,7 +36,7 @@ class Setting:
 
     def row(self) -> dict:
         """As columns of a table."""
-        found = {"generator": self.generator}
+        found: dict[str, Any] = {"generator": self.generator}
         for label, (groups, templates) in self.cuts:
             found |= {_named("groups", label): groups, _named("templates", label): templates}
         return found | {"gauge": self.gauge, "sets": self.sets, "resolution": self.resolution}
@@ -219,7 +220,8 @@ class _Recorder:
     """Stands for a trial that is asked for a known setting."""
 
     def __init__(self, setting: Setting):
-        self.row, self.params = setting.row(), {}
+        self.row = setting.row()
+        self.params: dict[str, Any] = {}
 
     def suggest_categorical(self, name: str, values: list):
         word, _, label = name.partition(".")

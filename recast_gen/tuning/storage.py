@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -32,7 +33,8 @@ class JournalLock:
     """
 
     def __init__(self, journal: Path):
-        self.journal, self.file = journal, None
+        self.journal = journal
+        self.file: Any = None
 
     def acquire(self) -> bool:
         self.file = self.journal.open("a+b")

@@ -1,7 +1,7 @@
 """A study from its start, or where it stopped, to its table, its choice and the chosen bank."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def study(
     recipe: Recipe,
     layers_hash: str,
     journal: Path,
-    own: list[dict] = (),
+    own: Sequence[dict] = (),
     say: Callable[[str], None] = print,
     worker: list[str] | None = None,
 ) -> Study:
@@ -102,7 +102,7 @@ def _search(runner: Runner, own: list[Setting], recipe: Recipe, worker: list[str
         runner.wait()
 
 
-def _conclude(runner: Runner, own: list[dict]) -> Study:
+def _conclude(runner: Runner, own: Sequence[dict]) -> Study:
     plan, tune = runner.plan, runner.plan.tune
     complete = runner.complete()
     settings = {setting: trial for trial in complete for setting in [runner.setting(trial)]}

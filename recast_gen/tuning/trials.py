@@ -35,7 +35,8 @@ class Runner:
         self.plan, self.say = plan, say
         self.journal = None if url else journal
         self.shown = url or str(journal)
-        self.repeated, self.lost = 0, set()
+        self.repeated = 0
+        self.lost: set[int] = set()
         with self.held(alone=True) as alone:
             self.storage = connect(url, journal, mended=alone)
             with reachable(self.shown), quiet():
@@ -53,7 +54,7 @@ class Runner:
         if not theirs and not self.trials():
             for name, value in ours.items():
                 self.found.set_user_attr(name, value)
-            self.found.set_metric_names(self.plan.tune.objectives)
+            self.found.set_metric_names(list(self.plan.tune.objectives))
         elif theirs.get("key", ours["key"]) != ours["key"] or (not theirs and self.trials()):
             whose = f"{theirs.get('model', 'an unknown model')}, layers {theirs.get('layers', 'unknown')}"
             raise FitError(

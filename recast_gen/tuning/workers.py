@@ -68,7 +68,7 @@ def stopped(parent: int | None) -> Callable[[], bool]:
     """
     if parent is None:
         return lambda: False
-    heard = []
+    heard: list[bool] = []
 
     def hear(*_) -> None:
         if not heard:

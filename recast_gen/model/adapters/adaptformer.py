@@ -1,5 +1,7 @@
 """AdaptFormer: a bottleneck beside every MLP."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -19,7 +21,7 @@ class AdaptFormer(Part):
 
     on_weight, rate, needs = False, 5e-3, "MLPs (modules with linear layers fc1 and fc2)"
 
-    def __init__(self, module: nn.Module, generator: torch.Generator, bottleneck: int = 64, scale: float = 0.1):
+    def __init__(self, module: Any, generator: torch.Generator, bottleneck: int = 64, scale: float = 0.1):
         super().__init__()
         check_count("bottleneck", bottleneck, AttachError)
         if not (isinstance(scale, int | float) and scale > 0):

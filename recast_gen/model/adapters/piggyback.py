@@ -1,5 +1,7 @@
 """Piggyback: a binary mask on every weight."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -22,7 +24,7 @@ class Piggyback(Part):
 
     on_weight, rate, needs = True, 1e-4, "linear layers or convolutions"
 
-    def __init__(self, module: nn.Module, generator: torch.Generator, threshold: float = 5e-3):
+    def __init__(self, module: Any, generator: torch.Generator, threshold: float = 5e-3):
         super().__init__()
         if not (isinstance(threshold, float) and 0 < threshold < START):
             raise AttachError(f"threshold={threshold!r}: give a number between 0 and {START}, every score's start.")

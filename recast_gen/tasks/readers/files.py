@@ -132,7 +132,8 @@ def table(data: Data) -> Found:
     if not rows or not {"path", "label"} <= set(ours) or repeated(ours):
         wanted = "path, label and perhaps split, each once, and rows"
         raise DataError(f"{path} has the columns {listing(columns)}; expected {wanted}.")
-    splits, problems, seen = "split" in columns, [], {}
+    splits, problems = "split" in columns, []
+    seen: dict[Path, int] = {}
     for line, row in rows.items():
         row["path"], row["label"] = (row["path"] or "").strip(), tidy(row["label"] or "")
         part = (row.get("split") or "").strip()
@@ -151,10 +152,10 @@ def table(data: Data) -> Found:
         raise DataError(f"{path}: {len(problems)} mistakes: {listing(problems, 8)}. Paths are relative to the CSV.")
     names = labelled((row["label"] for row in rows.values()), str(path))
     labels = {name: label for label, name in names.items()}
-    found: dict[str, list[tuple[Path, int]]] = {}
+    parts: dict[str, list[tuple[Path, int]]] = {}
     for row in rows.values():
-        found.setdefault(row["split"], []).append((path.parent / row["path"], labels[row["label"]]))
-    return {part: _raw(path.parent, files) for part, files in found.items()}, names
+        parts.setdefault(row["split"], []).append((path.parent / row["path"], labels[row["label"]]))
+    return {part: _raw(path.parent, files) for part, files in parts.items()}, names
 
 
 def _raw(root: Path, files: list[tuple[Path, int]]) -> Raw:

@@ -54,7 +54,8 @@ def torchvision(data: Data) -> Found:
     given = {"root", *data.options, *(name for choices in asked.values() for choice in choices for name in choice)}
     if needed := [name for name in _required(kind) if name not in given]:
         raise DataError(f"torchvision's {data.name} needs {listing(needed)}: give `options: {{{needed[0]}: ...}}`.")
-    parts, classes = {}, []
+    parts = {}
+    classes: list[str] = []
     for part, choices in asked.items():
         found = next((found for choice in choices if (found := _have(kind, takes, choice, data)) is not None), None)
         if found is not None:
