@@ -155,6 +155,12 @@ def record(path: str | Path) -> Record:
     return kept
 
 
+def head_bytes(path: str | Path) -> int:
+    """How many bytes of a task file are its head.  Raises as `record`."""
+    stored = [(name, to_bytes(array)[0]) for name, array in record(path).named().items()]
+    return sum(len(data) for name, data in stored if not name.startswith(ADAPTER))
+
+
 def read(path: str | Path, bank: TemplateBank) -> Task:
     """Reads and verifies a task file.  Raises TaskError when it is damaged, of another version or of another bank."""
     kept = record(path)

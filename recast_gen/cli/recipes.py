@@ -106,7 +106,6 @@ def report(recipe: Recipe = Path("pipelines/digits.yaml")) -> None:
 
     Example: recast report pipelines/digits.yaml
     """
-    from ..pipelines.stage import Folder, execute
+    from ..pipelines.stage import execute
 
     execute("report", recipe)
-    print(Folder(recipe, "report") / "report.html")

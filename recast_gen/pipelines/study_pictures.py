@@ -1,11 +1,12 @@
 """A study, to look at: Pareto front, parameter importances, slices, error against templates."""
 
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
-from .pictures import BLUE, GREY, INK, ORANGE, grid, picture
+from .pictures import BLUE, GREY, INK, ORANGE, picture
+from .task_pictures import short
 
 LOOKS = {"mimic": (BLUE, "o", 40), "mimic_vae": (ORANGE, "s", 16)}
-PANELS = 8  # at most, in one picture
+PANELS = 8  # at most, in one section
 
 
 def _columns(objectives: list[str]) -> tuple[str, str]:
@@ -15,12 +16,11 @@ def _columns(objectives: list[str]) -> tuple[str, str]:
     return second, first
 
 
-@picture
-def pareto(trials: list[dict], objectives: list[str], constraints: dict[str, float]) -> Figure:
+@picture((5.4, 3.4))
+def pareto(axis: Axes, trials: list[dict], objectives: list[str], constraints: dict[str, float]) -> None:
     """Two objectives of every setting, the front and the chosen one; hollow: within the constraints, dots: not."""
     x, y = _columns(objectives)
     measured = [row for row in trials if row[x] and row[y]]  # the recipe's own bank may not be measured so
-    figure, (axis,) = grid(1, 3.2)
     for generator, (colour, marker, size) in LOOKS.items():
         for feasible, face, shown in (("True", "none", size), ("False", colour, 4)):
             rows = [row for row in measured if (row["generator"], row["feasible"]) == (generator, feasible)]
@@ -32,65 +32,77 @@ def pareto(trials: list[dict], objectives: list[str], constraints: dict[str, flo
         front = sorted((float(row[x]), float(row[y])) for row in measured if row["pareto"] == "True")
         axis.step(*zip(*front), where="post", color=GREY, lw=1, zorder=0, label="Pareto front")
     for chosen in (row for row in measured if row["chosen"] == "True"):
-        axis.scatter(float(chosen[x]), float(chosen[y]), s=150, marker="*", color=INK, label="chosen")
+        axis.scatter(
+            float(chosen[x]), float(chosen[y]), s=170, marker="*", facecolors="none", edgecolors=INK, label="chosen"
+        )
     for name, draw in ((x, axis.axvline), (y, axis.axhline)):
         if name in constraints:
             draw(constraints[name], color=GREY, ls=":", lw=1)
     axis.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
-    axis.legend(fontsize=7)
-    return figure
+    axis.legend()
 
 
-@picture
-def importances(rows: list[dict]) -> Figure:
-    """How much each parameter decides about each objective; rows of importances.csv."""
-    objectives = list(dict.fromkeys(row["objective"] for row in rows))
-    figure, axes = grid(len(objectives), 2.4)
-    for axis, objective in zip(axes, objectives):
+def importances(rows: list[dict]) -> list[str]:
+    """For each objective, how much each parameter decides about it; rows of importances.csv."""
+    drawn = []
+    for objective in dict.fromkeys(row["objective"] for row in rows):
         shown = [row for row in rows if row["objective"] == objective][:PANELS][::-1]
-        axis.barh([row["parameter"] for row in shown], [float(row["importance"]) for row in shown], color=BLUE)
-        axis.set(title=objective.replace("_", " "), xlabel="importance")
-        axis.tick_params(axis="y", labelsize=6)
-    return figure
+        label = f"Importances for {objective}: " + ", ".join(
+            f"{row['parameter']} {float(row['importance']):.2f}" for row in shown[::-1]
+        )
+        drawn.append(_importance(label, objective.replace("_", " "), shown))
+    return drawn
 
 
-@picture
-def slices(trials: list[dict], objective: str) -> Figure:
+@picture()
+def _importance(axis: Axes, objective: str, shown: list[dict]) -> None:
+    names = [short(row["parameter"], 28) for row in shown]
+    axis.barh(range(len(shown)), [float(row["importance"]) for row in shown], color=BLUE, height=0.6)
+    axis.set_yticks(range(len(shown)), names, fontsize=7)
+    axis.set(title=objective, xlabel="importance")
+
+
+def slices(trials: list[dict], objective: str) -> list[str]:
     """An objective over each parameter that varied."""
     columns = list(trials[0])[: list(trials[0]).index("resolution") + 1]
     varied = [name for name in columns if len({row[name] for row in trials}) > 1][:PANELS]
-    figure, axes = grid(max(1, len(varied)), 1.9)
     rows = [row for row in trials if row[objective]]
-    for axis, name in zip(axes, varied):
-        values = sorted({row[name] for row in rows}, key=lambda value: (not value.isdigit(), value.zfill(9)))
-        for generator, (colour, marker, size) in LOOKS.items():
-            own = [(values.index(row[name]), float(row[objective])) for row in rows if row["generator"] == generator]
-            if own:
-                axis.scatter(*zip(*own), s=size / 2, marker=marker, facecolors="none", edgecolors=colour)
-        axis.set_xticks(range(len(values)), values, fontsize=7)
-        axis.set_title(name, fontsize=8)
-        axis.set_ylabel(objective.replace("_", " "), fontsize=8)
-    return figure
+    return [_slice(f"{objective} of every setting by {name}", rows, name, objective) for name in varied]
 
 
-@picture
-def curves(rows: list[dict]) -> Figure:
-    """Relative error of each family over the templates in all its groups; the line is the least there can be."""
-    families = list(dict.fromkeys(row["family"] for row in rows))
-    figure, axes = grid(len(families), 2.2)
-    for axis, family in zip(axes, families):
-        own = [(row["generator"], int(row["templates"]), float(row["relative_error"])) for row in rows
-               if row["family"] == family]  # fmt: skip
-        bound = [(count, error) for generator, count, error in own if generator == "eckart_young"]
-        axis.plot(*zip(*bound), color=GREY, lw=1, label="Eckart-Young")
-        for generator, (colour, marker, size) in LOOKS.items():
-            points = [(count, error) for name, count, error in own if name == generator]
-            if points:
-                axis.scatter(
-                    *zip(*points), s=size, marker=marker, facecolors="none", edgecolors=colour, label=generator
-                )
-        axis.set_title(family, fontsize=8)
-        axis.set(xlabel="templates", ylabel="relative error", ylim=(-0.03, 1))
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].legend(fontsize=7)
-    return figure
+@picture((4.2, 2.1))
+def _slice(axis: Axes, rows: list[dict], name: str, objective: str) -> None:
+    values = sorted({row[name] for row in rows}, key=lambda value: (not value.isdigit(), value.zfill(9)))
+    for generator, (colour, marker, size) in LOOKS.items():
+        own = [(values.index(row[name]), float(row[objective])) for row in rows if row["generator"] == generator]
+        if own:
+            axis.scatter(*zip(*own), s=size / 2, marker=marker, facecolors="none", edgecolors=colour, label=generator)
+    step = -(-len(values) // 10)
+    places = range(0, len(values), step)
+    long = max(len(values[place]) for place in places) * len(places) > 40
+    turned = {"rotation": 30, "ha": "right"} if long else {}
+    axis.set_xticks(places, [short(values[place], 16) for place in places], fontsize=7, **turned)
+    axis.set(title=name, ylabel=objective.replace("_", " "), xlim=(-0.5, len(values) - 0.5))
+    axis.legend()
+
+
+def curves(rows: list[dict]) -> list[str]:
+    """For each family, relative error over the templates in all its groups; the line is the least there can be."""
+    return [
+        _curve(f"Relative error of {family} by templates", family, [row for row in rows if row["family"] == family])
+        for family in dict.fromkeys(row["family"] for row in rows)
+    ]
+
+
+@picture()
+def _curve(axis: Axes, family: str, rows: list[dict]) -> None:
+    own = [(row["generator"], int(row["templates"]), float(row["relative_error"])) for row in rows]
+    bound = [(count, error) for generator, count, error in own if generator == "eckart_young"]
+    axis.plot(*zip(*bound), color=GREY, lw=1, label="Eckart-Young")
+    for generator, (colour, marker, size) in LOOKS.items():
+        points = [(count, error) for name, count, error in own if name == generator]
+        if points:
+            axis.scatter(*zip(*points), s=size, marker=marker, facecolors="none", edgecolors=colour, label=generator)
+    axis.set(title=family, xlabel="templates", ylabel="relative error", ylim=(-0.05, 1.05))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend()

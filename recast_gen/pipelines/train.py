@@ -17,6 +17,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     folder.write_csv("costs.csv", found.costs)
     folder.write_csv("epochs.csv", found.history)
     folder.write_csv("matrix.csv", found.matrix)
+    folder.write_csv("confusion.csv", found.confusion)
     folder.write_csv("splits.csv", found.splits)
     return found.summary() | {"bank": bank.hash}
 

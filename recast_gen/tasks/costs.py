@@ -1,9 +1,12 @@
 """What a run costs on this machine: seconds, processor seconds, and the memory that it takes at its peak."""
 
 import ctypes
+import platform
 import sys
 import time
 from contextlib import suppress
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -30,9 +33,10 @@ class Meter:
         self.before, self.start = self._peak(), _seconds()
 
     def read(self) -> dict:
-        """``seconds``, ``processor_seconds`` and ``peak_bytes`` so far."""
+        """``seconds``, ``processor_seconds`` and ``peak_bytes`` so far, when that is (``ended``), and the `machine`."""
         found = {name: now - self.start[name] + self.earlier.get(name, 0.0) for name, now in _seconds().items()}
-        return found | {"peak_bytes": max(self._peak() - self.before, self.earlier.get("peak_bytes", 0))}
+        found["peak_bytes"] = max(self._peak() - self.before, self.earlier.get("peak_bytes", 0))
+        return found | {"ended": datetime.now().isoformat(timespec="seconds"), "machine": machine(self.device)}
 
     def _peak(self) -> int:
         if self.device.type == "cuda":
@@ -43,6 +47,22 @@ class Meter:
         import resource  # not on Windows
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def machine(device: torch.device) -> str:
+    """What trains, in words: all that rounds numbers otherwise where it is another."""
+    if device.type == "cuda":
+        chip = torch.cuda.get_device_name(device)
+    else:
+        about = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows
+        lines = about.read_text().splitlines() if about.exists() else []
+        named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        threads, kind = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+        chip = (
+            f"{next(named, platform.processor() or platform.machine())} ({kind}), {threads} thread{'s' * (threads > 1)}"
+        )
+    versions = {"recast_gen": version("recast-gen"), "torch": torch.__version__, "Python": platform.python_version()}
+    return ", ".join([chip, platform.system(), *(f"{name} {number}" for name, number in versions.items())])
 
 
 def _seconds() -> dict[str, float]:

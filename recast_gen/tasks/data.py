@@ -54,6 +54,11 @@ class Images(Dataset):
         return self.transform(image), int(self.raw.labels[index])
 
 
+def labels_of(images: Dataset) -> np.ndarray:
+    """``n`` int64, without reading the images."""
+    return images.raw.labels if isinstance(images, Images) else images.tensors[1].numpy()
+
+
 def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Splits:
     """Reads a task's images, split by the source's own parts or, stratified by label, by `seed`.
 

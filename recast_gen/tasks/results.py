@@ -17,6 +17,7 @@ class Results:
         history: one an epoch of each run; epoch 0 is the start.
         matrix: one a pair of tasks: test accuracy of task ``of`` after task ``after`` was learnt, and whether its
             logits are still those that it had then.
+        confusion: one a task, label and prediction: how many test ``images`` have them.
         splits: one an image that was split off.
         skipped: images that cannot be read, by task.
         relearnt: one an order in which all tasks were learnt again: whether their files came out the same, byte for
@@ -27,6 +28,7 @@ class Results:
     costs: list[dict] = field(default_factory=list)
     history: list[dict] = field(default_factory=list)
     matrix: list[dict] = field(default_factory=list)
+    confusion: list[dict] = field(default_factory=list)
     splits: list[dict] = field(default_factory=list)
     skipped: dict[str, list[str]] = field(default_factory=dict)
     relearnt: list[dict] = field(default_factory=list)

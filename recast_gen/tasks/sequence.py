@@ -1,6 +1,7 @@
 """A sequence of tasks on one frozen bank: every method on every task, task files, what is left of each at the end."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from filecmp import cmp
 from functools import partial
@@ -14,7 +15,7 @@ from ..recipe.images import Task
 from ..recipe.training import Train
 from ..weights.named import Weights, digest
 from . import data
-from .data import Splits
+from .data import Splits, labels_of
 from .learner import Learner, Run
 from .methods import KINDS, adapted, prepare
 from .module import check, examine, once, one_process
@@ -61,7 +62,7 @@ def adapt(
         results.relearnt.append({"order": names, "same_task_files": same})
         say(f"order {', '.join(names)}: task files {'the same' if same else 'DIFFER'}")
     one_process()
-    results.matrix += _matrix(best, learners)
+    _at_the_end(best, learners, results)
     _tidy(runs, {learner.folder for learner in learners.values()})
     return results
 
@@ -107,17 +108,26 @@ def _learn(learner: Learner, results: Results, say: Callable[[str], None]) -> Ru
     return max((run for run in found if run.row["method"] == learner.method), key=lambda run: run.row["validation"])
 
 
-def _matrix(best: dict[str, Run], learners: dict[str, Learner]) -> list[dict]:
-    """Test accuracy of each task when it was learnt and, its file put on one network after the other's, at the end."""
+def _at_the_end(best: dict[str, Run], learners: dict[str, Learner], results: Results) -> None:
+    """Test accuracy of each task when it was learnt and, its file put on one network after the other's, at the end;
+    and there what it takes for what."""
     last, learner = list(best)[-1], learners[list(best)[-1]]
     model, _ = prepare(learner.method, learner.bank, learner.base, 2, learner.settings, 0)
-    rows = [{"after": name, "of": name, "test": run.row["test"]} for name, run in best.items() if name != last]
+    results.matrix += [
+        {"after": name, "of": name, "test": run.row["test"]} for name, run in best.items() if name != last
+    ]
     for name, run in best.items():
         load_task(run.path, model, learners[name].bank)
-        test, logits = examine(model, learners[name].read().test, learners[name].settings)
+        splits = learners[name].read()
+        test, logits = examine(model, splits.test, learners[name].settings)
         same = digest(logits.numpy()) == run.logits
-        rows.append({"after": last, "of": name, "test": test, "same_logits": same})
-    return rows
+        results.matrix.append({"after": last, "of": name, "test": test, "same_logits": same})
+        counts = Counter(zip(labels_of(splits.test).tolist(), logits.argmax(1).tolist()))
+        results.confusion += [
+            {"task": name, "label": label, "prediction": prediction, "images": counts[row, column]}
+            for row, label in enumerate(splits.classes) for column, prediction in enumerate(splits.classes)
+            if row == column or counts[row, column]
+        ]  # fmt: skip
 
 
 def _orders(names: list[str], count: int, seed: int) -> Iterator[list[str]]:
