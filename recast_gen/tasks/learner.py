@@ -23,7 +23,7 @@ from .costs import Meter
 from .data import Splits
 from .features import observed
 from .methods import PROBE, adapted, count, prepare, rates
-from .module import Outcome, examine, once, train
+from .module import Outcome, examine, once, together, train
 from .prefix import Shortcut, shortcut
 from .probe import probes
 from .readers.raw import PARTS
@@ -114,6 +114,7 @@ class Learner:
             self._write(f"{step}.costs.json", costs)
             self._write(done.name, [vars(run) | {"path": run.path.name} for run in runs])  # last: all of it is there
             once(shutil.rmtree)(self.folder / step, ignore_errors=True)  # its checkpoints
+            together()
         for path in (self.folder / f"{FEATURES}.costs.json", self.folder / f"{step}.costs.json"):
             if path.exists() and (found := json.loads(path.read_text())) not in self.costs:
                 self.costs.append(found)

@@ -127,12 +127,17 @@ def _available(settings: Training) -> Iterator[None]:
         raise FitError(f"This machine cannot train with `{asked}` ({error}): use `accelerator: auto`.") from error
 
 
-def one_process() -> None:
-    """After training on several devices, with a process each: ends all but the first, which writes what they learnt."""
+def together() -> None:
+    """Waits for the processes of the other devices, where there are some: what the first one writes is there then."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
-        if torch.distributed.get_rank():
-            sys.exit()
+
+
+def one_process() -> None:
+    """After training on several devices, with a process each: ends all but the first, which writes what they learnt."""
+    together()
+    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        sys.exit()
 
 
 def training_device(settings: Training) -> torch.device:
