@@ -39,7 +39,7 @@ class _Probes:
         self.settings, self.lrs, self.seeds, device = settings, lrs, seeds, training_device(settings)
         parts = {"train": features.train, "validation": features.validation}
         self.parts = {name: [tensor.to(device) for tensor in part.tensors] for name, part in parts.items()}
-        starts, self.buffers = stack_module_state([head.to(device) for head in heads])
+        starts, self.buffers = stack_module_state([head.to(device).eval() for head in heads])
         self.groups = [{name: nn.Parameter(t.detach().clone()) for name, t in starts.items()} for _ in lrs]
         self.bare = deepcopy(heads[0].cpu()).to("meta").eval()
         self.best: dict[tuple, dict[str, Any]] = {
