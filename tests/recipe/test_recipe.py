@@ -92,7 +92,7 @@ def test_templates_and_norms_that_cannot_be_are_refused(tmp_path, tune, message)
 
 
 def test_a_task_name_used_twice_is_refused(tmp_path):
-    with pytest.raises(RecipeError, match="used twice: turned"):
+    with pytest.raises(RecipeError, match="used twice: odd_or_even_turned"):
         load(write(tmp_path, lambda content: content["tasks"].append(content["tasks"][1])))
 
 
