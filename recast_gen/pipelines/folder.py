@@ -52,6 +52,11 @@ class Folder:
                 "folder."
             )
 
+    @property
+    def said(self) -> str:
+        """The recipe's path from here, the same wherever the repository lies."""
+        return os.path.relpath(self.recipe_path)
+
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 

@@ -62,7 +62,7 @@ def _about(recipe: Recipe, folder: Folder, bank: str, costs: list[dict]) -> dict
     reason = folder.metrics("tune")["reason"] if recipe.has("tune") else "that of stage mimic"
     share = f"{extracted['shareable_share']:.0%} of them in layers that can share templates"
     about = {
-        "recipe": str(folder.recipe_path),
+        "recipe": folder.said,
         "network": f"{recipe.model.name or recipe.model.checkpoint}, {extracted['parameters']:,} parameters, {share}",
         "bank": f"{bank[:8]}: {reason}",
     }

@@ -1,7 +1,6 @@
 """What all stages share: recipe in, one folder of outputs, a plain message when something is wrong."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ def execute(stage: str, recipe_path: str | Path = DEFAULT, read: Callable[[str |
     refuse_lost(recipe, folder.recipe_path, SECTIONS.get(stage, ()))
     metrics = run(recipe, folder)
     folder.write_json("metrics.json", metrics)
-    folder.owner.write_text(f"{os.path.relpath(folder.recipe_path)}\n")  # the same wherever the repository lies
+    folder.owner.write_text(f"{folder.said}\n")
     return metrics
 
 
