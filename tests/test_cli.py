@@ -133,12 +133,18 @@ def test_inspect_prints_what_a_task_holds_without_its_bank(vit, tmp_path):
     size = rg.save_task(path, model, bank, "head", metrics={"test": 0.5})
     done = recast("inspect", path)
     assert done.returncode == 0, done.stderr
-    first, classes, metrics, adapter, head, *rows, whole = done.stdout.splitlines()
+    first, classes, metrics, adapter, where, head, *rows, whole = done.stdout.splitlines()
     assert bank.hash in first and classes.startswith("classes: 0, 1") and metrics == "test 0.5"
     assert adapter.startswith("adapter: melo (rank 2") and head.split() == ["tensor", "shape", "stored", "as", "bytes"]
     sizes = [int(row.split()[-1].replace(",", "")) for row in rows]
     assert sum(sizes) == int(whole.split()[-1].replace(",", "")) == size
     count = sum(p.numel() for p in rg.coefficients(model))
+    parts = [int(part.split()[-1].replace(",", "")) for part in where.partition(": ")[2].split(", ")]
+    assert (
+        where.startswith(f"{size:,} bytes whole: head ")
+        and sum(parts) == size
+        and f"coefficients {4 * count:,}," in where
+    )
     assert ["coefficients", str(count), "float32", str(4 * count)] in [row.split() for row in rows]
     whole = bytearray(path.read_bytes())
     whole[-1] ^= 1

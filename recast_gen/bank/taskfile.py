@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 
 from ..errors import TaskError, listing
 from ..weights.dtypes import dtype_of
@@ -78,6 +79,15 @@ def write(path: str | Path, task: Task, bank: TemplateBank) -> int:
     Raises TaskError for coefficients of several shapes, for numbers that are not finite, and for an `about` that is no
     JSON.
     """
+    return save_tensors(path, {TENSOR: _encoded(task, bank)}, {KEY: compact.FORMAT})
+
+
+def size(task: Task, bank: TemplateBank) -> int:
+    """How many bytes `write` would write.  Raises as `write`."""
+    return len(save({TENSOR: _encoded(task, bank)}, {KEY: compact.FORMAT}))
+
+
+def _encoded(task: Task, bank: TemplateBank) -> np.ndarray:
     shapes = {(group.family, *task.coefficients[name].shape[:2]) for name, group in bank.layers.items()}
     resolutions, sets = {family: blocks for family, _, blocks in shapes}, {sets for _, sets, _ in shapes}
     if len(shapes) > len(resolutions) or len(sets) > 1:
@@ -94,8 +104,7 @@ def write(path: str | Path, task: Task, bank: TemplateBank) -> int:
     except (TypeError, ValueError) as error:
         raise TaskError(f"The task's metrics or options are no JSON ({error}): give numbers and words.") from error
     whole = Record(bank.hash, max(sets), counts if len(set(counts)) > 1 else counts[:1], task.about, arrays)
-    data = np.frombuffer(compact.encode(whole), np.uint8)
-    return save_tensors(path, {TENSOR: data}, {KEY: compact.FORMAT})
+    return np.frombuffer(compact.encode(whole), np.uint8)
 
 
 def _stored(task: Task, bank: TemplateBank) -> list[np.ndarray | Levels]:
@@ -155,10 +164,15 @@ def record(path: str | Path) -> Record:
     return kept
 
 
-def head_bytes(path: str | Path) -> int:
-    """How many bytes of a task file are its head.  Raises as `record`."""
-    stored = [(name, to_bytes(array)[0]) for name, array in record(path).named().items()]
-    return sum(len(data) for name, data in stored if not name.startswith(ADAPTER))
+def parts(path: str | Path) -> dict[str, int]:
+    """Bytes of a task file by what they are: ``head``, ``coefficients``, ``adapter`` where it has one, ``names and
+    checks``.  Raises as `record`."""
+    found = dict.fromkeys(("head", "coefficients", "adapter"), 0)
+    for name, array in record(path).arrays:
+        part = "coefficients" if not name else "adapter" if name.startswith(ADAPTER) else "head"
+        found[part] += len(to_bytes(array)[0])
+    found["names and checks"] = Path(path).stat().st_size - sum(found.values())
+    return {part: count for part, count in found.items() if count or part != "adapter"}
 
 
 def read(path: str | Path, bank: TemplateBank) -> Task:

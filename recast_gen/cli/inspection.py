@@ -69,7 +69,7 @@ def inspect(
 
 
 def _print_task(path: str) -> None:
-    from ..bank.taskfile import ADAPTER, record, sizes
+    from ..bank.taskfile import ADAPTER, parts, record, sizes
     from ..console import show
     from ..model.card import metrics
 
@@ -83,4 +83,6 @@ def _print_task(path: str) -> None:
         print(metrics(about["metrics"]))
     if adapter:
         print(f"adapter: {adapter['name']} ({metrics(adapter['options']) or 'no options'})")
+    held = parts(path)
+    print(f"{sum(held.values()):,} bytes whole: " + ", ".join(f"{part} {count:,}" for part, count in held.items()))
     show([["tensor", "shape", "stored as", "bytes"], *map(list, sizes(path))])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..bank import quantization, rounding, taskfile
+from ..bank import choice, quantization, rounding, taskfile
 from ..bank.bank import TemplateBank
 from ..errors import AttachError, RecastError, TaskError, check_choice, listing, repeated
 from ..weights.tensors import to_numpy, to_torch
@@ -26,22 +26,37 @@ DTYPES = {"float32": 32, "float16": 16}  # of a task file -> bits of each number
 def save_task(
     path: str | Path, model: nn.Module, bank: TemplateBank, head: str | None = None, classes: list[str] | None = None,
     metrics: dict | None = None, recipe: str | None = None, dtype: str = "float32",
-    head_bits: int | None = None, coefficient_bits: int | None = None, features: Any = None,
+    head_bits: int | str | None = None, coefficient_bits: int | None = None, features: Any = None, labels: Any = None,
+    validation: tuple[Any, Any] | None = None, tolerance: float = choice.TOLERANCE,
 ) -> int:  # fmt: skip
     """Writes coefficients, adapter and head of `model` as a task of `bank`; returns the file's size in bytes.
 
     head, classes, metrics, recipe: as `task_of`.
-    head_bits: of each number of the head: 32, 16, 8, 4, 3, 2 or 1; below 16 it has to be linear.  coefficient_bits: 32,
-    16, 8 or 4, of how far each is from the base's.  dtype: what both are when not given, ``float32`` or ``float16``.
-    features: what the head sees of training images, ``n d``, for which few bits then change its logits least.
+    head_bits: of each number of the head: 32, 16, 8, 4, 3, 2 or 1; below 16 it has to be linear.  ``auto``: the fewest
+    that lose at most `tolerance` points on `validation`; so it is when that is given and nothing else asked for.
+    coefficient_bits: 32, 16, 8 or 4, of how far each is from the base's.  dtype: what both are when not given,
+    ``float32`` or ``float16``.
+    features: what the head sees of training images, ``n d``, for which few bits then change its logits least; labels:
+    theirs, ``n``, as places of classes.  validation: (features, labels) of other images, which choose.
     The model stays as it is: `load_task` gives it the numbers of the file.
     Raises as `task_of`, and as `rounding.rounded`.
     """
     check_choice("task dtype", dtype, DTYPES, TaskError)
-    bits = [DTYPES[dtype] if bits is None else bits for bits in (head_bits, coefficient_bits)]
-    seen = None if features is None else quantization.moments(np.asarray(features))
+    auto = head_bits == "auto" or (head_bits is None and validation is not None)
+    bits = [DTYPES[dtype] if bits is None else bits for bits in (32 if auto else head_bits, coefficient_bits)]
     task = task_of(model, bank, head, classes, metrics, recipe)
-    return taskfile.write(path, rounding.rounded(task, bank, *bits, seen), bank)
+    if auto:
+        if features is None or labels is None or validation is None:
+            raise TaskError(
+                "head_bits='auto' is chosen on images: give features= and labels= of training images, and "
+                "validation=(features, labels) of others, or a number of bits."
+            )
+        known = [(np.asarray(seen), np.asarray(right)) for seen, right in ((features, labels), validation)]
+        task = choice.fewest(rounding.rounded(task, bank, 32, bits[1]), bank, *known, tolerance)
+    else:
+        seen = None if features is None else quantization.moments(np.asarray(features))
+        task = rounding.rounded(task, bank, *bits, seen)
+    return taskfile.write(path, task, bank)
 
 
 def task_of(

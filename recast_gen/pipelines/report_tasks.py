@@ -68,7 +68,7 @@ def sections(measured: Measured, folder: Folder) -> list[Section]:
 
 def _bytes(path: Path) -> tuple[int, int]:
     """Of the head of a task file, and of all else."""
-    head = taskfile.head_bytes(path)
+    head = taskfile.parts(path)["head"]
     return head, path.stat().st_size - head
 
 
@@ -77,10 +77,10 @@ def _tasks(tasks: dict[str, dict]) -> str:
     rows = [
         [task, method.replace("_", " "), f"{100 * found['start']:.1f}",
          f"{100 * found['test']:.1f} ± {100 * found['spread']:.1f}", *(f"{found[kind]:,}" for kind in kinds),
-         f"{found['bytes']:,}"]
+         f"{found['bytes']:,}", f"{found['head_bytes']:,}"]
         for task, methods in tasks.items() for method, found in methods.items()
     ]  # fmt: skip
-    return table(rows, ["task", "method", "start, %", "test, %", *kinds, "bytes"])
+    return table(rows, ["task", "method", "start, %", "test, %", *kinds, "file, bytes", "of it the head"])
 
 
 def _curves(measured: Measured, epochs: list[dict]) -> list[str]:

@@ -38,9 +38,10 @@ class Train(Training):
     adapter_options: dict[str, int | float] = {}  # such as `rank: 4` of melo, `bottleneck: 64` of adaptformer
     adapter_lr: Positive | None = None  # learning rate of the adapter; what suits it when not given
     # bits of each number of the head in the task file; auto: the fewest within `tolerance`, on validation
-    head_bits: Literal["auto", 32, 16, 8, 4, 3, 2, 1] = 32
-    coefficient_bits: Literal[32, 16, 8, 4] = 32  # bits of each coefficient in the task file
-    tolerance: NotNegative = 0.5  # points of validation accuracy that `head_bits: auto` may cost
+    head_bits: Literal["auto", 32, 16, 8, 4, 3, 2, 1] = "auto"
+    coefficient_bits: Literal["auto", 32, 16, 8, 4] = "auto"  # of each coefficient there; auto: the same
+    tolerance: NotNegative = 0.5  # points of validation accuracy that bits that are `auto` may cost
+    max_bytes: Count | None = None  # of the whole task file: the most accurate one within them, on validation
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]  # one run each
     orders: Annotated[int, Field(ge=0)] = 0  # random orders of the tasks in which all is learnt again, with one seed
 

@@ -1,14 +1,13 @@
 """A trained model's head and coefficients in few bits: as many as keep its accuracy on validation."""
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
-from ..bank import rounding
+from ..bank import choice, rounding
 from ..bank.bank import TemplateBank
-from ..bank.quantization import moments
+from ..bank.choice import Seen
 from ..bank.taskfile import Task
 from ..errors import TaskError
 from ..model.attach import attached, put, set_coefficients
@@ -17,69 +16,98 @@ from ..recipe.training import Train
 from ..weights.tensors import to_torch
 from .data import Splits
 from .features import before_head
+from .module import examine
 from .readers.raw import PARTS
 
-TRIED = (1, 2, 3, 4, 8)
-TAUGHT = 4  # bits, from which down a head is also moved towards the labels
-SWEEPS = 2
+METRIC = 0.8888  # as long as any that the file will state
+SPARE = 16  # bytes that those may add
 
 
-def put_in_few(model: nn.Module, bank: TemplateBank, splits: Splits, settings: Train) -> Task:
+def put_in_few(
+    model: nn.Module, bank: TemplateBank, splits: Splits, settings: Train, recipe: str | None = None
+) -> Task:
     """Gives `model` the numbers that a task file of ``settings.head_bits`` and ``coefficient_bits`` holds.
 
-    Few bits are tried on what the head sees of training images, and chosen on validation: the fewest that lose at most
-    ``settings.tolerance`` points.  Up to 4 bits come from the closed form or from up to two sweeps towards the
-    labels, whichever has the least cross entropy on validation.  A head that is not linear, or not the last step, has
-    16 bits at the fewest.
+    Bits that are ``auto`` are tried from the fewest on, the coefficients' first, and chosen on validation: the fewest
+    that lose at most ``settings.tolerance`` points together, of which coefficients may lose half.  A head that is not
+    linear, or not the last step, has 16 bits at the fewest.  With ``settings.max_bytes``, the most accurate file on
+    validation that is no larger, whole, of all bits that are not given.
 
     Returns:
-        The task without its classes and metrics.
+        The task without its metrics.
+    Raises:
+        TaskError: no file is so small as `max_bytes`, or what cannot be rounded.
     """
-    task = rounding.rounded(task_of(model, bank, bank.backbone["head"]), bank, 32, settings.coefficient_bits)
-    for name, (module, leaf, _) in attached(model).items():
-        set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
-    if settings.head_bits == 32 or not task.head:
-        return task
-    head = model.get_submodule(task.about["head"])
-    seen = before_head(model, head, splits, settings, PARTS[:2]) if isinstance(head, nn.Linear) else None
-    task = _fewest(task, bank, seen, settings) if seen else _plain(task, bank, settings)
-    for name, array in task.head.items():
-        path, _, leaf = name.rpartition(".")
-        put(getattr(model.get_submodule(path), leaf), to_torch(array))
+    whole = task_of(model, bank, bank.backbone["head"], splits.classes, None, recipe)
+    if settings.max_bytes:
+        task = _within(model, whole, bank, splits, settings)
+    else:
+        right = examine(model, splits.validation, settings)[0]
+        task = _head(model, _coefficients(model, whole, bank, splits, settings, right), bank, splits, settings, right)
+    _use(model, task)
     return task
 
 
-def _plain(task: Task, bank: TemplateBank, settings: Train) -> Task:
-    return rounding.rounded(task, bank, 16 if settings.head_bits == "auto" else settings.head_bits)
+def _coefficients(
+    model: nn.Module, whole: Task, bank: TemplateBank, splits: Splits, settings: Train, right: float
+) -> Task:
+    for task in _fewer(whole, bank, settings):
+        _use(model, task)
+        enough = right - settings.tolerance / 200 - 1e-9
+        if settings.coefficient_bits != "auto" or examine(model, splits.validation, settings)[0] >= enough:
+            return task
+    return whole
 
 
-def _fewest(task: Task, bank: TemplateBank, seen: Splits, settings: Train) -> Task:
-    images, labels = seen.validation.tensors
-    right, _ = _measured(task, images, labels)
-    asked = TRIED if settings.head_bits == "auto" else (settings.head_bits,)
-    for bits in asked:
+def _head(model: nn.Module, task: Task, bank: TemplateBank, splits: Splits, settings: Train, right: float) -> Task:
+    bits = settings.head_bits
+    if bits == 32 or not task.head:
+        return task
+    seen = None if bits == 16 else _seen(model, task, splits, settings)
+    if seen is None:
+        return rounding.rounded(task, bank, 16 if bits == "auto" else bits)
+    if bits == "auto":
+        return choice.fewest(task, bank, *seen, settings.tolerance, right)
+    return choice.best(task, bank, bits, *seen)
+
+
+def _within(model: nn.Module, whole: Task, bank: TemplateBank, splits: Splits, settings: Train) -> Task:
+    metrics = {"validation": METRIC, "test": METRIC}
+    tasks = _fewer(replace(whole, about=whole.about | {"metrics": metrics}), bank, settings)
+    seen: list[tuple[Seen, Seen]] = []
+    for task in tasks:
+        _use(model, task)
+        if found := _seen(model, task, splits, settings):
+            seen.append(found)
+    heads = [*choice.TRIED, 16, 32] if settings.head_bits == "auto" else [settings.head_bits]
+    return choice.within(tasks, bank, (settings.max_bytes or 0) - SPARE, seen or None, heads)
+
+
+def _fewer(whole: Task, bank: TemplateBank, settings: Train) -> list[Task]:
+    """The task with its coefficients in the bits that are asked for, the fewest first."""
+    asked, found = settings.coefficient_bits, []
+    for bits in sorted(rounding.COEFFICIENT_BITS) if asked == "auto" else (asked,):
         try:
-            found = max(_candidates(task, bank, seen, bits), key=lambda few: -_measured(few, images, labels)[1])
+            found.append(rounding.rounded(whole, bank, 32, bits))
         except TaskError:
-            if settings.head_bits == "auto":
-                break  # no such scale in float16
-            raise
-        if settings.head_bits != "auto" or _measured(found, images, labels)[0] >= right - settings.tolerance / 100:
-            return found
-    return _plain(task, bank, settings)
+            if asked != "auto":
+                raise
+    return found
 
 
-def _candidates(task: Task, bank: TemplateBank, seen: Splits, bits: int) -> Iterator[Task]:
-    features, labels = (tensor.numpy() for tensor in seen.train.tensors)
-    few = rounding.rounded(task, bank, bits, seen=moments(features))
-    yield few
-    if bits <= TAUGHT:
-        yield from rounding.taught(task, few, features, labels, SWEEPS)
+def _seen(model: nn.Module, task: Task, splits: Splits, settings: Train) -> tuple[Seen, Seen] | None:
+    """What a linear head, as the model's last step, sees of (training, validation); None for another."""
+    head = model.get_submodule(task.about["head"]) if task.head else None
+    found = before_head(model, head, splits, settings, PARTS[:2]) if isinstance(head, nn.Linear) else None
+    if found is None:
+        return None
+    (trained, own), (kept, labels) = (part.tensors for part in (found.train, found.validation))
+    return (trained.numpy(), own.numpy()), (kept.numpy(), labels.numpy())
 
 
-def _measured(task: Task, features: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Accuracy (fraction) and cross entropy of the task's head."""
-    weight, bias = rounding.linear(task)
-    logits = features @ to_torch(task.head[weight]).float().T
-    logits = logits + to_torch(task.head[bias]).float() if bias else logits
-    return float((logits.argmax(1) == labels).float().mean()), float(cross_entropy(logits, labels))
+def _use(model: nn.Module, task: Task) -> None:
+    for name, (module, leaf, _) in attached(model).items():
+        set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
+    for name, array in task.head.items():
+        path, _, leaf = name.rpartition(".")
+        put(getattr(model.get_submodule(path), leaf), to_torch(array))

@@ -137,8 +137,8 @@ class Learner:
         with short.on() if short else nullcontext():
             outcome = train(short or model, splits, *args, folder=self.folder / step)
         kept = {}
-        if (settings.head_bits, settings.coefficient_bits) != (32, 32):
-            kept = put_in_few(model, self.bank, self.splits, settings).kept
+        if (settings.head_bits, settings.coefficient_bits) != (32, 32) or settings.max_bytes:
+            kept = put_in_few(model, self.bank, self.splits, settings, self.recipe).kept
             outcome.validation, _ = examine(model, self.splits.validation, settings)
         outcome.test, outcome.logits = examine(model, self.splits.test, self.settings)
         run = self._finish(step, model, count(trained), seed, settings.head_rate, outcome, kept)
@@ -189,7 +189,13 @@ class Learner:
         head, classes = self.bank.backbone["head"], self.splits.classes
         task = task_of(model, self.bank, head, classes, rounded, self.recipe)
         size = taskfile.write(path, replace(task, kept=kept or {}), self.bank)
-        about = {"bytes": size, "head_lr": lr, "best_epoch": outcome.best_epoch, "start": outcome.start}
+        about = {
+            "bytes": size,
+            "head_bytes": taskfile.parts(path)["head"],
+            "head_lr": lr,
+            "best_epoch": outcome.best_epoch,
+            "start": outcome.start,
+        }
         method = step.partition("-")[0]
         row = {"task": self.name, "method": method, "seed": seed} | counts | about | metrics
         history = [{"run": f"{self.name} {method} {seed}", **epoch} for epoch in outcome.history]

@@ -34,8 +34,8 @@ class Results:
     relearnt: list[dict] = field(default_factory=list)
 
     def summary(self) -> dict:
-        """Per task and method: means over seeds of accuracies (fractions) and the spread of that on test, counts and
-        bytes of the task file; of all tasks: see `protocol`.
+        """Per task and method: means over seeds of accuracies (fractions) and the spread of that on test, counts, and
+        bytes of the largest task file and of its head; of all tasks: see `protocol`.
         """
         tasks: dict[str, dict] = {}
         for task, method in dict.fromkeys((row["task"], row["method"]) for row in self.runs):
@@ -44,7 +44,8 @@ class Results:
             tests = [row["test"] for row in rows]
             found["spread"] = statistics.stdev(tests) if len(tests) > 1 else 0.0
             found |= {kind: rows[0][kind] for kind in KINDS}
-            tasks.setdefault(task, {})[method] = found | {"bytes": max(row["bytes"] for row in rows)}
+            largest = max(rows, key=lambda row: row["bytes"])
+            tasks.setdefault(task, {})[method] = found | {name: largest[name] for name in ("bytes", "head_bytes")}
         skipped = {task: len(names) for task, names in self.skipped.items() if names}
         return {"tasks": tasks, **protocol(self.matrix), "other_orders": self.relearnt, "skipped_images": skipped}
 

@@ -152,7 +152,8 @@ def test_a_task_of_the_papers_attention_variant_is_its_numbers_and_under_300_byt
     size = taskfile.write(path, task, bank)
     rows = taskfile.sizes(path)
     assert size - (48 * bits + 3840 * bits + 10 * min(bits, 16) + (bits == 8) * 16 * 12 + 32) // 8 < 300
-    assert rows[-1][-1] == size == sum(row[-1] for row in rows[:-1])
+    assert rows[-1][-1] == size == sum(row[-1] for row in rows[:-1]) == sum(taskfile.parts(path).values())
+    assert size == taskfile.size(task, bank)
     found = taskfile.read(path, bank)
     assert found.about == about and len(found.coefficients) == 24
 

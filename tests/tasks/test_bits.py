@@ -6,11 +6,14 @@ import torch
 from torch.utils.data import TensorDataset
 
 import recast_gen as rg
-from recast_gen.bank import descent, quantization, taskfile
+from recast_gen.bank import descent, quantization, steps, taskfile
 from recast_gen.bank.rounding import rounded, taught
+from recast_gen.errors import TaskError
 from recast_gen.recipe.training import Train
+from recast_gen.tasks.analytic import ridge_start
 from recast_gen.tasks.bits import put_in_few
 from recast_gen.tasks.data import Splits
+from recast_gen.tasks.features import before_head
 from recast_gen.tasks.module import accuracy
 
 
@@ -27,9 +30,6 @@ def splits(vit, seed: int = 0) -> Splits:
 
 def attached(vit, images: Splits):
     """A model with moved coefficients and a ridge head, and its bank."""
-    from recast_gen.tasks.analytic import ridge_start
-    from recast_gen.tasks.features import before_head
-
     bank = vit.bank(vit(), groups=2)
     bank.backbone["head"] = "head"
     model, generator = rg.attach(vit(), bank), torch.Generator().manual_seed(1)
@@ -40,7 +40,7 @@ def attached(vit, images: Splits):
 
 
 @pytest.mark.parametrize("head_bits", ["auto", 2, 16])
-@pytest.mark.parametrize("coefficient_bits", [32, 8])
+@pytest.mark.parametrize("coefficient_bits", [32, 8, "auto"])
 def test_a_model_holds_what_its_file_will(vit, tmp_path, head_bits, coefficient_bits):
     images = splits(vit)
     model, bank = attached(vit, images)
@@ -56,6 +56,48 @@ def test_a_model_holds_what_its_file_will(vit, tmp_path, head_bits, coefficient_
     if head_bits == "auto":
         assert accuracy(model, images.validation) >= before - 0.02 - 1e-6
         assert task.kept["head.weight"].bits <= 4
+    if coefficient_bits == "auto":
+        assert steps.bits_of(task.kept[""]) < 32
+
+
+@pytest.mark.parametrize("limit", [450, 600, 900])
+def test_a_budget_is_for_the_whole_file_and_kept(vit, tmp_path, limit):
+    images = splits(vit)
+    model, bank = attached(vit, images)
+    before = accuracy(model, images.validation)
+    task = put_in_few(model, bank, images, Train(max_bytes=limit), "pico")
+    task.about["metrics"] = {"validation": 0.9876, "test": 0.1234}
+    assert taskfile.write(tmp_path / "task.safetensors", task, bank) <= limit
+    assert accuracy(model, images.validation) >= before - 0.1
+
+
+def test_a_budget_that_no_file_fits_is_refused_with_the_least(vit):
+    images = splits(vit)
+    model, bank = attached(vit, images)
+    with pytest.raises(TaskError, match="as small as 184 bytes: the smallest has [0-9]{3}"):
+        put_in_few(model, bank, images, Train(max_bytes=200))
+
+
+def test_a_task_is_saved_with_the_fewest_bits_that_keep_its_accuracy(vit, tmp_path):
+    images = splits(vit)
+    model, bank = attached(vit, images)
+    seen = before_head(model, model.head, images, Train())
+    known = {"features": seen.train.tensors[0], "labels": seen.train.tensors[1], "validation": seen.validation.tensors}
+    rg.save_task(tmp_path / "float", model, bank)
+    few = rg.save_task(tmp_path / "few", model, bank, **known)
+    assert few < rg.save_task(tmp_path / "wide", model, bank, head_bits=8, features=known["features"])
+    before = accuracy(model, images.validation)
+    rg.load_task(tmp_path / "few", model, bank)
+    assert accuracy(model, images.validation) >= before - 0.005
+    for changed, said in (
+        ({"validation": None}, "give features= and labels="),
+        ({"labels": known["labels"] + 1}, "Labels are 1 to 3"),
+        ({"labels": known["labels"][1:]}, "59 labels were given"),
+        ({"features": known["features"][:, 1:]}, "the head sees"),
+    ):
+        with pytest.raises(TaskError, match=said):
+            rg.save_task(tmp_path / "none", model, bank, head_bits="auto", **known | changed)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_sweep_towards_the_labels_lessens_the_loss_it_is_for(vit):

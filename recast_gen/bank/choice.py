@@ -1,0 +1,130 @@
+"""How few bits a task can have, chosen on images that it was not trained on; numpy only."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import TaskError
+from . import rounding
+from .bank import TemplateBank
+from .quantization import moments
+from .taskfile import Task, size
+
+TRIED = (1, 2, 3, 4, 8)  # bits of a linear head, the fewest first
+TAUGHT = 4  # bits, from which down a head is also moved towards the labels
+SWEEPS = 2
+TOLERANCE = 0.5  # points of accuracy, unless told otherwise
+
+Seen = tuple[np.ndarray, np.ndarray]  # what a head sees of images, ``n d``, and their labels ``n``
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of a task on validation: the share of images it gets right, then how sure it is of them; the larger the better.
+
+    Args:
+        right: fraction.
+        entropy: mean cross entropy, nats.
+    """
+
+    right: float
+    entropy: float
+
+    @property
+    def order(self) -> tuple[float, float]:
+        return self.right, -self.entropy
+
+
+def scored(task: Task, seen: Seen) -> Score:
+    """What a linear head makes of features."""
+    weight, bias = rounding.linear(task)
+    logits = seen[0].astype(np.float64) @ task.head[weight].astype(np.float64).T
+    logits, labels = logits + (task.head[bias] if bias else 0.0), seen[1]
+    logits = logits - logits.max(1, keepdims=True)
+    entropy = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
+    return Score(float((logits.argmax(1) == labels).mean()), float(entropy.mean()))
+
+
+def fewest(
+    task: Task, bank: TemplateBank, training: Seen, validation: Seen, tolerance: float = TOLERANCE, right: float = 0.0
+) -> Task:
+    """A task with a linear head of the fewest bits that lose at most `tolerance` points of accuracy on validation.
+
+    right: the accuracy (fraction) to lose them from, at least that of the task itself.
+    Up to 4 bits come from the closed form or from up to two sweeps towards the labels, whichever has the least cross
+    entropy on validation.  Where none of `TRIED` is near enough, the head has 16 bits.
+    Raises TaskError for a head that is not linear, and for features or labels that are not its own.
+    """
+    for seen in (training, validation):
+        _refuse_other(task, *seen)
+    right = max(right, scored(task, validation).right)
+    for bits in TRIED:
+        try:
+            found = best(task, bank, bits, training, validation)
+        except TaskError:
+            break  # no such scale in float16
+        if scored(found, validation).right >= right - tolerance / 100 - 1e-9:
+            return found
+    return rounding.rounded(task, bank, 16)
+
+
+def best(task: Task, bank: TemplateBank, bits: int, training: Seen, validation: Seen) -> Task:
+    """A task with a linear head of so many bits, of all ways to round it the one of least cross entropy."""
+    if bits >= 16:
+        return rounding.rounded(task, bank, bits)
+    return min(_ways(task, bank, bits, training), key=lambda few: scored(few, validation).entropy)
+
+
+def within(
+    tasks: Sequence[Task], bank: TemplateBank, limit: int, seen: Sequence[tuple[Seen, Seen]] | None = None,
+    heads: Sequence[int] = (*TRIED, 16, 32),
+) -> Task:  # fmt: skip
+    """The most accurate file of at most `limit` bytes, whole, on validation.
+
+    Args:
+        tasks: one task, its coefficients in several numbers of bits.
+        seen: (training, validation) as the head of each sees them; None for a head that is not linear: the task comes
+            first whose coefficients have most bits, then the head with most.
+        heads: bits that its head may have.
+    Raises:
+        TaskError: no file is so small.
+    """
+    found: list[tuple[tuple[float, float], Task]] = []
+    least = None
+    for place, task in enumerate(tasks):
+        for bits in heads if seen else [bits for bits in heads if bits >= 16]:
+            try:
+                few = best(task, bank, bits, *seen[place]) if seen else rounding.rounded(task, bank, bits)
+            except TaskError:
+                continue  # no such scale in float16
+            bytes_ = size(few, bank)
+            least = min(least or bytes_, bytes_)
+            if bytes_ <= limit:
+                order = scored(few, seen[place][1]).order if seen else (-float(bytes_ < limit), float(bytes_))
+                found.append((order, few))
+    if not found:
+        raise TaskError(
+            f"No file of this task is as small as {limit:,} bytes: the smallest has {least or 0:,}. Allow more, or "
+            "train fewer coefficients (a lower resolution, `tie`)."
+        )
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def _refuse_other(task: Task, features: np.ndarray, labels: np.ndarray) -> None:
+    classes, size_ = task.head[rounding.linear(task)[0]].shape
+    if features.shape != (len(labels), size_) or not len(labels):
+        raise TaskError(
+            f"Features {features.shape} with {len(labels)} labels were given; the head sees (images, {size_})."
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= classes:
+        raise TaskError(
+            f"Labels are {labels.min()} to {labels.max()} ({labels.dtype}): give places of {classes} classes."
+        )
+
+
+def _ways(task: Task, bank: TemplateBank, bits: int, training: Seen) -> Iterator[Task]:
+    few = rounding.rounded(task, bank, bits, seen=moments(training[0]))
+    yield few
+    if bits <= TAUGHT:
+        yield from rounding.taught(task, few, *training, SWEEPS)
