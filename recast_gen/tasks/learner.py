@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -148,13 +149,15 @@ class Learner:
         settings, seen, runs = self.settings, self.known.seen, []
         lrs = [each.head_rate for each in self._tried(settings.probe_lrs or [])]
         meter = Meter()
-        models = {seed: self._prepare(PROBE, seed) for seed in settings.seeds}
+        heads = []
+        for seed in settings.seeds:  # which differ in their heads alone: one network is enough
+            model, trained = self._prepare(PROBE, seed)
+            heads.append(deepcopy(self._head(model)))
         if seen:
-            heads = [self._head(model) for model, _ in models.values()]
             outcomes = probes(heads, seen, settings, lrs, settings.seeds)
         else:
             outcomes = {(lr, seed): self._whole_probe(lr, seed) for seed in settings.seeds for lr in lrs}
-        for seed, (model, trained) in models.items():
+        for seed in settings.seeds:
             lr = max(lrs, key=lambda lr: outcomes[lr, seed].score)
             head, outcome = self._head(model), outcomes[lr, seed]
             head.load_state_dict(outcome.state)

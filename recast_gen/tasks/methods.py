@@ -11,9 +11,11 @@ from ..model.verbs import freeze
 from ..recipe.training import Train
 from ..weights.named import Weights
 from ..weights.networks import rebuild
+from .costs import collect
 
 PROBE = "linear_probe"
 KINDS = ("coefficients", "norms", "adapter", "head")  # of trained parameters, as they are counted apart
+LARGE = 2**26  # bytes of a backbone
 Trained = dict[str, list[nn.Parameter]]  # kind -> parameters
 
 
@@ -31,6 +33,8 @@ def prepare(
     A resolution that a study chose comes with the bank.  base: the bank's backbone.  seed: of the fresh head.
     classes: outputs of the head.
     """
+    if sum(tensor.nbytes for tensor in base.values()) > LARGE:
+        collect()  # the last model, before the next is made
     torch.manual_seed(seed)
     model = attach(rebuild(base, num_classes=classes), bank, bank.fit.get("resolution", settings.resolution))
     adapts, name = method == adapted(settings), bank.backbone["head"]

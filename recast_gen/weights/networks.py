@@ -140,7 +140,8 @@ def fill(model: "nn.Module", weights: Mapping[str, np.ndarray]) -> None:
     if any(wrong.values()):
         said = "; ".join(f"{word} {listing(names, 40)}" for word, names in wrong.items() if names)
         raise SourceError(f"The weights do not fit the model: {said}. Give the kwargs they were made with.")
-    model.load_state_dict({name: to_torch(array) for name, array in weights.items()})
+    for name in both:  # one copy at a time
+        own[name].copy_(to_torch(weights[name]))
 
 
 def rebuild(weights: Weights, num_classes: int | None = None) -> "nn.Module":
