@@ -15,19 +15,21 @@ def factors(added: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray, float
     from a fixed seed; the loss is that of the factors themselves.
     """
     matrix = added.astype(np.float64)
-    if 4 * (rank + SPARE) < min(matrix.shape):
-        start = np.random.default_rng(0).standard_normal((matrix.shape[1], rank + SPARE))
-        basis = np.linalg.qr(matrix @ start)[0]
+    flat = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+    if 4 * (rank + SPARE) < len(flat):
+        basis = np.linalg.qr(flat @ np.random.default_rng(0).standard_normal((flat.shape[1], rank + SPARE)))[0]
         for _ in range(POWERS):
-            basis = np.linalg.qr(matrix @ np.linalg.qr(matrix.T @ basis)[0])[0]
-        up, values, down = np.linalg.svd(basis.T @ matrix, full_matrices=False)
-        up = basis @ up
+            basis = np.linalg.qr(flat @ np.linalg.qr(flat.T @ basis)[0])[0]
+        basis = basis @ np.linalg.svd(basis.T @ flat, full_matrices=False)[0]
     else:
-        up, values, down = np.linalg.svd(matrix, full_matrices=False)
-    kept = min(rank, len(values))
-    left, right = np.zeros((len(matrix), rank), np.float32), np.zeros((rank, matrix.shape[1]), np.float32)
-    left[:, :kept] = up[:, :kept] * np.sqrt(values[:kept])
-    right[:kept] = np.sqrt(values[:kept, None]) * down[:kept]
+        basis = np.linalg.eigh(flat @ flat.T)[1][:, ::-1]
+    basis = basis[:, :rank]
+    rest = basis.T @ flat
+    roots = np.sqrt(np.linalg.norm(rest, axis=1))  # the singular values'
+    first, last = np.zeros((len(flat), rank), np.float32), np.zeros((rank, flat.shape[1]), np.float32)
+    first[:, : len(roots)] = basis * roots
+    np.divide(rest, roots[:, None], out=last[: len(roots)], where=roots[:, None] > 0, casting="same_kind")
+    left, right = (first, last) if flat is matrix else (last.T.copy(), first.T.copy())
     return left, right, float(np.square(matrix - left.astype(np.float64) @ right).sum())
 
 
