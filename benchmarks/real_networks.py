@@ -32,6 +32,7 @@ NETWORKS = (*NAMES, *FILES, *LANGUAGE)
 STAGES = ("extract", "mimic", "mimic_vae", "tune", "train", "generate", "report")
 OF_IMAGES = ("train", "generate", "report")  # stages that a network without images has no use for
 KEY, COLUMNS = ("network", "step"), ("result", "seconds", "peak_mib", "said")
+HERE = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))}
 DOORS = """
 import sys
 from benchmarks.real_networks import doors
@@ -72,7 +73,8 @@ def recipe(name: str, folder: Path) -> Path:
     if name in FILES:
         model = {"checkpoint": str(REAL / f"{name}.safetensors")}
     if name in LANGUAGE:
-        language(name).save_pretrained(folder / "checkpoint")
+        made = f"from benchmarks.real_networks import language; language({name!r}).save_pretrained('checkpoint')"
+        subprocess.run([sys.executable, "-c", made], cwd=folder, check=True, capture_output=True, env=HERE)
         model = {"checkpoint": str(folder / "checkpoint")}
     for task in ("light", "warm"):
         labels = np.arange(32) % 2
@@ -85,7 +87,8 @@ def recipe(name: str, folder: Path) -> Path:
     train = {"epochs": 1, "batch_size": 8, "seeds": [0], "accelerator": "cpu"}
     path = folder / "pipelines" / "real.yaml"
     path.parent.mkdir()
-    path.write_text(json.dumps({"model": model, "tune": {"trials": 8}, "tasks": tasks, "train": train}))  # JSON is YAML
+    sections = {"model": model, "mimic": {}, "mimic_vae": {}, "tune": {"trials": 8}, "tasks": tasks, "train": train}
+    path.write_text(json.dumps(sections))  # JSON is YAML
     return path
 
 
@@ -215,18 +218,20 @@ def doors(name: str, folder: str) -> None:
     """Runs the doors and prints a row each, as JSON."""
     import torch
 
+    from recast_gen.errors import RecastError
     from recast_gen.tasks.costs import Meter
 
     torch.set_num_threads(1)
     for step, act in steps(name, Path(folder)):
-        meter, said = Meter(), ""
+        meter, result, said = Meter(), "ok", ""
         try:
             act()
         except Exception as error:
+            result = "refused" if isinstance(error, RecastError) else "failed"
             said = f"{type(error).__name__}: {error}"[:200]
         costs = meter.read()
         row = {
-            "result": "failed" if said else "ok",
+            "result": result,
             "seconds": costs["processor_seconds"],
             "peak_mib": costs["peak_bytes"] / 2**20,
         }
@@ -270,9 +275,9 @@ def table() -> None:
         ]  # fmt: skip
         print(name, *cells, sep=" | ")
     for row in rows:
-        if row["result"] == "failed":
-            print(f"{row['network']}, {row['step']}: {row['said']}")
-    print(f"{sum(row['result'] == 'ok' for row in rows)} ok, {sum(row['result'] == 'failed' for row in rows)} failed")
+        if row["result"] in ("failed", "refused"):
+            print(f"{row['network']}, {row['step']}, {row['result']}: {row['said']}")
+    print(*(f"{sum(row['result'] == result for row in rows)} {result}" for result in ("ok", "refused", "failed")))
 
 
 if __name__ == "__main__":
