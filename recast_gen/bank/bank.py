@@ -17,6 +17,7 @@ from ..weights.qkv import joined, whole
 from ..weights.shards import SHARD_BYTES
 from .contents import contents
 from .layouts import Layout
+from .own import Factors, Own
 from .templates import Lazy, ahead, mix
 
 
@@ -28,6 +29,7 @@ class Group:
     coefficients: ``l s b t`` float32; b = 1, in groups of scales or shifts as many as they have numbers.
     dtype: of the original tensors.  certificate: how good the fit is.  random: how many of the last templates come
     from `seed`.  posterior: ``2 l t`` mean and standard deviation of the VAE's coefficients, or None.
+    own: what templates every layer has for itself after these; their coefficients are the last.
     layout: None where templates are whole layers; else templates are ``t n`` and a layer has its rows of the layout's
     matrix as coefficients, ``l s rows t``, `Lazy` too in an opened bank.
     """
@@ -42,6 +44,7 @@ class Group:
     seed: int = 0
     posterior: np.ndarray | None = field(default=None, repr=False)
     layout: Layout | None = None
+    own: Own | None = None
 
     def __post_init__(self) -> None:
         for name in ("templates", "coefficients"):  # a product's last bit may depend on the order in memory
@@ -61,6 +64,33 @@ class Group:
         """Whether its layers are scales, shifts or biases."""
         return len(self.shape) == 1
 
+    @property
+    def count(self) -> int:
+        """Of a layer's templates, its own among them."""
+        return len(self.templates) + (self.own.count if self.own else 0)
+
+    def mixed(self, name: str, coefficients: np.ndarray, templates: np.ndarray) -> np.ndarray:
+        """Weight ``o ...`` (float32) of a layer with coefficients ``s b t`` on the group's templates."""
+        if self.layout:
+            return np.asarray(self.layout.stack(coefficients.mean(0) @ templates)[0])
+        made = np.asarray(mix(coefficients[..., : len(templates)], templates))
+        last = coefficients[..., len(templates) :].mean(0)
+        if last.any():
+            self.factors(name, templates).add(last, made)
+        return made
+
+    def factors(self, name: str, templates: np.ndarray) -> Factors:
+        """A layer's own templates, kept for the next time: they are few numbers, but take several times a `mix`."""
+        assert self.own
+        if name not in self._factors:
+            base = self.coefficients[self.names.index(name)][..., : len(templates)]
+            self._factors[name] = self.own.factors(np.asarray(mix(base, templates)))
+        return self._factors[name]
+
+    @cached_property
+    def _factors(self) -> dict[str, Factors]:
+        return {}
+
     def weights(
         self, coefficients: Mapping[str, np.ndarray] | None = None, templates: np.ndarray | None = None
     ) -> Iterator[tuple[str, np.ndarray]]:
@@ -71,8 +101,7 @@ class Group:
         templates, dtype = self.templates[...] if templates is None else templates, dtype_of(self.dtype)
         for name, base in self:
             chosen = base if coefficients is None else coefficients[name]
-            made = self.layout.stack(chosen.mean(0) @ templates)[0] if self.layout else mix(chosen, templates)
-            yield name, np.ascontiguousarray(made, dtype)
+            yield name, np.ascontiguousarray(self.mixed(name, chosen, templates), dtype)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ def contents(bank: "TemplateBank") -> tuple[dict[str, store.Rows], dict[str, Any
                 "scale": float(np.abs(group.templates[-1:]).flat[0]) if group.random else 0.0,
                 "posterior": group.posterior is not None,
                 **({"layout": group.layout.about()} if group.layout else {}),
+                **({"own": group.own.about()} if group.own else {}),
             }
             for group in members
         ]  # fmt: skip

@@ -49,7 +49,7 @@ def sample(
     slots, start = {}, 0
     for group in fitted.values():
         for name in group.names:
-            slots[name] = slice(start, start := start + len(group.templates))
+            slots[name] = slice(start, start := start + group.count)
     return [
         {name: row[None, None, slot].copy() for name, slot in slots.items()}
         | {name: base.copy() for name, base in kept.items()}

@@ -11,6 +11,7 @@ import numpy as np
 from ..weights import store
 from .bank import Group, TemplateBank, remember
 from .layouts import Layout
+from .own import Own
 from .templates import Lazy, random_templates
 
 
@@ -28,19 +29,21 @@ def open_bank(path: str | Path) -> TemplateBank:
         for i, entry in enumerate(described) if entry["posterior"]
     }  # fmt: skip
     posterior = _slices(arrays["posterior"], shapes) if shapes else {}
+    owns = {i: Own(**entry["own"]) for i, entry in enumerate(described) if "own" in entry}
     laid = {i: Layout.of(entry["layout"]) for i, entry in enumerate(described) if "layout" in entry}
     flat = {i: (described[i]["coefficients"][3], layout.columns) for i, layout in laid.items()}
     templates = _slices(arrays["templates"], flat) if flat else {}
     for index, entry in enumerate(described):
         family, base = entry["family"], coefficients[index]
         start = stored.setdefault(family, [0])
-        stop = start[-1] + base.shape[3] - entry["random"]
+        stop = start[-1] + base.shape[3] - entry["random"] - (owns[index].count if index in owns else 0)
         if index not in laid:
             base = base[...]
             templates[index] = _templates(arrays[f"templates.{family}"], start[-1], stop, entry)
         groups[family, len(start) - 1] = Group(
             family, tuple(entry["names"]), templates[index], base, entry["dtype"], entry["certificate"],
             entry["random"], entry["seed"], posterior[index][...] if index in posterior else None, laid.get(index),
+            owns.get(index),
         )  # fmt: skip
         start.append(stop)
     rest: dict[str, Any] = {}

@@ -65,11 +65,9 @@ def of(coefficients: Mapping[str, np.ndarray], bank: TemplateBank) -> Task:
     for name in dict.fromkeys([*bank.layers, *coefficients]):
         group, found = bank.layers.get(name), coefficients.get(name)
         shape = None if found is None else np.shape(found)
-        fits = (
-            group and shape and len(shape) == 3 and shape[2] == len(group.templates) and group.shape[0] % shape[1] == 0
-        )
+        fits = group and shape and len(shape) == 3 and shape[2] == group.count and group.shape[0] % shape[1] == 0
         if not fits:
-            expected = f"s b {len(group.templates)}, b blocks of {group.shape[0]} rows" if group else "none"
+            expected = f"s b {group.count}, b blocks of {group.shape[0]} rows" if group else "none"
             raise TaskError(f"Coefficients of {name} are {shape}; expected {expected}: give those of this bank.")
     return Task({name: np.asarray(found, np.float32) for name, found in coefficients.items()}, {})
 
@@ -190,7 +188,7 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
     wrong = [name for name, family in families.items() if counts.get(name, 0) < 1 or family.shape[0] % counts[name]]
     if wrong:
         raise TaskError(f"{path} states no resolution that {listing(wrong, 4)} can have. Train it again.")
-    shapes = {name: (kept.sets, counts[group.family], len(group.templates)) for name, group in bank.layers.items()}
+    shapes = {name: (kept.sets, counts[group.family], group.count) for name, group in bank.layers.items()}
     try:
         coefficients = steps.from_stored(kept.coefficients(), bank, shapes)
     except ValueError as error:

@@ -9,6 +9,8 @@ import numpy as np
 
 from ..bank import taskfile
 from ..bank.bank import Group, TemplateBank
+from ..bank.own import SOURCES as OWN
+from ..bank.own import Own
 from ..bank.templates import mix, random_templates
 from ..errors import FitError, check_choice, check_count
 from ..weights import checkpoints
@@ -21,23 +23,26 @@ Task = taskfile.Task | str | Path | Mapping[str, np.ndarray]
 
 
 def extend(
-    bank: TemplateBank, templates: int, source: str = "random", seed: int = 0, *, vae: TemplateBank | None = None,
-    tasks: Iterable[Task] = (),
+    bank: TemplateBank, templates: int | None = None, source: str = "random", seed: int = 0, *,
+    rank: int | None = None, vae: TemplateBank | None = None, tasks: Iterable[Task] = (),
 ) -> TemplateBank:  # fmt: skip
     """A bank with `templates` more templates in every group of matrices or kernels, base coefficients 0.
 
-    Each random template is drawn anew from the seed, bit for bit; others are stored.  Share
+    Each random template is drawn anew from the seed, bit for bit; singular and fourier ones are of rank 1, of every
+    layer for itself, and made where they are used; others are stored.  Share
     (https://arxiv.org/abs/2602.06043) keeps principal directions of LoRA factors; here they are of weights.
 
     Args:
         bank: of whole layers, without random templates.
-        templates: how many more a group.
+        templates: how many more a group; for source ``singular``, `rank` says it.
         source: ``random``, signs at the scale of the group, stored as their seed alone.  ``layers``, the family's
             layers outside the group, nearest in depth first.  ``vae``, layers decoded from N(0, 1) by the bank `vae`
             of `mimic_vae`; its own decoder gives a bank nothing that it did not span.  ``tasks``, the principal
             directions of what `tasks` changed in the group's layers, then in the family's others, at the scale of the
-            group.
+            group.  ``singular``, all pairs of `rank` directions of the layer's rows and columns, as LoRA-XS trains
+            between them; ``fourier``, cosine waves at random frequencies, as FourierFT: see `bank.own.Own`.
         seed: of random templates and draws.
+        rank: for source ``singular``: of each layer's change; it has ``rank * rank`` templates.
         vae: the bank to draw from, for source ``vae``.
         tasks: for source ``tasks``: task files of this bank, or weights by tensor name or as a checkpoint file, as
             `generate` makes them from any bank of this backbone.
@@ -47,39 +52,48 @@ def extend(
         TaskError: a task file of another bank.
         SourceError: a file that is neither task nor checkpoint.
     """
-    check_choice("template source", source, SOURCES, FitError)
-    check_count("templates", templates, FitError)
+    check_choice("template source", source, [*SOURCES, *OWN], FitError)
+    if (rank is not None) != (source == "singular") or (rank is None) == (templates is None):
+        raise FitError(f"Source {source!r} with templates={templates}, rank={rank}: rank= is for 'singular', alone.")
+    size = templates if rank is None else rank
+    check_count("templates" if rank is None else "rank", size, FitError)
     for key, group in bank.groups.items():
         if group.layout:
             raise FitError(f"Group {key} has the layout {group.layout.pattern!r}: only whole layers can be extended.")
-        if group.random:
-            raise FitError(f"Group {key} already has {group.random} random templates: extend the bank it came from.")
+        if group.random or group.own:
+            had = f"{group.random} random templates" if group.random else f"{group.own.source} templates"
+            raise FitError(f"Group {key} already has {had}: extend the bank it came from.")
     given = [_weights(bank, task) for task in tasks] if source == "tasks" else vae or bank
     groups = dict(bank.groups)
     for index, (key, group) in enumerate(bank.groups.items()):
         if not group.vectors:
             own_seed = int(digest([seed, index])[:8], 16)
-            drawn = SOURCES[source](bank, key, templates, own_seed, given)
-            seeded = {"random": templates, "seed": own_seed} if source == "random" else {}
-            groups[key] = _longer(group, drawn, **seeded)
-    extended = bank.fit.get("extended", {}) | {source: templates, "seed": seed}
+            if source in OWN:
+                each = Own(source, size, own_seed)
+                each.check(group.shape, key)
+                groups[key] = _longer(group, each.count, own=each)
+                continue
+            drawn = SOURCES[source](bank, key, size, own_seed, given)
+            seeded = {"random": size, "seed": own_seed} if source == "random" else {}
+            joined = np.concatenate([group.templates[...], drawn])
+            groups[key] = _longer(group, size, 0 if seeded else drawn.nbytes, templates=joined, **seeded)
+    extended = bank.fit.get("extended", {}) | {source: size, "seed": seed}
     return TemplateBank(groups, bank.rest, bank.backbone, bank.fit | {"extended": extended})
 
 
-def _longer(group: Group, drawn: np.ndarray, **seeded) -> Group:
+def _longer(group: Group, more: int, stored: int = 0, **changed) -> Group:
+    """A group with so many more templates, of which as many bytes are stored."""
     layers, sets, blocks, count = group.coefficients.shape
-    zeros = np.zeros((layers, sets, blocks, len(drawn)), np.float32)
+    zeros = np.zeros((layers, sets, blocks, more), np.float32)
     posterior = group.posterior
     if posterior is not None:  # the new ones are certain to be 0
-        posterior = np.concatenate([posterior, np.zeros((2, layers, len(drawn)), np.float32)], axis=2)
-    count += len(drawn)
-    stored = group.certificate["stored_bytes"] + zeros.nbytes + (0 if seeded else drawn.nbytes)
+        posterior = np.concatenate([posterior, np.zeros((2, layers, more), np.float32)], axis=2)
+    count += more
+    stored += group.certificate["stored_bytes"] + zeros.nbytes
     measured = {"templates": count, "coefficients": layers * sets * count, "effective_coefficients": layers * count}
     measured = group.certificate | measured | {"stored_bytes": stored}
-    return replace(
-        group, templates=np.concatenate([group.templates[...], drawn]), posterior=posterior,
-        coefficients=np.concatenate([group.coefficients, zeros], axis=3), certificate=measured, **seeded,
-    )  # fmt: skip
+    longer = np.concatenate([group.coefficients, zeros], axis=3)
+    return replace(group, coefficients=longer, posterior=posterior, certificate=measured, **changed)
 
 
 def _scale(templates: np.ndarray) -> float:
@@ -103,7 +117,7 @@ def _layers(bank: TemplateBank, key: tuple, count: int, seed: int, given) -> np.
         )
     layers = {name: (coefficients, group) for group in bank.groups.values() for name, coefficients in group}
     chosen = (layers[names[at]] for at in others[:count])
-    return np.stack([mix(coefficients, group.templates[...]) for coefficients, group in chosen])
+    return np.stack([mix(base[..., : len(group.templates)], group.templates[...]) for base, group in chosen])
 
 
 def _vae(bank: TemplateBank, key: tuple, count: int, seed: int, given: TemplateBank) -> np.ndarray:

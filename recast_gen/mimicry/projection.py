@@ -46,10 +46,12 @@ def project(bank: TemplateBank, weights: Weights, resolution: Resolution = 1, he
         for name, base in group:
             target, count = np.asarray(found[name], np.float32), math.lcm(blocks[group.family], base.shape[1])
             refuse_nonfinite(name, target)
-            before = mix(base, templates)
+            before = mix(base[..., : len(templates)], templates)
             coefficients[name] = nearest(target, templates, count)
             changes[name] = change if (change := _square(target - before)) > ROUNDING * _square(before) else 0.0
             lost = _square(target - mix(coefficients[name], templates))
+            unused = np.zeros((1, count, group.count - len(templates)), np.float32)  # of templates of the layer's own
+            coefficients[name] = np.concatenate([coefficients[name], unused], 2)
             if lost >= changes[name]:  # an unchanged layer keeps its own coefficients, bit for bit
                 coefficients[name], lost = np.repeat(base, count // base.shape[1], 1), changes[name]
             kept[name] = changes[name] - lost

@@ -5,12 +5,11 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ..bank.bank import TemplateBank
-from ..bank.templates import mix
 from ..errors import AttachError, listing, nearest
 from ..weights.families import CACHED
 from ..weights.qkv import PARTS, place, rows, whole
 from ..weights.wrapping import unwrapped
-from .parametrizations import FromBank, Joined, Templates, tensor_name
+from .parametrizations import FromBank, Joined, OwnTemplates, Templates, tensor_name
 from .resolution import Resolution, blocks
 
 TOLERANCE = 5e-3  # relative; bfloat16 rounds a weight by up to 4e-3
@@ -76,11 +75,13 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
                 f"{name} and {first} are one tensor, which cannot have coefficients of its own twice: "
                 "fit the bank without that family."
             )
-    shared = {}
+    shared, factors = {}, {}
     for key, group in bank.groups.items():
         templates = group.templates[...]
         for name, base in group:
-            _check(name, rows(getattr(*places[name]), name), mix(base, templates), group)
+            rebuilt = group.mixed(name, base, templates)
+            _check(name, rows(getattr(*places[name]), name), rebuilt, group)
+            factors[name] = group.factors(name, templates) if group.own else None
         like = getattr(*places[group.names[0]]).detach()
         shared[key] = Templates(torch.from_numpy(templates).to(like), bank.hash)
     counts = blocks(model, bank, resolution)
@@ -89,7 +90,8 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
         for name, base in group:
             module, leaf = places[name]
             weight, order = getattr(module, leaf), tuple(module._parameters)
-            source = FromBank(shared[key], counts[name], weight, order)
+            own = OwnTemplates(factors[name], shared[key].values) if factors[name] else None
+            source = FromBank(shared[key], counts[name], weight, order, own)
             parametrize.register_parametrization(module, leaf, source, unsafe=True)
             spread = torch.from_numpy(base).repeat_interleave(counts[name] // base.shape[1], dim=1)
             set_coefficients(module, leaf, spread)

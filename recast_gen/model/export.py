@@ -12,7 +12,6 @@ import numpy as np
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
 from ..bank.saved import load_bank
-from ..bank.templates import mix
 from ..errors import ExportError, check_count, listing, takes_images
 from ..weights.described import metadata
 from ..weights.files import atomic, save_tensors
@@ -256,7 +255,9 @@ def _changes(bank: TemplateBank, task: taskfile.Task) -> Iterator[tuple[str, np.
     def made() -> Iterator[tuple[str, np.ndarray]]:
         for group in bank.groups.values():
             templates = group.templates[...]
-            yield from ((name, mix(task.coefficients[name], templates) - mix(base, templates)) for name, base in group)
+            for name, base in group:
+                found, before = (group.mixed(name, each, templates) for each in (task.coefficients[name], base))
+                yield name, found - before
         yield from ((name, np.zeros(tensor.shape, "f4")) for name, tensor in bank.rest.items() if name != whole(name))
 
     return joined(made())

@@ -1,12 +1,11 @@
 """A generated weight, kept until what it was made of is something else."""
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
-
-from ..bank.templates import mix
 
 
 def keeps(coefficients: torch.Tensor) -> bool:
@@ -40,15 +39,17 @@ class Kept:
     def forget(self) -> None:
         self._last: Any = None  # assigned as a whole, so that threads see all of it or nothing
 
-    def weight(self, coefficients: nn.Parameter, templates: torch.Tensor) -> torch.Tensor:
-        """`mix` of the two."""
+    def weight(
+        self, coefficients: nn.Parameter, templates: torch.Tensor, mixed: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """What `mixed` makes of coefficients on templates."""
         if last := self._last:
             seen, of, version, made = last
             if of is templates and version == (templates._version, made._version) and _same(seen, coefficients):
                 return made
         with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
             seen = coefficients.detach().clone()
-            made = mix(seen, templates)
+            made = mixed(seen)
             if not templates.is_inference():  # what is written into those is not counted
                 self._last = seen, templates, (templates._version, made._version), made
         return made

@@ -14,7 +14,6 @@ from ..bank import taskfile
 from ..bank.bank import TemplateBank
 from ..bank.images import prepare
 from ..bank.saved import load_bank
-from ..bank.templates import mix
 from ..errors import AttachError, TaskError, listing, nearest
 from ..weights import networks
 from ..weights.qkv import joined, whole
@@ -198,8 +197,7 @@ class TaskLibrary:
         """Tensor name -> (number of the task -> its weight)."""
 
         def layer(name: str, source, number: int) -> torch.Tensor:
-            templates = source.templates.values
-            return mix(torch.from_numpy(tasks[number].coefficients[name]).to(templates), templates)
+            return source.mixed(torch.from_numpy(tasks[number].coefficients[name]).to(source.templates.values))
 
         def kept(name: str, number: int) -> torch.Tensor:
             like = next(iter(self._places.values()))[2].templates.values

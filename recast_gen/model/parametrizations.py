@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from ..bank.own import Factors
 from ..bank.templates import mix, project
 from ..errors import AttachError
 from ..weights.qkv import PARTS
@@ -30,26 +31,56 @@ class Templates(nn.Module):
         return super()._apply(fn, recurse)
 
 
+class OwnTemplates(nn.Module):
+    """The frozen templates of one layer alone, of rank 1; no buffers, as `Templates`."""
+
+    def __init__(self, factors: Factors, like: torch.Tensor):
+        super().__init__()
+        self.left, self.right = (torch.from_numpy(array).to(like) for array in (factors.left, factors.right))
+        self.pairs = factors.pairs
+
+    def _apply(self, fn, recurse=True):
+        self.left, self.right = fn(self.left), fn(self.right)
+        return super()._apply(fn, recurse)
+
+    def on(self, device: torch.device) -> Factors:
+        return Factors(self.left.to(device), self.right.to(device), self.pairs)
+
+
 class FromBank(nn.Module):
     """Parametrizes a weight ``o ...`` by coefficients ``s b t`` on shared templates.
 
+    own: templates that only this layer has, after those.
     original: the weight that was there, kept for `detach` and never part of a state dict.  order: of the names of the
     parameters of its module.
     """
 
-    def __init__(self, templates: Templates, resolution: int, original: nn.Parameter, order: tuple[str, ...]):
+    def __init__(
+        self, templates: Templates, resolution: int, original: nn.Parameter, order: tuple[str, ...],
+        own: OwnTemplates | None = None,
+    ):  # fmt: skip
         super().__init__()
+        self.own = own
         self.templates, self.resolution, self.order = templates, resolution, order
         self.original, self.trainable = original.detach(), original.requires_grad
         self.kept = Kept()
 
     def forward(self, coefficients: torch.Tensor) -> torch.Tensor:
         if keeps(coefficients):
-            return self.kept.weight(coefficients, self.templates.values)
+            return self.kept.weight(coefficients, self.templates.values, self.mixed)
         self.kept.forget()
         device = coefficients.device.type
         with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # keeps the weight's dtype
-            return mix(coefficients, self.templates.values.to(coefficients.device))  # of a replica on another device
+            return self.mixed(coefficients)
+
+    def mixed(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """Weight ``o ...`` of coefficients ``s b t``."""
+        templates = self.templates.values.to(coefficients.device)  # of a replica on another device
+        if self.own is None:
+            return mix(coefficients, templates)
+        shared, last = coefficients.split([len(templates), coefficients.shape[2] - len(templates)], 2)
+        weight = mix(shared, templates)
+        return weight + self.own.on(coefficients.device).mixed(last.mean(0)).reshape(weight.shape)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         """A state dict tells the bank beside its tensors, as torch does a module's version."""
@@ -65,7 +96,8 @@ class FromBank(nn.Module):
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """Weight -> coefficients ``1 b t``, least squares onto the templates."""
         arrays = (tensor.detach().float().cpu().numpy() for tensor in (weight, self.templates.values))
-        return torch.from_numpy(project(*arrays, self.resolution)).to(weight)
+        found = torch.from_numpy(project(*arrays, self.resolution)).to(weight)
+        return found if self.own is None else nn.functional.pad(found, (0, self.own.on(weight.device).count))
 
 
 class Joined(nn.Module):
