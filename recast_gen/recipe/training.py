@@ -29,10 +29,13 @@ class Training(Section):
 class Train(Training):
     resolution: Resolution = 1  # of all families, or by glob over their names
     lr: Positive | None = None  # learning rate of coefficients; in proportion to each layer when not given
+    relative_lr: Positive | None = None  # without `lr`: share of its norm that a step moves a layer, instead of 0.05
     head_lr: Positive | None = None  # learning rate of the head; `lr` when not given, else what keeps a ridge start
     # the linear probe's learning rates: the best on validation counts
     probe_lrs: Annotated[list[Positive], Field(min_length=1)] | None = None
     head_start: Literal["ridge", "random"] = "ridge"  # of a linear head: ridge regression on its features, or at random
+    # trained: by gradient. solved: in closed form after every epoch, and on half of each batch for the other half
+    head: Literal["trained", "solved"] = "trained"
     coefficients: bool = True  # False: an adapter alone
     adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"  # what trains beside coefficients
     adapter_options: dict[str, int | float] = {}  # such as `rank: 4` of melo, `bottleneck: 64` of adaptformer
@@ -42,6 +45,7 @@ class Train(Training):
     coefficient_bits: Literal["auto", 32, 16, 8, 4] = "auto"  # of each coefficient there; auto: the same
     tolerance: NotNegative = 0.5  # points of validation accuracy that bits that are `auto` may cost
     max_bytes: Count | None = None  # of the whole task file: the most accurate one within them, on validation
+    probe_epochs: Count | None = None  # of the linear probe; `epochs` when not given
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]  # one run each
     orders: Annotated[int, Field(ge=0)] = 0  # random orders of the tasks in which all is learnt again, with one seed
 
@@ -56,6 +60,10 @@ class Train(Training):
             raise ValueError(f"`seeds` lists a seed twice: {listing(twice)}")
         if self.adapter == "none" and not self.coefficients:
             raise ValueError("without `coefficients` there is nothing to train but the head: give an `adapter`")
+        if self.head == "solved" and self.head_start == "random":
+            raise ValueError("`head: solved` starts from ridge regression: leave out `head_start: random`")
+        if self.lr and self.relative_lr:
+            raise ValueError("give `lr` or `relative_lr`, not both")
         if self.adapter == "none" and (self.adapter_options or self.adapter_lr):
             raise ValueError("`adapter_options` and `adapter_lr` need an `adapter`")
         return self

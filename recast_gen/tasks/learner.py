@@ -28,6 +28,7 @@ from .module import Outcome, examine, once, together, train
 from .prefix import Shortcut, shortcut
 from .probe import probes
 from .readers.raw import PARTS
+from .solved import loop_of
 
 FEATURES = "features"  # what costs call the pass over the images that all runs of a task share
 
@@ -135,8 +136,9 @@ class Learner:
         short = short and Shortcut(model, short.entry, short.before, short.image)
         settings = self._tried([])[0]
         args = settings, rates(model, trained, settings), seed, self.bank.hash
+        loop = loop_of(settings, self._head(model), self.known.seen)
         with short.on() if short else nullcontext():
-            outcome = train(short or model, splits, *args, folder=self.folder / step)
+            outcome = train(short or model, splits, *args, folder=self.folder / step, loop=loop)
         kept = {}
         if (settings.head_bits, settings.coefficient_bits) != (32, 32) or settings.max_bytes:
             kept = put_in_few(model, self.bank, self.splits, settings, self.recipe).kept
@@ -146,7 +148,7 @@ class Learner:
         return [run], {"task": self.name, "method": self.method, "seed": seed} | outcome.costs
 
     def _probes(self, step: str) -> tuple[list[Run], dict]:
-        settings, seen, runs = self.settings, self.known.seen, []
+        settings, seen, runs = self.settings.model_copy(update=self._of_probes), self.known.seen, []
         lrs = [each.head_rate for each in self._tried(settings.probe_lrs or [])]
         meter = Meter()
         heads = []
@@ -173,9 +175,13 @@ class Learner:
         lrs = lrs or ([self.known.gentle] if free and self.known.gentle else [self.settings.head_rate])
         return [self.settings.model_copy(update={"head_lr": lr}) for lr in lrs]
 
+    @property
+    def _of_probes(self) -> dict:
+        return {"epochs": self.settings.probe_epochs or self.settings.epochs}
+
     def _whole_probe(self, lr: float, seed: int) -> Outcome:
         """A head trained on images, where what it sees of them cannot be kept."""
-        settings = self.settings.model_copy(update={"head_lr": lr})
+        settings = self.settings.model_copy(update={"head_lr": lr, "head": "trained"} | self._of_probes)
         model, trained = self._prepare(PROBE, seed)
         args = settings, rates(model, trained, settings), seed, self.bank.hash
         outcome = train(model, self.splits, *args, folder=self.folder / f"{PROBE}-{seed}-{lr}")

@@ -53,16 +53,18 @@ def prepare(
 def rates(model: nn.Module, trained: Trained, settings: Train) -> list[dict]:
     """Torch's parameter groups: only the head decays; head and adapter have learning rates of their own.
 
+    A head that is solved is in none of them.
+
     Where the recipe gives no rate, coefficients and norms have those of `learning_rates.rates`.
     """
-    groups = [{"params": trained["head"], "lr": settings.head_rate}]
+    groups = [] if settings.head == "solved" else [{"params": trained["head"], "lr": settings.head_rate}]
     if "adapter" in trained:
         rate = settings.adapter_lr or ADAPTERS[settings.adapter].rate
         groups.append({"params": trained["adapter"], "lr": rate, "weight_decay": 0.0})
     numbers = [*trained.get("coefficients", ()), *trained.get("norms", ())]
     if settings.lr and numbers:
         groups.append({"params": numbers, "lr": settings.lr, "weight_decay": 0.0})
-    return groups if settings.lr or not numbers else groups + relative_rates(model)
+    return groups if settings.lr or not numbers else groups + relative_rates(model, settings.relative_lr)
 
 
 def count(trained: Trained) -> dict[str, int]:

@@ -62,7 +62,7 @@ def fit(model: nn.Module, splits: Splits, *args, **kwargs) -> Outcome:
 
 def train(
     model: nn.Module, splits: Splits, settings: Training, rates: list[dict], seed: int, bank: str | None = None,
-    on_epoch: Callable[[float, int], None] | None = None, folder: Path | None = None,
+    on_epoch: Callable[[float, int], None] | None = None, folder: Path | None = None, loop: Callable[..., Loop] = Loop,
 ) -> Outcome:  # fmt: skip
     """Trains the parameters in `rates`, in place, and leaves the model at its best epoch on validation.
 
@@ -75,6 +75,7 @@ def train(
         on_epoch: called with the validation accuracy after each epoch (count from 1); it may raise to end the training.
         folder: of the run's checkpoint: a run that was killed goes on after its last whole epoch, to the same result,
             and a finished one is not repeated.
+        loop: another `Loop` than the usual one.
 
     Raises:
         DataError: model and images do not go together.
@@ -87,7 +88,7 @@ def train(
         run = (read(path) or {}).get("run")
         if not (run and run["finished"]):
             seed_everything(seed, verbose=False)
-            run = Loop(_fabric(settings), model, splits, settings, rates, seed, bank, path, on_epoch).run()
+            run = loop(_fabric(settings), model, splits, settings, rates, seed, bank, path, on_epoch).run()
     found = outcome(run["best"], run["history"], run["costs"])
     model.cpu().load_state_dict(found.state, strict=False)
     return found

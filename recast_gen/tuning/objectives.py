@@ -122,16 +122,19 @@ class Measure:
         from ..tasks.methods import adapted, prepare, rates
         from ..tasks.module import fit
         from ..tasks.readers.raw import PARTS
+        from ..tasks.solved import loop_of
 
         asked, seed, bank = self.recipe.train, self.recipe.seed, with_norms(bank, self.recipe.tune.norms)
         changed = {"epochs": self.recipe.tune.accuracy_epochs, "resolution": resolution or asked.resolution}
         settings = asked.model_copy(update=changed | {"devices": 1})  # a study's workers are its processes
         model, trained = prepare(adapted(settings), bank, bank.base(), len(self._task.classes), settings, seed)
         head = model.get_submodule(bank.backbone["head"])
+        seen = None
         if wants_ridge(head, settings):
             seen = before_head(model, head, self._task, settings, PARTS[:2])
             if start := ridge_start(seen):
                 head.load_state_dict(start.state_dict())
                 if not (settings.lr or settings.head_lr):
                     settings = settings.model_copy(update={"head_lr": gentle(seen)})
-        return fit(model, self._task, settings, rates(model, trained, settings), seed, bank.hash, on_epoch).validation
+        args, loop = (settings, rates(model, trained, settings), seed, bank.hash), loop_of(settings, head, seen)
+        return fit(model, self._task, *args, on_epoch, loop=loop).validation
