@@ -7,7 +7,7 @@ Heads start at random or, where a method's name ends so, from ridge regression. 
 learning rate of what it trains besides the head, judged on validation alone (one seed, a third of a run).  The head's
 rate is the better for it of two: the best for norm tuning and the best for the linear probe with the same start.  Then
 every seed trains; the best epoch on validation is kept and its test accuracy reported.  Steps, batches, schedule and
-images are the same for all but the heads of `incremental_heads.py` (FeTrIL is not here: on one task it is the linear
+images are the same for all but the heads of `recast_gen.tasks.heads` (FeTrIL is not here: on one task it is the linear
 probe; class statistics train 10 epochs on samples, at the best of four rates from whole runs).  A finished run is one
 row in ``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a restart skips it.
 When the minutes are over, no further method starts; the longest study with its run takes 15 more.

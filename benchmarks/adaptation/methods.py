@@ -17,16 +17,20 @@ from recast_gen.bank.taskfile import record
 from recast_gen.model.attach import attached
 from recast_gen.tasks.analytic import ridge_start
 from recast_gen.tasks.data import Splits
+from recast_gen.tasks.heads import make
 from recast_gen.weights.files import save_tensors
 from recast_gen.weights.store import kind_of
 from recast_gen.weights.tensors import to_numpy
 
 from ..backbones import Backbone
-from ..incremental_heads import HEADS
 
 COEFFICIENTS = 0.03  # where the search for their learning rate starts
 BESIDE = {"coefficients": 0.3}  # their rate over that of norms or an adapter that trains beside them
 KINDS = ("coefficients", "norms", "adapter", "head")
+HEADS = {  # name in the tables -> in `recast_gen.tasks.heads`
+    "nearest class mean": "means", "ridge": "ridge", "ridge on 1024 random features": "random_ridge",
+    "FeTrIL": "translated", "class statistics (SLCA)": "statistics",
+}  # fmt: skip
 FROM_RIDGE = " from ridge"  # ends the names of methods whose head starts from ridge regression; others start at random
 
 
@@ -56,7 +60,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to adapt, by gradient (prepare) or by a head of `incremental_heads.py` (solve, from features and a seed).
+    """A way to adapt, by gradient (prepare) or by a head of `recast_gen.tasks.heads` (solve, from features and a seed).
 
     rate: where the search for the learning rate of what it trains besides the head starts.  features: only the head is
     new, on the frozen network's features.  only: a part of the names of the backbones that it fits.  curve: the name
@@ -105,7 +109,7 @@ def probe(backbone: Backbone, classes: int) -> Prepared:
 
 
 def closed(backbone: Backbone, model: nn.Module) -> Prepared:
-    """A head of `incremental_heads.py`; what it holds beyond a linear head on the features counts as an adapter."""
+    """A head of `recast_gen.tasks.heads`; what it holds beyond a linear head on the features counts as an adapter."""
     *body, head = model if isinstance(model, nn.Sequential) else [model]
     size = sum(p.numel() for p in head.parameters())
     plain = head.out_features * (getattr(backbone(), backbone.head).in_features + 1)
@@ -264,9 +268,14 @@ def randoms(prefix: str, resolution: int | str, counts: tuple, only: str = "", *
     ]  # fmt: skip
 
 
-def first_of(head: Callable) -> Callable:
+def first_of(head: str) -> Callable:
     """A head that grows task by task, after its first."""
-    return lambda of, seed: head(seed).step(of.train.tensors, of.validation.tensors, 0, len(of.classes))
+
+    def solved(of: Splits, seed: int) -> nn.Module:
+        features, labels = of.train.tensors
+        return make(head, features.shape[1], seed).fit(features, labels, of.validation.tensors).solve().float()
+
+    return solved
 
 
 METHODS = {

@@ -40,7 +40,7 @@ def stream(
     if task is None:
         yield from bank.stream(eager=eager)
         return
-    head, gone = taskfile.head_for(bank, task), taskfile.replaced(bank, task)
+    own, gone = taskfile.brought(bank, task), taskfile.replaced(bank, task)
     adapter = task.about.get("adapter", {}).get("name")
     if adapter and adapter not in FOLDS:
         raise FoldError(
@@ -50,10 +50,10 @@ def stream(
     if unknown := task.adapter.keys() - bank.shapes.keys():
         raise TaskError(f"The task's {adapter} is for {listing(sorted(unknown), 4)}, which the backbone lacks.")
     for name, tensor in bank.stream(task.coefficients, eager):
-        part, tensor = task.adapter.get(bank.ties.get(name, name)), head.pop(name, tensor)
+        part, tensor = task.adapter.get(bank.ties.get(name, name)), own.pop(name, tensor)
         if name not in gone:
             yield name, fold(adapter, name, tensor, part) if part else tensor
-    yield from head.items()  # of a backbone that has none
+    yield from own.items()  # the head of a backbone that has none
 
 
 def generate(
@@ -106,7 +106,7 @@ def write(
     bank, task = _open(bank, task)
     about, shapes = taskfile.backbone(bank, task), bank.shapes
     if task is not None:
-        shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.head_for(bank, task).items()}
+        shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.brought(bank, task).items()}
         shapes = {name: shape for name, shape in shapes.items() if name not in taskfile.replaced(bank, task)}
     stream_tensors(out, shapes, stream(bank, task), _metadata(about))
     return shapes

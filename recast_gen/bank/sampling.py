@@ -76,7 +76,8 @@ End = str | Path | Task | Mapping[str, np.ndarray] | None
 def interpolate(bank: TemplateBank | str | Path, start: End, end: End, steps: int = 5) -> list[Task]:
     """Tasks in equal steps from `start` to `end`, both included; `generate` makes weights of them.
 
-    Heads go along where both ends have one of the same shape; else the head is the backbone's.
+    Heads, and images of another size than the backbone's, go along where both ends have them alike; else they are the
+    backbone's.
 
     Args:
         bank: the bank of both ends.
@@ -105,15 +106,19 @@ def interpolate(bank: TemplateBank | str | Path, start: End, end: End, steps: in
         raise FitError(f"{layers[0]!r} is a layer, the other end is not: give two layers of one group, or two tasks.")
     else:
         ends = [_task(bank, base, end) for end in (start, end)]
-    heads = [{name: array.shape for name, array in task.head.items()} for task in ends]
-    shared = heads[0] if heads[0] == heads[1] else {}
+    sizes = [task.about.get("size") for task in ends]
+    about = {"size": sizes[0]} if sizes[0] and sizes[0] == sizes[1] else {}
+    parts: tuple[list[dict[str, np.ndarray]], ...] = (
+        [task.coefficients for task in ends],
+        _alike([task.head for task in ends]),
+        _alike([task.tables for task in ends]) if sizes[0] == sizes[1] else [{}, {}],
+    )
     made = []
     for at in np.linspace(0, 1, steps, dtype=np.float32):
-        coefficients, head = (
-            {name: _between(name, part[0][name], part[1][name], at) for name in names}
-            for part, names in (([task.coefficients for task in ends], base), ([task.head for task in ends], shared))
+        coefficients, head, tables = (
+            {name: _between(name, array, last[name], at) for name, array in first.items()} for first, last in parts
         )
-        made.append(Task(coefficients, head, {"interpolated": float(at)}))
+        made.append(Task(coefficients, head, about | {"interpolated": float(at)}, tables=tables))
     return made
 
 
@@ -126,6 +131,12 @@ def _task(bank: TemplateBank, base: Coefficients, end: End) -> Task:
     if task.adapter:
         raise TaskError(f"A task has the adapter {task.about['adapter']['name']!r}: only coefficients have a between.")
     return task
+
+
+def _alike(ends: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Both ends' tensors where those have the same names and shapes, else none."""
+    first, last = ({name: array.shape for name, array in end.items()} for end in ends)
+    return ends if first == last else [{}, {}]
 
 
 def _between(name: str, first: np.ndarray, last: np.ndarray, at: np.float32) -> np.ndarray:

@@ -17,7 +17,7 @@ from .bank import TemplateBank
 from .compact import Damaged, Record
 from .packing import Levels, to_bytes
 
-ADAPTER = "adapter:"  # before the names of an adapter's tensors
+ADAPTER, TABLE = "adapter:", "size:"  # before the names of an adapter's tensors, and of tables
 KEY, TENSOR = "recast_task", "task"  # of a file's metadata, and its one tensor
 
 
@@ -26,6 +26,8 @@ class Task:
     """coefficients: tensor name -> ``s b t``.  head: tensor name -> array.  about: classes, metrics, ... as JSON.
 
     adapter: place -> what its part stores; ``about["adapter"]`` has its ``name``, ``options`` and ``head``.
+    tables: of positions, in place of the backbone's, where the task has images of another size; ``about["size"]`` has
+    it as timm takes it (``img_size``, ``window_size``).
     kept: in how few bits a file holds some of it, as `rounding` or a file made it: the head's tensors by name, the
     coefficients (`steps.to_stored`) under ""; what was changed since is written as it is.
     """
@@ -35,6 +37,7 @@ class Task:
     about: dict[str, Any] = field(default_factory=dict)
     adapter: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:
@@ -93,6 +96,7 @@ def _encoded(task: Task, bank: TemplateBank) -> np.ndarray:
         raise TaskError(f"Coefficients of several shapes (sets, resolution) {found}: attach with one in each family.")
     counts = [resolutions[family] for family in bank.families]
     others = {f"{ADAPTER}{place}.{leaf}": array for place, part in task.adapter.items() for leaf, array in part.items()}
+    others |= {f"{TABLE}{name}": array for name, array in task.tables.items()}
     arrays = [("", array) for array in _stored(task, bank)] + list(others.items())
     arrays += [(name, _as_kept(task, name, array)) for name, array in task.head.items()]
     for name, array in arrays:
@@ -163,14 +167,15 @@ def record(path: str | Path) -> Record:
 
 
 def parts(path: str | Path) -> dict[str, int]:
-    """Bytes of a task file by what they are: ``head``, ``coefficients``, ``adapter`` where it has one, ``names and
-    checks``.  Raises as `record`."""
-    found = dict.fromkeys(("head", "coefficients", "adapter"), 0)
+    """Bytes of a task file by what they are: ``head``, ``coefficients``, ``adapter`` and ``tables`` where it has them,
+    ``names and checks``.  Raises as `record`."""
+    found = dict.fromkeys(("head", "coefficients", "adapter", "tables"), 0)
     for name, array in record(path).arrays:
-        part = "coefficients" if not name else "adapter" if name.startswith(ADAPTER) else "head"
+        part = "adapter" if name.startswith(ADAPTER) else "tables" if name.startswith(TABLE) else "head"
+        part = part if name else "coefficients"
         found[part] += len(to_bytes(array)[0])
     found["names and checks"] = Path(path).stat().st_size - sum(found.values())
-    return {part: count for part, count in found.items() if count or part != "adapter"}
+    return {part: count for part, count in found.items() if count or part not in ("adapter", "tables")}
 
 
 def read(path: str | Path, bank: TemplateBank) -> Task:
@@ -195,7 +200,10 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
     for name in [name for name in arrays if name.startswith(ADAPTER)]:
         place, _, leaf = name.removeprefix(ADAPTER).rpartition(".")
         adapter.setdefault(place, {})[leaf] = arrays.pop(name)
-    return Task(coefficients, arrays, kept.about, adapter, few)
+    tables = {name.removeprefix(TABLE): arrays.pop(name) for name in list(arrays) if name.startswith(TABLE)}
+    if unknown := tables.keys() - bank.rest.keys():
+        raise TaskError(f"{path} has tables {listing(sorted(unknown), 4)}, which the backbone lacks. Train it again.")
+    return Task(coefficients, arrays, kept.about, adapter, few, tables)
 
 
 def sizes(path: str | Path) -> list[tuple[str, str, str, int]]:
@@ -214,30 +222,35 @@ def sizes(path: str | Path) -> list[tuple[str, str, str, int]]:
 
 
 def backbone(bank: TemplateBank, task: Task | None) -> dict[str, Any]:
-    """What is known of the network under a task: the bank's backbone with the task's classes."""
-    if task is None or not task.outputs:  # without a head of its own, it has the backbone's
+    """What is known of the network under a task: the bank's backbone with the task's classes and size of images."""
+    if task is None:
         return bank.backbone
-    found = bank.backbone | {"classes": task.classes}
-    if "timm_model" in found:
-        found["timm_kwargs"] = found.get("timm_kwargs", {}) | {"num_classes": task.outputs}
+    found, made = dict(bank.backbone), dict(task.about.get("size") or {})
+    if made and "data_config" in found:
+        channels = found["data_config"]["input_size"][0] if "input_size" in found["data_config"] else 3
+        found["data_config"] = found["data_config"] | {"input_size": [channels, *made["img_size"]]}
+    if task.outputs:  # without a head of its own, it has the backbone's
+        found, made = found | {"classes": task.classes}, made | {"num_classes": task.outputs}
+    if made and "timm_model" in found:
+        found["timm_kwargs"] = found.get("timm_kwargs", {}) | made
     return found
 
 
-def head_for(bank: TemplateBank, task: Task) -> dict[str, np.ndarray]:
-    """The task's head in the backbone's dtypes; where the backbone has no such tensor, in that of its layers.
+def brought(bank: TemplateBank, task: Task) -> dict[str, np.ndarray]:
+    """The task's head and tables in the backbone's dtypes; what the backbone has not, in that of its layers.
 
     Raises TaskError for tensors that neither the backbone nor the head's module, which the task names, can have.
     """
-    inside, known = f"{task.about.get('head')}.", bank.shapes
-    if unknown := [name for name in task.head if name not in known and not name.startswith(inside)]:
+    inside, known, own = f"{task.about.get('head')}.", bank.shapes, task.tables | task.head
+    if unknown := [name for name in own if name not in known and not (name in task.head and name.startswith(inside))]:
         raise TaskError(
             f"The task's head has {listing(unknown)}, which the backbone lacks: it has another architecture."
         )
     usual = next((group.dtype for group in bank.groups.values()), "float32")
-    dtypes = {name: dtype_of(known[name][1] if name in known else usual) for name in task.head}
+    dtypes = {name: dtype_of(known[name][1] if name in known else usual) for name in own}
     return {
         name: np.array(array, array.dtype if np.issubdtype(array.dtype, np.integer) else dtypes[name], order="C")
-        for name, array in task.head.items()
+        for name, array in own.items()
     }
 
 

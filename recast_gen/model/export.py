@@ -114,6 +114,11 @@ def to_peft(
     wrong = [tensor for tensor in bank.made if not (tensor.endswith(".weight") and len(shapes[tensor][0]) in (2, 4))]
     if read.adapter:
         raise ExportError(f"{name} has the adapter {read.about['adapter']['name']}, for which PEFT's LoRA has no form.")
+    if read.tables:
+        raise ExportError(
+            f"{name} is for images of {read.about['size']['img_size'] if 'size' in read.about else 'another size'} and "
+            f"brings {listing(read.tables, 4)}, for which PEFT has no form: use the task with rg.load_task."
+        )
     if wrong:
         raise ExportError(
             f"PEFT's LoRA has no form for {listing(wrong, 4)}: only for weights of linear layers and Conv2d."

@@ -83,7 +83,15 @@ class Graph:
             raise ExportError(f"{path} has weights of its own: give the graph that `recast export graph` writes.")
 
     def use(self, task: taskfile.Task) -> None:
-        """Switches to a task: generates its weights.  Raises TaskError, and ExportError for a graph of another bank."""
+        """Switches to a task: generates its weights.
+
+        Raises TaskError, and ExportError for a graph of another bank and a task whose images have another size.
+        """
+        if task.tables:
+            raise ExportError(
+                f"{self.path} takes images of the backbone's size, and the task brings {listing(task.tables, 4)} for "
+                "another: use it without the graph."
+            )
         made = generate(self.bank, task)
         if missing := sorted(self.inputs - made.keys()):
             raise ExportError(

@@ -1,6 +1,6 @@
 """A folder of task files on a live model: switch, mix in one batch, come back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -19,7 +19,7 @@ from ..weights import networks
 from ..weights.qkv import joined, whole
 from ..weights.tensors import to_torch
 from ..weights.wrapping import unwrapped
-from . import heads, mixed, switching
+from . import heads, mixed, sizes, switching
 from .adapters import apply
 from .attach import attach, attached, hosts, set_coefficients
 from .suspend import suspend
@@ -40,7 +40,7 @@ class TaskLibrary:
     The model's other weights must be the bank's; they are looked at once, here, and switching is not slowed by it.
     Every call holds `lock`, so threads may share a library; hold ``with lib.lock:`` yourself around a switch and
     forwards of your own.  A task is read and verified once, and again when its file changes; switching costs the size
-    of the task, whatever else was loaded.  Tasks may differ in resolution, sets and classes.
+    of the task, whatever else was loaded.  Tasks may differ in resolution, sets, classes and the size of their images.
     Raises TaskError, AttachError and StoreError for what does not exist or does not belong together.
     """
 
@@ -58,7 +58,11 @@ class TaskLibrary:
         if not attached(self.model):
             attach(self.model, self.bank)
         switching.check_attached(self.model, self.bank)
-        self._drifted = switching.drifted(switching.beneath(self.model), self.model, self.bank)
+        differ = switching.drifted(state := switching.beneath(self.model), self.model, self.bank)
+        self._size, tables = sizes.of(self.model), sizes.tables(self.model, self.bank, differ)
+        self._tables = {name: state[name].clone() for name in tables}  # as the model has them without a task
+        self._base = None if tables else self._size  # of tasks that do not say
+        self._drifted = [name for name in differ if name not in tables]
         self._places = attached(self.model)
         self._cache: dict[str, Any] = {}
         self._head: dict[str, torch.Tensor] = {}
@@ -92,6 +96,7 @@ class TaskLibrary:
                 left = tuple(f"{place}." for place in heads.on(self.model).left)
                 new = [tensor for tensor in task.head if tensor in state and not tensor.startswith(left)]
                 self._head |= {tensor: state[tensor].clone() for tensor in new if tensor not in self._head}
+                self._tables |= {name: state[name].clone() for name in task.tables.keys() - self._tables.keys()}
                 self._cache[name] = version, task, {key: to_torch(array) for key, array in task.head.items()}
             return self._cache[name][1]
 
@@ -100,6 +105,7 @@ class TaskLibrary:
         with self.lock:
             task = self.task(name)
             parts = switching.parts_for(self.model, task, self.folder / f"{name}.safetensors")
+            self._resize(task, self.folder / f"{name}.safetensors")
             self._attach()
             for tensor, (module, leaf, _) in self._places.items():
                 set_coefficients(module, leaf, torch.from_numpy(task.coefficients[tensor]))
@@ -113,6 +119,7 @@ class TaskLibrary:
         """The model without the bank: plain modules with the original weights and head, bit for bit."""
         with self.lock:
             self._detach()
+            self._resize()
             heads.switch(self.model, {}, self._head, self._classes)
             self.current = None
             return self.model
@@ -123,8 +130,8 @@ class TaskLibrary:
 
         tasks: None, the model as it is switched now; a name for all images, or one name an image, in one forward that
         leaves the model as it was.  Where tasks have fewer classes than others of the batch, their logits end in -inf.
-        Raises TaskError for unknown names, another count than of images, images of other channels, and models that
-        cannot mix (see `mixed`).
+        Raises TaskError for unknown names, another count than of images, images of other channels, tasks whose images
+        have several sizes, and models that cannot mix (see `mixed`).
         """
         size = (self.bank.backbone.get("data_config") or {}).get("input_size")
         if size and images.shape[1:2] != (size[0],):
@@ -149,9 +156,10 @@ class TaskLibrary:
                 raise TaskError(
                     f"{listing(other, 4)} lack the head of others in the batch: give them a batch of their own."
                 )
+            size, tables = self._one_form(numbers)
             self._detach()
             try:
-                with heads.lent(self.model, every):
+                with sizes.lent(self.model, self.bank, size, tables, tasks[0]), heads.lent(self.model, every):
                     weights = self._weights([self.task(name) for name in numbers], list(found.values()))
                     return mixed.forward(self.model, weights, images, [numbers[name] for name in tasks], self._by_image)
             finally:
@@ -163,8 +171,10 @@ class TaskLibrary:
         return self.task(task).classes
 
     def transform(self, image: "Image") -> torch.Tensor:
-        """Pillow's image of any size -> ``c h w`` as the model wants it, float32."""
-        return torch.from_numpy(prepare(image, self.bank.backbone.get("data_config") or {}))
+        """Pillow's image of any size -> ``c h w`` as the model, or the task in use, wants it, float32."""
+        with self.lock:
+            task = None if self.current is None else self.task(self.current)
+            return torch.from_numpy(prepare(image, taskfile.backbone(self.bank, task).get("data_config") or {}))
 
     def predict(self, images: Sequence["Image"], task: str | None = None) -> list[dict[str, float]]:
         """For each of Pillow's images: class -> probability (fraction), the most likely first.
@@ -201,6 +211,29 @@ class TaskLibrary:
         weights = dict(joined(weights.items(), lambda parts: lambda n: torch.cat([part(n) for part in parts])))
         tensors = {*self._head, *(name for head in heads for name in head)} & self.model.state_dict().keys()
         return weights | {name: partial(own, name) for name in sorted(tensors)}
+
+    def _resize(self, task: taskfile.Task | None = None, path: str | Path = "the model") -> None:
+        """Makes the model one for a task's images, or for those that it was opened with."""
+        if self._tables:
+            sizes.resize(self.model, self.bank, *self._form(task), path)
+
+    def _form(self, task: taskfile.Task | None) -> tuple[sizes.Size | None, dict[str, torch.Tensor]]:
+        if task is None:
+            return self._size, self._tables
+        return sizes.wanted(task, self.bank, self._base), sizes.arrays(task, self.bank, self._tables)
+
+    def _one_form(self, names: Iterable[str]) -> tuple[sizes.Size | None, dict[str, torch.Tensor]]:
+        """The size and tables of all tasks of a batch.  Raises TaskError where they differ."""
+        (first, (size, tables)), *others = [(name, self._form(self.task(name))) for name in names]
+        for name, (other, found) in others:
+            if other != size:
+                said = [each and each["img_size"] for each in (size, other)]
+                raise TaskError(f"{first} is for images of {said[0]}, {name} of {said[1]}: give each size a batch.")
+            if differ := [table for table, array in tables.items() if not torch.equal(array, found[table])]:
+                raise TaskError(
+                    f"{first} and {name} differ in {listing(differ, 4)}: give each task a batch of its own."
+                )
+        return size, tables
 
     def _attach(self) -> None:
         self._check()

@@ -14,12 +14,13 @@ from ..bank.bank import TemplateBank
 from ..errors import AttachError, RecastError, TaskError, check_choice, listing, repeated
 from ..weights.tensors import to_numpy, to_torch
 from ..weights.wrapping import unwrapped
-from . import heads
+from . import heads, sizes
 from .adapters import apply
 from .adapters.part import Part
 from .attach import attached, coefficients, hosts, set_coefficients
 from .parametrizations import tensor_name
 
+USUAL = "_recast_size"  # a model's attribute: the size it had before a task changed it
 DTYPES = {"float32": 32, "float16": 16}  # of a task file -> bits of each number
 
 
@@ -84,7 +85,9 @@ def task_of(
     if head and not own:
         raise TaskError(f"The model has no head {head!r}: name the module that holds it, or '' for none.")
     tied = heads.shared(model, head) if head else set()
-    drifted = _drifted(state, bank, own.keys() - tied)
+    differ = _drifted(state, bank, own.keys() - tied)
+    tables = sizes.tables(model, bank, differ)
+    drifted = [name for name in differ if name not in tables]
     if drifted and not set(_drifted(state, bank, own.keys() - tied, moved=True)).issuperset(drifted):
         raise TaskError(
             f"{listing(drifted, 4)} have another dtype than the bank's ({state[drifted[0]].dtype}): save the task "
@@ -107,6 +110,8 @@ def task_of(
         about["backbone"] = model_name
     if odd := _odd(model):
         about["layers"] = odd
+    if tables and (size := sizes.of(model)):
+        about["size"] = size
     if parts:
         about["adapter"] = apply.kind(parts)
     if inside := [place for place in parts if head and place.startswith(f"{head}.")]:
@@ -116,7 +121,8 @@ def task_of(
         )
     stored = {place: part.stored() for place, part in parts.items()}
     alone = {name: array for name, array in own.items() if name not in tied}
-    return taskfile.Task(numbers, alone, about, stored)
+    resampled = {name: to_numpy(name, state[name]) for name in tables}
+    return taskfile.Task(numbers, alone, about, stored, tables=resampled)
 
 
 def _odd(model: nn.Module) -> dict[str, str]:
@@ -170,17 +176,23 @@ def check_attached(model: nn.Module, bank: TemplateBank) -> None:
 def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfile.Task:
     """Switches `model`, with `bank` attached, to a task in place.
 
-    A head of another size and another adapter replace the model's; every other tensor must be the bank's, which costs a
-    look at each (a `TaskLibrary` looks once).  Raises TaskError and AttachError, changing nothing.
+    A head of another size and another adapter replace the model's, and it is made one for the task's size of images;
+    every other tensor must be the bank's, which costs a look at each (a `TaskLibrary` looks once).
+    Raises TaskError and AttachError, changing nothing.
     """
     check_attached(model, bank)
     task, model = taskfile.read(path, bank), unwrapped(model)
     heads.check(state := beneath(model), model, task, path)
-    refuse_drifted(drifted(state, model, bank), task, path)
+    differ = drifted(state, model, bank)
+    tables = sizes.tables(model, bank, differ)
+    refuse_drifted([name for name in differ if name not in tables], task, path)
     kept = heads.on(model)
     before = {name: bank.rest[name][...] for name in kept.names & bank.rest.keys()}
     head, bare = task.head or _own_head(bank), None if task.head else _bare(model, bank)
     parts = parts_for(model, task, path)
+    if tables or task.tables:
+        usual = vars(model).setdefault(USUAL, None if tables else sizes.of(model))
+        sizes.resize(model, bank, sizes.wanted(task, bank, usual), sizes.arrays(task, bank, tables), path)
     for name, (module, leaf, _) in attached(model).items():
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
     if head or before or bare or kept.left:

@@ -6,54 +6,11 @@ from torch.nn.functional import cross_entropy
 
 from ..recipe.training import Train
 from .data import Splits
+from .heads.ridge import Ridge
 
 SHARP = [2.0**power for power in range(12)]  # factors of logits that are regressed to 0 and 1
 ENOUGH = 0.01  # cross entropy above the least; where all of validation is right, ever sharper logits have ever less
 MOVED = 0.3  # of an output, by a step: small beside the logits of a start that is as sharp as fits
-Part = tuple[torch.Tensor, torch.Tensor]  # features n d, labels n
-
-
-class RidgeHead:
-    """Ridge regression to one-hot labels that takes one task after the other and ends where all at once would.
-
-    ridge: strength, relative to the mean square of what is regressed on.
-    Source: ACIL and G-ACIL (Zhuang et al., 2022 and 2024, https://arxiv.org/abs/2205.14922,
-    https://arxiv.org/abs/2403.15706); they update the inverse, here the sums of products in float64 are kept and
-    solved, which is the same.
-    """
-
-    def __init__(self, features: int, ridge: float = 1e-3):
-        self.ridge = ridge
-        self.gram = torch.zeros(features + 1, features + 1, dtype=torch.float64)
-        self.products = torch.zeros(features + 1, 0, dtype=torch.float64)
-
-    def add(self, features: torch.Tensor, labels: torch.Tensor) -> None:
-        """Takes features ``n d`` and labels ``n``; classes may be new, in any order."""
-        inputs = nn.functional.pad(features.double(), (0, 1), value=1.0)
-        classes = max(int(labels.max()) + 1, self.products.shape[1])
-        self.products = nn.functional.pad(self.products, (0, classes - self.products.shape[1]))
-        self.products += inputs.T @ nn.functional.one_hot(labels, classes).double()
-        self.gram += inputs.T @ inputs
-
-    def solve(self) -> nn.Linear:
-        """The head so far: features ``n d`` -> logits ``n k``."""
-        strength = self.ridge * (float(self.gram.diagonal()[:-1].mean()) or 1.0)  # of features that are all 0, any
-        solved = torch.linalg.solve(self.gram + strength * torch.eye(len(self.gram)).double(), self.products)
-        return linear(solved[:-1].T, solved[-1])
-
-
-def best_ridge(train: Part, validation: Part) -> RidgeHead:
-    """Ridge regression whose strength, of a thousandth of a percent to ten percent, is the best on validation."""
-    head = RidgeHead(train[0].shape[1])
-    for part in zip(*(tensor.split(4096) for tensor in train)):
-        head.add(*part)
-
-    def right(ridge: float) -> int:
-        head.ridge = ridge
-        return int((head.solve()(validation[0]).argmax(1) == validation[1]).sum())
-
-    head.ridge = max((10.0**power for power in range(-5, 0)), key=right)
-    return head
 
 
 def wants_ridge(head: nn.Module, settings: Train) -> bool:
@@ -72,7 +29,8 @@ def ridge_start(features: Splits | None) -> nn.Linear | None:
     if not features or features.train.tensors[0].ndim != 2:
         return None
     images, labels = features.validation.tensors
-    solved = best_ridge(features.train.tensors, (images, labels)).solve()
+    train = features.train.tensors
+    solved = Ridge(train[0].shape[1]).fit(*train, held=(images, labels)).regression().float()
     logits = solved(images)
     losses = {factor: float(cross_entropy(factor * logits, labels)) for factor in SHARP}
     enough = min(losses.values()) + ENOUGH

@@ -52,7 +52,8 @@ class Predictor:
         model: "nn.Module | None" = None,
     ):  # fmt: skip
         self.bank = bank if isinstance(bank, TemplateBank) else load_bank(bank)
-        self.task, self.config = taskfile.read(task, self.bank), self.bank.backbone.get("data_config") or {}
+        self.task = taskfile.read(task, self.bank)
+        self.config = taskfile.backbone(self.bank, self.task).get("data_config") or {}
         if graph is None:
             self.run = _torch(self.bank, task, model)
             return

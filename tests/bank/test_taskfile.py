@@ -114,7 +114,7 @@ def test_coefficients_of_several_shapes_are_refused_and_nothing_is_written(tmp_p
 def test_a_head_that_the_backbone_lacks_is_refused_by_name():
     task = taskfile.Task({}, {"classifier.weight": np.zeros((2, 4), np.float32)})
     with pytest.raises(TaskError, match=r"classifier\.weight"):
-        taskfile.head_for(make_bank(1, 1), task)
+        taskfile.brought(make_bank(1, 1), task)
 
 
 def test_a_backbone_without_a_head_or_with_another_takes_the_tasks():

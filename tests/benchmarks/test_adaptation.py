@@ -10,9 +10,7 @@ from torch import nn
 
 from benchmarks.adaptation import runs, view
 from benchmarks.adaptation.methods import METHODS, seeded, stored
-from benchmarks.incremental_heads import HEADS, class_means, nearest_mean, random_layer
 from benchmarks.measured import Table
-from recast_gen.tasks.analytic import RidgeHead
 
 from ..conftest import CNN, VIT
 
@@ -130,40 +128,3 @@ def test_the_picture_is_the_same_twice_and_small(tmp_path):
         view.picture(rows, tmp_path / name)
     first, second = (tmp_path / name / "adaptation_cifar10_vit.svg" for name in "ab")
     assert first.read_bytes() == second.read_bytes() and first.stat().st_size < 100_000
-
-
-@given(st.integers(0, 99))
-def test_the_nearest_mean_is_that_of_the_distances(seed):
-    generator, labels = torch.Generator().manual_seed(seed), torch.arange(60) % 5
-    features = torch.randn(60, 7, generator=generator) + 3 * torch.eye(5, 7)[labels]
-    means = class_means(features, labels, 5)
-    assert torch.allclose(means[2], features[labels == 2].mean(0), atol=1e-5)
-    near = torch.cdist(features, means, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
-    assert (nearest_mean(means)(features).argmax(1) == near).float().mean() > 0.98  # ties in rounding
-
-
-@given(st.integers(0, 99), st.sampled_from([0, 32]), st.permutations(range(5)))
-def test_ridge_after_a_random_layer_is_at_once_what_it_is_task_by_task(seed, width, order):
-    generator, labels = torch.Generator().manual_seed(seed), torch.arange(60) % 5
-    features = torch.randn(60, 7, generator=generator) + 3 * torch.eye(5, 7)[labels]
-    once, grown = (RidgeHead(width or 7) for _ in range(2))
-    once.add(random_layer(7, width, seed)(features), labels)
-    for label in order:
-        grown.add(random_layer(7, width, seed)(features[labels == label]), labels[labels == label])
-    seen = random_layer(7, width, seed)(features)
-    assert torch.allclose(once.solve()(seen), grown.solve()(seen), atol=1e-4)
-    assert (once.solve()(seen).argmax(1) == labels).float().mean() > 0.7
-
-
-@pytest.mark.parametrize("name", HEADS)
-def test_a_head_over_all_classes_grows_without_old_images(name):
-    generator = torch.Generator().manual_seed(0)
-    head, seen, old = HEADS[name](0), [], 0
-    for _ in range(3):
-        labels = torch.arange(80) % 4 + old
-        features = torch.randn(80, 16, generator=generator) + 6 * torch.eye(16)[labels]
-        seen.append((features, labels))
-        solved, old = head.step((features, labels), (features, labels), old, 4), old + 4
-    features, labels = (torch.cat(parts) for parts in zip(*seen))
-    with torch.no_grad():
-        assert (solved(features).argmax(1) == labels).float().mean() > 0.9

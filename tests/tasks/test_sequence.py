@@ -24,7 +24,7 @@ from recast_gen.pipelines.stage import execute
 from recast_gen.recipe.images import Data, Task
 from recast_gen.recipe.training import Train
 from recast_gen.tasks import data, methods
-from recast_gen.tasks.analytic import best_ridge
+from recast_gen.tasks.analytic import ridge_start
 from recast_gen.tasks.features import before_head
 from recast_gen.tasks.learner import Learner
 from recast_gen.tasks.methods import KINDS, prepare, rates
@@ -150,7 +150,7 @@ def test_a_head_starts_from_ridge_regression_unless_the_recipe_says_random(bank,
     still = {"lr": 1e-9, "head_lr": 1e-9}
     kept = learner(bank, tmp_path / "ridge", **still)
     random = learner(bank, tmp_path / "random", **still, head_start="random").run(42)
-    solved = best_ridge(kept.known.seen.train.tensors, kept.known.seen.validation.tensors).solve()
+    solved = ridge_start(kept.known.seen)
     ridge = kept.run(42)
     for part in ("validation", "test"):
         assert ridge.row[part] == pytest.approx(accuracy(solved, getattr(kept.known.seen, part)), abs=0.02)

@@ -1,0 +1,152 @@
+"""The size of images that a model is made for, and the tables of positions that come with it."""
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..bank.bank import TemplateBank
+from ..bank.taskfile import Task
+from ..errors import TaskError, listing
+from ..weights.qkv import whole
+from ..weights.tensors import to_torch
+from ..weights.wrapping import unwrapped
+from .attach import put
+
+RESIZERS = ("set_input_size", "set_window_size")  # methods of timm's modules whose tables change with the size
+Size = dict[str, Any]  # ``img_size`` (h, w) and, of windowed attention, ``window_size`` of every stage, as timm takes
+
+
+def of(model: nn.Module) -> Size | None:
+    """The size that a model is made for, as timm takes it; None where it does not say."""
+    model = unwrapped(model)
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if not size:
+        return None
+    found: Size = {"img_size": [size, size] if isinstance(size, int) else list(map(int, size))}
+    if "window_size" in (inspect.signature(model.set_input_size).parameters if _resizes(model) else {}):
+        first = [getattr(next(iter(getattr(stage, "blocks", [])), None), "window_size", None) for stage in model.layers]
+        if all(isinstance(window, tuple | list) for window in first):
+            found["window_size"] = [list(map(int, window)) for window in first]
+    return found
+
+
+def of_bank(bank: TemplateBank) -> list[int] | None:
+    """Height and width of the images that a bank's backbone is made for, where it says so."""
+    size = (bank.backbone.get("data_config") or {}).get("input_size")
+    return list(map(int, size[1:])) if size else None
+
+
+def tables(model: nn.Module, bank: TemplateBank, differ: Iterable[str]) -> list[str]:
+    """Those of the tensors in which a model differs from its bank's backbone that come with another size of images.
+
+    The model is asked: they lie in a module that timm can resize, where the sizes differ, or have another shape and lie
+    beside layers, as a network's own position embeddings do.
+    """
+    model, size = unwrapped(model), of(model)
+    resized, modules, state = (
+        size and size["img_size"] != of_bank(bank),
+        dict(model.named_modules()),
+        model.state_dict(),
+    )
+
+    def is_table(name: str) -> bool:
+        owner = modules.get(name.rpartition(".")[0])
+        shape = bank.rest[name].shape if name in bank.rest else None
+        if owner is None or shape is None:
+            return False
+        other = tuple(state[name].shape) != tuple(shape)
+        if any(hasattr(owner, method) for method in RESIZERS):
+            return resized or other
+        return other and len(shape) == state[name].ndim and any(True for _ in owner.children())
+
+    return [name for name in differ if name in state and is_table(name)]
+
+
+def wanted(task: Task, bank: TemplateBank, usual: Size | None = None) -> Size | None:
+    """The size of a task's images: its own, else `usual`, else that of the bank's backbone."""
+    base = of_bank(bank)
+    return task.about.get("size") or usual or ({"img_size": base} if base else None)
+
+
+def arrays(task: Task, bank: TemplateBank, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The tables of a task, and the backbone's of these `names` that it does not bring."""
+    found = {name: bank.rest[name][...] for name in names} | task.tables
+    return {name: to_torch(array) for name, array in found.items()}
+
+
+def resize(
+    model: nn.Module, bank: TemplateBank, size: Size | None, values: Mapping[str, torch.Tensor], what: str | Path
+) -> None:  # fmt: skip
+    """Makes a model one for images of a size, by timm's rule, and gives its tables these values, in place.
+
+    bank: attached, or taken off for a while.  what: whose size that is, for the error.
+    Raises TaskError, changing nothing, where the model cannot be made so.
+    """
+    now, state = of(model), model.state_dict()
+    fits = {name: name in state and state[name].shape == tensor.shape for name, tensor in values.items()}
+    same = size is None or now is None or all(now.get(key) == value for key, value in size.items())
+    if not same:
+        _refuse_generated(model, bank, what)
+        before = {name: tensor.clone() for name, tensor in state.items() if name in values}
+        said = "it has no set_input_size"
+        try:
+            if _resizes(model):
+                model.set_input_size(**{key: _tuples(value) for key, value in size.items()})
+                state = model.state_dict()
+            fits = {name: name in state and state[name].shape == tensor.shape for name, tensor in values.items()}
+        except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
+            said, fits = str(error), dict.fromkeys(values, False)
+        if not all(fits.values()) and _resizes(model):
+            model.set_input_size(**{key: _tuples(value) for key, value in now.items()})
+            _fill(model, before)
+    else:
+        said = "it has tensors of other shapes"
+    if wrong := [name for name, fit in fits.items() if not fit]:
+        raise TaskError(
+            f"{what} is for images of {size and size['img_size']}, for which this model cannot be made ({said}; "
+            f"{listing(wrong, 4)}): make the model for that size, then attach the bank to it."
+        )
+    _fill(model, values)
+
+
+@contextmanager
+def lent(
+    model: nn.Module, bank: TemplateBank, size: Size | None, values: Mapping[str, torch.Tensor], what: str
+) -> Iterator[None]:  # fmt: skip
+    """A model of another size for a while."""
+    now, state = of(model), model.state_dict()
+    before = {name: state[name].clone() for name in values if name in state}
+    resize(model, bank, size, values, what)
+    try:
+        yield
+    finally:
+        resize(model, bank, now, before, what)
+
+
+def _resizes(model: nn.Module) -> bool:
+    return callable(getattr(model, "set_input_size", None))
+
+
+def _refuse_generated(model: nn.Module, bank: TemplateBank, what: str | Path) -> None:
+    owners = {name: model.get_submodule(whole(name).rpartition(".")[0]) for name in bank.made}
+    made = [name for name, owner in owners.items() if any(hasattr(owner, method) for method in RESIZERS)]
+    if made:
+        raise TaskError(
+            f"{what} is for images of another size than the model, and its bank generates {listing(made, 4)}, which "
+            "change with it: fit the bank without that family."
+        )
+
+
+def _tuples(value: list) -> Any:
+    return tuple(tuple(each) if isinstance(each, list) else each for each in value)
+
+
+def _fill(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in values.items():
+        path, _, leaf = name.rpartition(".")
+        put(getattr(model.get_submodule(path), leaf), tensor)

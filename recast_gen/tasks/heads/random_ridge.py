@@ -1,0 +1,31 @@
+"""Ridge regression after a fixed random layer."""
+
+import torch
+from torch import nn
+
+from .ridge import Ridge
+
+
+class RandomRidge(Ridge):
+    """Ridge regression on ``relu(W x + b)`` with random W and b, which are a seed.
+
+    Args:
+        width: outputs of the random layer.
+        strength: as of `Ridge`.
+
+    Source: RanPAC, McDonnell et al., 2023, https://arxiv.org/abs/2307.02251; W and b are drawn here as torch draws a
+    linear layer's (uniform), there W alone is normal.  Regression has an intercept here.
+    """
+
+    name = "random_ridge"
+
+    def __init__(self, features: int, seed: int = 0, width: int = 1024, strength: float | None = None):
+        self.width = width
+        super().__init__(features, seed, strength)
+        self.options["width"] = width
+
+    def _lift(self) -> nn.Sequential:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            layer = nn.Linear(self.features, self.width)
+        return nn.Sequential(layer.double(), nn.ReLU()).requires_grad_(False)

@@ -1,0 +1,159 @@
+"""Each method against a literal reading of its paper."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch.nn.functional import normalize, one_hot
+
+from recast_gen.tasks.heads import gradient, make
+
+from .test_heads import CLASSES, D, drawn
+
+
+@given(st.integers(0, 99))
+def test_the_nearest_mean_is_that_of_the_distances(seed):
+    features, labels = drawn(seed, apart=1.0)
+    head = make("means", D).fit(features, labels)
+    means = torch.stack([features[labels == label].double().mean(0) for label in head.classes])
+    torch.testing.assert_close(head.means(), means, rtol=0, atol=1e-6)
+    distances = torch.cdist(features.double(), means, compute_mode="donot_use_mm_for_euclid_dist")
+    two = distances.topk(2, largest=False)
+    clear = two.values[:, 1] - two.values[:, 0] > 1e-5
+    assert torch.equal(head.predict(features)[clear], head.classes[two.indices[:, 0]][clear])
+
+
+@given(st.integers(0, 99))
+def test_ridge_is_the_textbooks_with_its_strength_relative_to_the_features(seed):
+    features, labels = drawn(seed)
+    head = make("ridge", D, strength=0.1).fit(features, labels)
+    inputs = torch.cat([features, torch.ones(len(features), 1)], 1).double()
+    penalty = (0.1 * features.double().square().sum(0).mean()).sqrt() * torch.eye(D + 1)
+    wanted = torch.cat([one_hot(labels, CLASSES).double(), torch.zeros(D + 1, CLASSES)])
+    solved = torch.linalg.lstsq(torch.cat([inputs, penalty]), wanted).solution
+    torch.testing.assert_close(head.scores(features), inputs @ solved, rtol=1e-8, atol=1e-8)
+
+
+def test_ranpac_is_ridge_on_a_random_layer_that_is_a_seed():
+    features, labels = drawn(0)
+    head, other = (make("random_ridge", D, seed, width=30, strength=0.01).fit(features, labels) for seed in (7, 8))
+    torch.manual_seed(7)
+    lifted = torch.nn.Linear(D, 30)(features).relu().detach()
+    joint = make("ridge", 30, strength=0.01).fit(lifted, labels)
+    torch.testing.assert_close(head.scores(features), joint.scores(lifted), rtol=1e-4, atol=1e-4)
+    assert not torch.equal(head.scores(features), other.scores(features))
+    assert head.nbytes == joint.nbytes
+
+
+def test_the_strength_is_the_best_on_what_is_held_out_of_the_first_task():
+    features, labels = drawn(0, 40, apart=1.0)
+    held = drawn(1, 200, apart=1.0)
+    head = make("ridge", D).fit(features, labels, held)
+    right = {s: (make("ridge", D, strength=s).fit(features, labels).predict(held[0]) == held[1]).sum()
+             for s in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}  # fmt: skip
+    assert right[min(right, key=lambda s: abs(s - float(head.kept["strength"])))] == max(right.values())
+    before = float(head.kept["strength"])
+    assert float(head.fit(features, labels, drawn(2)).kept["strength"]) == before
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_class_statistics_are_means_and_covariances_whatever_the_parts(shared):
+    features, labels = drawn(0, 400)
+    head = make("statistics", D, shared=shared)
+    for rows in torch.randperm(400, generator=torch.Generator().manual_seed(0)).split(90):
+        head.fit(features[rows], labels[rows])
+    centred = torch.cat([own - own.mean(0) for own in (features[labels == label].double() for label in range(CLASSES))])
+    for label, normal in enumerate(head.normals()):
+        own = features[labels == label].double()
+        wanted = centred.T @ centred / (400 - CLASSES) if shared else torch.cov(own.T)
+        torch.testing.assert_close(normal.mean, own.mean(0), rtol=0, atol=1e-6)
+        torch.testing.assert_close(normal.covariance_matrix, wanted, rtol=1e-3, atol=1e-3)
+    assert (head.nbytes < make("statistics", D).fit(features, labels).nbytes) == shared
+
+
+def test_fetril_moves_the_nearest_new_classs_features_to_the_old_mean():
+    features, labels = drawn(0, 300)
+    head = make("translated", D)
+    for task in ([0, 1], [2, 3]):
+        rows = torch.isin(labels, torch.tensor(task))
+        head.fit(features[rows], labels[rows])
+    features = features.double()
+    made, given = head.moved((features[rows], labels[rows]), torch.tensor([2, 3]))
+    means = [features[labels == label].mean(0) for label in range(4)]
+    for old in (0, 1):
+        near = min((2, 3), key=lambda new: float((means[new] - means[old]).norm()))
+        wanted = features[labels == near] - means[near] + means[old]
+        torch.testing.assert_close(made[given == old], wanted, rtol=0, atol=1e-5)
+    assert torch.equal(made[given >= 2], features[rows])
+
+
+def test_weight_aligning_gives_new_classes_the_norm_of_old_ones():
+    features, labels = drawn(0, 300)
+    head = make("weight_aligning", D).fit(features[labels < 3], labels[labels < 3])
+    old = head.kept["weight"].clone()
+    head.fit(features[labels >= 3], labels[labels >= 3])
+    norms = head.kept["weight"].norm(dim=1)
+    assert norms[3:].mean() == pytest.approx(float(norms[:3].mean()))
+    apart = normalize(head.kept["weight"][:3], dim=1) * normalize(old, dim=1)
+    assert (apart.sum(1) > 0.5).all()  # distillation keeps their directions
+
+
+def test_frozen_classes_do_not_change_by_a_bit():
+    features, labels = drawn(0, 300)
+    head = make("frozen", D).fit(features[labels < 3], labels[labels < 3])
+    old = head.kept["weight"].clone()
+    head.fit(features, labels)
+    assert torch.equal(head.kept["weight"][:3], old)
+    torch.testing.assert_close(head.scores(features), 16 * normalize(features.double(), dim=1) @ head.kept["weight"].T)
+
+
+def test_l2_to_start_moves_less_the_stronger_it_is():
+    features, labels = drawn(0, 300)
+    moved = []
+    for strength in (0.0, 1.0, 100.0):
+        head = make("l2_to_start", D, strength=strength).fit(features[labels < 3], labels[labels < 3])
+        old = head.kept["weight"].clone()
+        moved.append(float((head.fit(features[labels >= 3], labels[labels >= 3]).kept["weight"][:3] - old).norm()))
+    assert moved[0] > moved[1] > moved[2]
+
+
+def test_only_values_of_keys_that_images_take_learn():
+    features, labels = drawn(0, 300)
+    head = make("key_value", D, keys=40).fit(features[labels < 3], labels[labels < 3])
+    before, keys = head.kept["values"].clone(), head.kept["keys"].clone()
+    few = features[labels == 4][:2]
+    head.fit(few, torch.full((2,), 4))
+    changed = (head.kept["values"][..., :3] != before).any(2)
+    taken = torch.zeros_like(changed)
+    taken[torch.arange(64)[:, None], head.solve().nearest(few.double())] = True
+    assert torch.equal(changed, taken) and torch.equal(head.kept["keys"], keys)
+    projected = torch.einsum("nd,cde->cne", few.double(), head.maps)
+    wanted = torch.stack([
+        torch.stack([head.kept["values"][c, (key - projected[c, i]).square().sum(1).argmin()]
+                     for c, key in enumerate(keys)]).mean(0) for i in range(2)
+    ])  # fmt: skip
+    torch.testing.assert_close(head.scores(few), wanted)
+
+
+def test_language_targets_are_regressed_on_and_the_nearest_by_cosine_counts(tmp_path):
+    features, labels = drawn(0)
+    targets = torch.randn(CLASSES, 5, generator=torch.Generator().manual_seed(1)).double()
+    save_file({"targets": targets}, tmp_path / "words.safetensors")
+    head = make("language", D, targets=str(tmp_path / "words.safetensors"), strength=0.1).fit(features, labels)
+    inputs = torch.cat([features, torch.ones(len(features), 1)], 1).double()
+    strength = 0.1 * features.double().square().sum(0).mean() * torch.eye(D + 1)
+    mapped = inputs @ torch.linalg.solve(inputs.T @ inputs + strength, inputs.T @ targets[labels])
+    torch.testing.assert_close(head.scores(features), normalize(mapped, dim=1) @ normalize(targets, dim=1).T)
+
+
+def test_the_learning_rate_is_the_best_on_what_is_held_out():
+    features, labels = (tensor.double() if tensor.is_floating_point() else tensor for tensor in drawn(0, 60, 1.0))
+    held, zeros = drawn(1, 300, 1.0), torch.zeros(CLASSES, D, dtype=torch.float64)
+    held = held[0].double(), held[1]
+    weight, bias = gradient.descended(zeros, zeros[:, 0], (features, labels), held, 0)
+    right = []
+    for step in gradient.STEPS:
+        layer = gradient._trained(zeros, zeros[:, 0], (features, labels), 0, gradient.plain, step)
+        right.append(int((layer(held[0]).argmax(1) == held[1]).sum()))
+    assert int(((held[0] @ weight.T + bias).argmax(1) == held[1]).sum()) == max(right)
