@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .model.library import TaskLibrary as TaskLibrary
     from .model.switching import load_task as load_task
     from .model.switching import save_task as save_task
+    from .model.tying import tie as tie
     from .model.verbs import bake as bake
     from .model.verbs import detach as detach
     from .model.verbs import freeze as freeze
@@ -56,6 +57,7 @@ _NAMES = {
     "mimicry.extension": "extend",
     "model.attach": "attach coefficients",
     "model.adapters.apply": "add_adapter remove_adapter",
+    "model.tying": "tie",
     "model.verbs": "freeze detach bake",
     "model.learning_rates": "rates",
     "model.switching": "save_task load_task",

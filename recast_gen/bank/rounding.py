@@ -11,7 +11,8 @@ from . import descent, quantization, steps
 from .bank import TemplateBank
 from .packing import Levels
 from .quantization import Moments
-from .taskfile import Task, refuse_nonfinite
+from .taskfile import TIE, Task, refuse_nonfinite
+from .tying import Tie
 
 HEAD_BITS = (32, 16, 8, 4, 3, 2, 1)
 COEFFICIENT_BITS = (32, 16, 8, 4)
@@ -23,13 +24,14 @@ def rounded(
     head_bits: int = 32,
     coefficient_bits: int = 32,
     seen: Moments | None = None,
+    tie: Tie | None = None,
 ) -> Task:
     """A task with its head and its coefficients in so many bits; writing and reading it changes nothing more.
 
     head_bits: 32, as it is; 16, float16; fewer, its matrix on a grid (`quantization.rounded`), its bias float16 and
     moved so that mean logits stay.  seen: moments of what the head sees, for which its logits then change least;
     without them a warning says what is lost.  coefficient_bits: as `steps.to_stored`; below 32 an adapter's tensors
-    are float16.
+    are float16.  tie: which coefficients are one number; each then takes the mean of theirs, and the file holds one.
     Raises TaskError for bits that are not offered, fewer than 16 of a head that is not linear, moments of other
     features, and numbers that float16 cannot hold.
     """
@@ -38,17 +40,20 @@ def rounded(
     ):  # fmt: skip
         if bits not in known or isinstance(bits, bool):
             raise TaskError(f"{name}={bits!r}: expected one of {listing(known)}.")
-    if coefficient_bits < 32:
+    if coefficient_bits < 32 or tie:
         shapes = {name: task.coefficients[name].shape for name in bank.layers}
         with np.errstate(over="ignore"):  # the next line says it by name
-            stored = steps.to_stored(task.coefficients, bank, coefficient_bits)
+            stored = steps.to_stored(task.coefficients, bank, coefficient_bits, tie)
         for array in stored:
             refuse_nonfinite("coefficients", array)
         adapter = {
             place: {leaf: _half(leaf, one) for leaf, one in part.items()} for place, part in task.adapter.items()
         }
-        coefficients = steps.from_stored(stored, bank, shapes)
-        task = replace(task, coefficients=coefficients, adapter=adapter, kept=task.kept | {"": stored})
+        coefficients = steps.from_stored(stored, bank, shapes, tie)
+        kept = task.kept | {"": stored, TIE: tie}
+        task = replace(
+            task, coefficients=coefficients, adapter=adapter if coefficient_bits < 32 else task.adapter, kept=kept
+        )
     if head_bits < 32 and task.head:
         head = {name: _half(name, array) for name, array in task.head.items()}
         kept = task.kept | head

@@ -8,13 +8,22 @@ import numpy as np
 from .bank import TemplateBank
 from .packing import Levels, kind
 from .quantization import nearest
+from .tying import Tie, means
 
 Shapes = dict[str, tuple[int, int, int]]  # tensor name -> s b t
 
 
-def to_stored(coefficients: dict[str, np.ndarray], bank: TemplateBank, bits: int) -> list[np.ndarray | Levels]:
+def to_stored(
+    coefficients: dict[str, np.ndarray], bank: TemplateBank, bits: int, tie: Tie | None = None
+) -> list[np.ndarray | Levels]:
     """All coefficients in the bank's order.  bits: 32, themselves; 16, float16 steps from the base, which are small and
-    lose little; fewer, such steps on a grid with 0, one scale for the layers of a family that follow each other."""
+    lose little; fewer, such steps on a grid with 0, one scale for the layers of a family that follow each other.
+    tie: what is written are the steps that several coefficients take, at 32 bits too, with one scale for all."""
+    if tie:
+        shapes = {name: coefficients[name].shape for name in bank.layers}
+        steps = {name: coefficients[name] - base for name, base in _bases(bank, shapes)}
+        shared = means(np.concatenate([steps[name].reshape(-1) for name in bank.layers]), tie.places(bank, shapes))
+        return [shared.astype(f"f{bits // 8}") if bits > 8 else nearest(shared[None], 2**bits - 2)]
     if bits == 32:
         return [np.concatenate([coefficients[name].reshape(-1) for name in bank.layers]).astype(np.float32)]
     shapes = {name: coefficients[name].shape for name in bank.layers}
@@ -25,16 +34,24 @@ def to_stored(coefficients: dict[str, np.ndarray], bank: TemplateBank, bits: int
     return [nearest(np.concatenate([steps[name].reshape(1, -1) for name in run], 1), 2**bits - 2) for _, run in runs]
 
 
-def from_stored(arrays: list[np.ndarray | Levels], bank: TemplateBank, shapes: Shapes) -> dict[str, np.ndarray]:
-    """Coefficients ``s b t`` (float32) of these shapes.  Raises ValueError for another count."""
+def from_stored(
+    arrays: list[np.ndarray | Levels], bank: TemplateBank, shapes: Shapes, tie: Tie | None = None
+) -> dict[str, np.ndarray]:
+    """Coefficients ``s b t`` (float32) of these shapes.  Raises ValueError for another count, TaskError for a tie that
+    they cannot have."""
     parts = [array.values() if isinstance(array, Levels) else array for array in arrays]
     flat = np.concatenate([array.reshape(-1).astype(np.float32) for array in parts])
+    if tie:
+        places = tie.places(bank, shapes)
+        if flat.shape != (places.max() + 1,):
+            raise ValueError(f"{flat.size} numbers for all coefficients; its tie has {places.max() + 1}")
+        flat = flat[places]
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
     if flat.shape != (ends[-1],):
         raise ValueError(f"{flat.size} coefficients; its bank has {ends[-1]}")
     pieces = np.split(flat, ends[:-1])
     found = {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces)}
-    if bits_of(arrays) == 32:
+    if bits_of(arrays) == 32 and not tie:
         return found
     return {name: base + found[name] for name, base in _bases(bank, shapes)}
 

@@ -16,8 +16,10 @@ from . import compact, old_tasks, steps
 from .bank import TemplateBank
 from .compact import Damaged, Record
 from .packing import Levels, to_bytes
+from .tying import Tie
 
 ADAPTER, TABLE = "adapter:", "size:"  # before the names of an adapter's tensors, and of tables
+TIE = ":tie"  # no tensor's name
 KEY, TENSOR = "recast_task", "task"  # of a file's metadata, and its one tensor
 
 
@@ -29,7 +31,7 @@ class Task:
     tables: of positions, in place of the backbone's, where the task has images of another size; ``about["size"]`` has
     it as timm takes it (``img_size``, ``window_size``).
     kept: in how few bits a file holds some of it, as `rounding` or a file made it: the head's tensors by name, the
-    coefficients (`steps.to_stored`) under ""; what was changed since is written as it is.
+    coefficients (`steps.to_stored`) under "", their `Tie` under `TIE`; what was changed since is written as it is.
     """
 
     coefficients: dict[str, np.ndarray]
@@ -97,7 +99,9 @@ def _encoded(task: Task, bank: TemplateBank) -> np.ndarray:
     counts = [resolutions[family] for family in bank.families]
     others = {f"{ADAPTER}{place}.{leaf}": array for place, part in task.adapter.items() for leaf, array in part.items()}
     others |= {f"{TABLE}{name}": array for name, array in task.tables.items()}
-    arrays = [("", array) for array in _stored(task, bank)] + list(others.items())
+    stored, tie = _stored(task, bank)
+    about = task.about | ({"tie": tie.about()} if tie else {})
+    arrays = [("", array) for array in stored] + list(others.items())
     arrays += [(name, _as_kept(task, name, array)) for name, array in task.head.items()]
     for name, array in arrays:
         refuse_nonfinite(name or "coefficients", array)
@@ -105,17 +109,18 @@ def _encoded(task: Task, bank: TemplateBank) -> np.ndarray:
         json.dumps(task.about, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TaskError(f"The task's metrics or options are no JSON ({error}): give numbers and words.") from error
-    whole = Record(bank.hash, max(sets), counts if len(set(counts)) > 1 else counts[:1], task.about, arrays)
+    whole = Record(bank.hash, max(sets), counts if len(set(counts)) > 1 else counts[:1], about, arrays)
     return np.frombuffer(compact.encode(whole), np.uint8)
 
 
-def _stored(task: Task, bank: TemplateBank) -> list[np.ndarray | Levels]:
+def _stored(task: Task, bank: TemplateBank) -> tuple[list[np.ndarray | Levels], Tie | None]:
     kept: list[np.ndarray | Levels] | None = task.kept.get("")
     if kept:
-        found = steps.from_stored(kept, bank, {name: task.coefficients[name].shape for name in bank.layers})
+        tie: Tie | None = task.kept.get(TIE)
+        found = steps.from_stored(kept, bank, {name: task.coefficients[name].shape for name in bank.layers}, tie)
         if all(np.array_equal(found[name], task.coefficients[name]) for name in found):
-            return kept
-    return steps.to_stored(task.coefficients, bank, 32)
+            return kept, tie
+    return steps.to_stored(task.coefficients, bank, 32), None
 
 
 def _as_kept(task: Task, name: str, array: np.ndarray) -> np.ndarray | Levels:
@@ -190,12 +195,13 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
         raise TaskError(f"{path} states no resolution that {listing(wrong, 4)} can have. Train it again.")
     shapes = {name: (kept.sets, counts[group.family], group.count) for name, group in bank.layers.items()}
     try:
-        coefficients = steps.from_stored(kept.coefficients(), bank, shapes)
-    except ValueError as error:
+        tie = Tie(*kept.about.pop("tie")) if "tie" in kept.about else None
+        coefficients = steps.from_stored(kept.coefficients(), bank, shapes, tie)
+    except (TypeError, ValueError) as error:
         raise TaskError(f"{path} holds {error}. Train it again.") from error
     adapter: dict[str, dict[str, np.ndarray]] = {}
     few: dict[str, Any] = {name: array for name, array in kept.named().items() if isinstance(array, Levels)}
-    few[""] = kept.coefficients()
+    few |= {"": kept.coefficients()} | ({TIE: tie} if tie else {})
     arrays = {name: array.values() if isinstance(array, Levels) else array for name, array in kept.named().items()}
     for name in [name for name in arrays if name.startswith(ADAPTER)]:
         place, _, leaf = name.removeprefix(ADAPTER).rpartition(".")

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..bank import choice, quantization, rounding, taskfile
 from ..bank.bank import TemplateBank
+from ..bank.tying import tie_of
 from ..errors import AttachError, RecastError, TaskError, check_choice, listing, repeated
 from ..weights.tensors import to_numpy, to_torch
 from ..weights.wrapping import unwrapped
@@ -28,7 +29,7 @@ def save_task(
     path: str | Path, model: nn.Module, bank: TemplateBank, head: str | None = None, classes: list[str] | None = None,
     metrics: dict | None = None, recipe: str | None = None, dtype: str = "float32",
     head_bits: int | str | None = None, coefficient_bits: int | None = None, features: Any = None, labels: Any = None,
-    validation: tuple[Any, Any] | None = None, tolerance: float = choice.TOLERANCE,
+    validation: tuple[Any, Any] | None = None, tolerance: float = choice.TOLERANCE, tie: str | int = "none",
 ) -> int:  # fmt: skip
     """Writes coefficients, adapter and head of `model` as a task of `bank`; returns the file's size in bytes.
 
@@ -39,6 +40,7 @@ def save_task(
     ``float32`` or ``float16``.
     features: what the head sees of training images, ``n d``, for which few bits then change its logits least; labels:
     theirs, ``n``, as places of classes.  validation: (features, labels) of other images, which choose.
+    tie: what `rg.tie` trained the model with: each number is written once.
     The model stays as it is: `load_task` gives it the numbers of the file.
     Raises as `task_of`, and as `rounding.rounded`.
     """
@@ -46,6 +48,9 @@ def save_task(
     auto = head_bits == "auto" or (head_bits is None and validation is not None)
     bits = [DTYPES[dtype] if bits is None else bits for bits in (32 if auto else head_bits, coefficient_bits)]
     task = task_of(model, bank, head, classes, metrics, recipe)
+    tied = tie_of(tie)
+    if tied:
+        _refuse_untied(task, rounding.rounded(task, bank, 32, 32, tie=tied))
     if auto:
         if features is None or labels is None or validation is None:
             raise TaskError(
@@ -53,11 +58,24 @@ def save_task(
                 "validation=(features, labels) of others, or a number of bits."
             )
         known = [(np.asarray(seen), np.asarray(right)) for seen, right in ((features, labels), validation)]
-        task = choice.fewest(rounding.rounded(task, bank, 32, bits[1]), bank, *known, tolerance)
+        task = choice.fewest(rounding.rounded(task, bank, 32, bits[1], tie=tied), bank, *known, tolerance)
     else:
         seen = None if features is None else quantization.moments(np.asarray(features))
-        task = rounding.rounded(task, bank, *bits, seen)
+        task = rounding.rounded(task, bank, *bits, seen, tied)
     return taskfile.write(path, task, bank)
+
+
+def _refuse_untied(task: taskfile.Task, tied: taskfile.Task) -> None:
+    away = [name for name, array in tied.coefficients.items() if not _near(array, task.coefficients[name])]
+    if away:
+        raise TaskError(
+            f"Coefficients of {listing(away, 4)} are not tied as `tie` says: train them with rg.tie(model, bank, "
+            "optimizer, how) of the same kind, or leave tie= out."
+        )
+
+
+def _near(one: np.ndarray, other: np.ndarray) -> bool:
+    return bool(np.allclose(one, other, rtol=1e-5, atol=1e-5 * float(np.abs(other).max(initial=0.0))))
 
 
 def task_of(

@@ -36,6 +36,8 @@ class Train(Training):
     head_start: Literal["ridge", "random"] = "ridge"  # of a linear head: ridge regression on its features, or at random
     # trained: by gradient. solved: in closed form after every epoch, and on half of each batch for the other half
     head: Literal["trained", "solved"] = "trained"
+    # coefficients that are one number: those at one place of a group's layers, a family's or all; or so many in all
+    tie: Literal["none", "group", "family", "model"] | Count = "none"
     coefficients: bool = True  # False: an adapter alone
     adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"  # what trains beside coefficients
     adapter_options: dict[str, int | float] = {}  # such as `rank: 4` of melo, `bottleneck: 64` of adaptformer
@@ -58,6 +60,8 @@ class Train(Training):
     def something_to_train(self) -> Self:
         if twice := repeated(self.seeds):
             raise ValueError(f"`seeds` lists a seed twice: {listing(twice)}")
+        if self.tie != "none" and not self.coefficients:
+            raise ValueError("`tie` is of `coefficients`, which are off: leave it out")
         if self.adapter == "none" and not self.coefficients:
             raise ValueError("without `coefficients` there is nothing to train but the head: give an `adapter`")
         if self.head == "solved" and self.head_start == "random":

@@ -9,6 +9,7 @@ from ..bank import choice, rounding
 from ..bank.bank import TemplateBank
 from ..bank.choice import Seen
 from ..bank.taskfile import Task
+from ..bank.tying import tie_of
 from ..errors import TaskError
 from ..model.attach import attached, put, set_coefficients
 from ..model.switching import task_of
@@ -56,7 +57,7 @@ def _coefficients(
         enough = right - settings.tolerance / 200 - 1e-9
         if settings.coefficient_bits != "auto" or examine(model, splits.validation, settings)[0] >= enough:
             return task
-    return whole
+    return task
 
 
 def _head(model: nn.Module, task: Task, bank: TemplateBank, splits: Splits, settings: Train, right: float) -> Task:
@@ -85,10 +86,10 @@ def _within(model: nn.Module, whole: Task, bank: TemplateBank, splits: Splits, s
 
 def _fewer(whole: Task, bank: TemplateBank, settings: Train) -> list[Task]:
     """The task with its coefficients in the bits that are asked for, the fewest first."""
-    asked, found = settings.coefficient_bits, []
+    asked, tie, found = settings.coefficient_bits, tie_of(settings.tie), []
     for bits in sorted(rounding.COEFFICIENT_BITS) if asked == "auto" else (asked,):
         try:
-            found.append(rounding.rounded(whole, bank, 32, bits))
+            found.append(rounding.rounded(whole, bank, 32, bits, tie=tie))
         except TaskError:
             if asked != "auto":
                 raise

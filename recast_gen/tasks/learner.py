@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -14,7 +14,9 @@ from torch import nn
 
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
+from ..bank.tying import tie_of
 from ..model.switching import task_of
+from ..model.tying import Tying
 from ..recipe.training import Train
 from ..weights.files import atomic
 from ..weights.named import Weights, digest
@@ -136,15 +138,18 @@ class Learner:
         short = short and Shortcut(model, short.entry, short.before, short.image)
         settings = self._tried([])[0]
         args = settings, rates(model, trained, settings), seed, self.bank.hash
-        loop = loop_of(settings, self._head(model), self.known.seen)
+        loop, counts, tie = loop_of(settings, self._head(model), self.known.seen), count(trained), tie_of(settings.tie)
+        if tie:
+            tying = Tying(model, self.bank, tie)
+            loop, counts = partial(loop, on_optimizer=tying.follow), counts | {"coefficients": tying.count, "norms": 0}
         with short.on() if short else nullcontext():
             outcome = train(short or model, splits, *args, folder=self.folder / step, loop=loop)
         kept = {}
-        if (settings.head_bits, settings.coefficient_bits) != (32, 32) or settings.max_bytes:
+        if (settings.head_bits, settings.coefficient_bits) != (32, 32) or settings.max_bytes or tie:
             kept = put_in_few(model, self.bank, self.splits, settings, self.recipe).kept
             outcome.validation, _ = examine(model, self.splits.validation, settings)
         outcome.test, outcome.logits = examine(model, self.splits.test, self.settings)
-        run = self._finish(step, model, count(trained), seed, settings.head_rate, outcome, kept)
+        run = self._finish(step, model, counts, seed, settings.head_rate, outcome, kept)
         return [run], {"task": self.name, "method": self.method, "seed": seed} | outcome.costs
 
     def _probes(self, step: str) -> tuple[list[Run], dict]:

@@ -36,11 +36,13 @@ class Loop:
         path: of the checkpoint, replaced after every epoch; it holds what is trained, the best of it so far, and the
             bank's hash.
         on_epoch: called with the validation accuracy (fraction) after each epoch (count from 1).
+        on_optimizer: called with the optimizer before it does anything.
     """
 
     def __init__(
         self, fabric: L.Fabric, model: nn.Module, splits: Splits, settings: Training, rates: list[dict], seed: int,
         bank: str | None, path: Path, on_epoch: Callable[[float, int], None] | None = None,
+        on_optimizer: Callable[[torch.optim.Optimizer], None] | None = None,
     ):  # fmt: skip
         self.fabric, self.model, self.splits, self.settings, self.seed = fabric, model, splits, settings, seed
         self.bank, self.path, self.on_epoch = bank, path, on_epoch or (lambda accuracy, epoch: None)
@@ -48,6 +50,8 @@ class Loop:
         self.best: dict[str, Any] = {"score": -inf, "epoch": 0, "state": {}}
         self.finished = False
         optimizer = optimizer_of(rates, settings)
+        if on_optimizer:
+            on_optimizer(optimizer)
         self.schedule = schedule(optimizer, settings, ceil(self._share() / settings.batch_size))
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         self.order, self.meter = torch.Generator(), Meter(fabric.device)

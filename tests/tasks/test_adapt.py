@@ -5,6 +5,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import recast_gen as rg
+from recast_gen.bank import taskfile
 from recast_gen.recipe.images import Data
 from recast_gen.recipe.training import Train
 from recast_gen.tasks.adapt import adapt_one
@@ -25,6 +26,13 @@ def test_a_task_is_learnt_written_and_no_worse_than_its_start(bank, tmp_path):
     lib = rg.TaskLibrary(tmp_path, bank=bank)
     assert lib.task("high").classes == found.classes == ["5", "6", "7"]
     assert [row["method"] for row in found.costs] == ["features", "linear_probe", "coefficients", "coefficients"]
+
+
+def test_a_task_whose_coefficients_are_few_numbers_holds_those(bank, tmp_path):
+    asked = Train(epochs=1, batch_size=64, seeds=[0], tie=5, coefficient_bits=32)
+    found = adapt_one(bank, Data(source="digits", classes=[5, 6, 7]), asked, tmp_path / "high", name="high")
+    assert (found.run["coefficients"], found.run["norms"]) == (5, 0)
+    assert taskfile.parts(found.path)["coefficients"] == 20 and found.run["validation"] >= found.run["start"] - 0.006
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
