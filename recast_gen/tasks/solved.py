@@ -17,8 +17,9 @@ from torch.utils.data import Dataset, TensorDataset
 
 from ..errors import FitError
 from ..recipe.training import Train
-from .analytic import Part, ridge_start, wants_ridge
+from .analytic import ridge_start, wants_ridge
 from .data import Splits
+from .heads.head import Part
 from .loop import LARGER, Loop, batches
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of ridge regression on features whose mean square is 1
