@@ -14,6 +14,7 @@ from .folder import Folder
 from .page import Section
 from .report_tasks import Measured
 
+SHOWN = 100_000  # weights of a layer in a histogram
 
 def sections(bank: TemplateBank, measured: Measured, recipe: Recipe, folder: Folder) -> list[Section]:
     stages = [stage for stage in ("mimic", "mimic_vae") if stage == "mimic" or recipe.has(stage)]
@@ -44,7 +45,7 @@ def sections(bank: TemplateBank, measured: Measured, recipe: Recipe, folder: Fol
         originals = store.load_layers(folder.of("extract", "extract.zarr"))
         values = _values(bank, originals, load_file(paths[first])).items()
         drawn = [pictures.histogram(f"Weights of {name}, original and generated", name, *both) for name, both in values]
-        said = "Their histogram over that of the original layers, per family."
+        said = f"Their histogram over that of the original layers, per family; at most {SHOWN:,} of a layer."
         found.append(Section(f"Weights generated for {first}", said, page.panels(drawn)))
     return found
 
@@ -81,13 +82,14 @@ def _counts(bank: TemplateBank, measured: Measured) -> dict[str, int]:
 
 
 def _values(bank: TemplateBank, *sources) -> dict[str, list[np.ndarray]]:
-    """Family -> all its numbers in each of the sources."""
+    """Family -> weights of it in each of the sources: all, or evenly spaced ones of more than `SHOWN` a layer."""
     families: dict[str, list[str]] = {}
     for name, group in bank.layers.items():
         families.setdefault(group.family, []).append(name)
 
     def numbers(source, names: list[str]) -> np.ndarray:
-        return np.concatenate([np.ravel(rows(source[whole(name)], name)) for name in names]).astype(np.float32)
+        flat = (np.ravel(rows(source[whole(name)], name)) for name in names)
+        return np.concatenate([array[:: 1 + array.size // SHOWN] for array in flat]).astype(np.float32)
 
     return {family: [numbers(source, names) for source in sources] for family, names in families.items()}
 
