@@ -16,6 +16,7 @@ from .report_tasks import Measured
 
 SHOWN = 100_000  # weights of a layer in a histogram
 
+
 def sections(bank: TemplateBank, measured: Measured, recipe: Recipe, folder: Folder) -> list[Section]:
     stages = [stage for stage in ("mimic", "mimic_vae") if stage == "mimic" or recipe.has(stage)]
     warnings = [[each] for stage in stages for each in folder.metrics(stage)["warnings"]]
