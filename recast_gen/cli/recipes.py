@@ -46,7 +46,9 @@ def check(recipe: Recipe = Path("pipelines/digits.yaml")) -> None:
 
 
 def run(
-    stage: Annotated[str, typer.Argument(help="extract, mimic, mimic_vae, tune, train, generate or report.")],
+    stage: Annotated[
+        str, typer.Argument(help="extract, mimic, mimic_vae, tune, train, incremental, generate or report.")
+    ],
     recipe: Recipe = Path("pipelines/digits.yaml"),
     workers: Annotated[int | None, typer.Option(min=1, help="tune: processes on this machine.")] = None,
     storage: Storage = None,

@@ -3,7 +3,7 @@
 import os
 import sys
 
-STAGES = ("extract", "mimic", "mimic_vae", "tune", "train", "generate", "report")
+STAGES = ("extract", "mimic", "mimic_vae", "tune", "train", "incremental", "generate", "report")
 
 
 def let_waiting_threads_sleep() -> None:

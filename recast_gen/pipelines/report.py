@@ -8,7 +8,7 @@ from ..errors import listing
 from ..recipe.reading import Recipe
 from ..tasks.methods import KINDS, PROBE
 from ..weights.files import atomic
-from . import page, report_bank, report_tasks, task_pictures
+from . import page, report_bank, report_incremental, report_tasks, task_pictures
 from .folder import Folder
 from .page import Section
 from .stage import main
@@ -18,6 +18,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     bank, measured = load_bank(folder.bank(recipe)), report_tasks.Measured(folder)
     sections = [
         *report_tasks.sections(measured, folder),
+        *(report_incremental.sections(folder) if recipe.incremental else []),
         *report_bank.sections(bank, measured, recipe, folder),
         *(report_bank.study(recipe.tune, folder) if recipe.has("tune") else []),
         _next_steps(measured, folder, folder.bank(recipe)),

@@ -19,6 +19,7 @@ def read_by(recipe: Recipe) -> dict[str, dict]:
         "mimic_vae": recipe.mimic_vae.model_dump(mode="json") if recipe.has("mimic_vae") else None,
         "tune": recipe.tune.model_dump(mode="json", exclude={"workers", "storage"}) if recipe.has("tune") else None,
         "chosen": recipe.chosen,
+        "incremental": recipe.incremental and recipe.incremental.model_dump(mode="json"),
         "names": [task.name for task in recipe.tasks],
     }
     network = ["model"] if recipe.mimic.whiten else []  # has images when the section does not
@@ -28,14 +29,17 @@ def read_by(recipe: Recipe) -> dict[str, dict]:
         every["first"] = recipe.tasks[0].model_dump(mode="json") if trains else None
         every["resolution"] = recipe.train.resolution
         study = [*FAMILIES, "mimic", "mimic_vae", "tune", "first", "train" if trains else "resolution"]
+    section = recipe.incremental
+    classes = ["seed", "incremental", "chosen", *([] if section.data else ["tasks"])] if section else []
     keys = {
         "extract": ["seed", "model"],
         "mimic": [*FAMILIES, "mimic", *network],
         "mimic_vae": [*FAMILIES, "mimic_vae"] if recipe.has("mimic_vae") else [],
         "tune": study,
         "train": ["seed", "tasks", "train", "chosen"],
+        "incremental": classes,
         "generate": ["names", "chosen"],
-        "report": ["model", "tasks", "tune", "chosen"],
+        "report": ["model", "tasks", "tune", "chosen", "incremental"],
     }
     return {stage: {key: every[key] for key in found} for stage, found in keys.items()}
 

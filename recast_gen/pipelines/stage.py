@@ -14,7 +14,13 @@ from .folder import Folder
 
 DEFAULT = "pipelines/digits.yaml"
 # sections whose paths a stage reads
-SECTIONS = {"extract": ("model",), "mimic": ("mimic",), "tune": ("tune",), "train": ("tasks",)}
+SECTIONS = {
+    "extract": ("model",),
+    "mimic": ("mimic",),
+    "tune": ("tune",),
+    "train": ("tasks",),
+    "incremental": ("tasks", "incremental"),
+}
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from .backbone import Model
 from .fields import Section, Seed
 from .fits import Mimic, MimicVae
 from .images import Task
+from .incremental import Incremental
 from .places import settle
 from .study import Tune
 from .training import Train
@@ -25,7 +26,7 @@ def _names_once(tasks: Any) -> Any:
     return tasks
 
 
-OPTIONAL = ("mimic_vae", "tune")  # sections whose stages a recipe may do without
+OPTIONAL = ("mimic_vae", "tune", "incremental")  # sections whose stages a recipe may do without
 
 
 class Recipe(Section):
@@ -41,6 +42,7 @@ class Recipe(Section):
     # the tasks, in the order in which they are learnt
     tasks: Annotated[list[Task], Field(min_length=1), BeforeValidator(_names_once)]
     train: Train = Train()  # stage train
+    incremental: Incremental | None = None  # stage incremental, which does nothing without
 
     @model_validator(mode="before")
     @classmethod

@@ -106,6 +106,7 @@ def test_every_shipped_recipe_runs_offline_and_generates_what_was_trained(name, 
     assert len(pictures) > 10 and all('role="img"' in svg and 'aria-label="' in svg for svg in pictures)
     count = next(row["coefficients"] for row in runs if row["method"] == "coefficients")
     assert f"({count} trainable parameters besides the" in page and "nothing was forgotten" in page
+    assert ("Classes one after another" in page) == (name == "digits") == ("processor seconds a step" in page)
     assert "trained until" in page and f"torch {torch.__version__}" in page and "recast predict" in page
     assert not any(outside in page for outside in ("<script", "<link", "src=", 'href="http'))
 

@@ -15,7 +15,7 @@ class Cosine(nn.Module):
 
     def __init__(self, targets: torch.Tensor):
         super().__init__()
-        self.register_buffer("targets", normalize(targets, dim=1))
+        self.targets = normalize(targets, dim=1)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return normalize(inputs, dim=1) @ self.targets.T

@@ -31,7 +31,7 @@ class Ridge(Head):
     def __init__(self, features: int, seed: int = 0, strength: float | None = None):
         super().__init__(features, seed, **({} if strength is None else {"strength": strength}))
         self.lift = self._lift()
-        width = features if self.lift is None else self.lift[0].out_features
+        width = self._lifted(torch.zeros(1, features, dtype=torch.float64)).shape[1]
         self.kept = {
             "gram": torch.zeros(width + 1, width + 1, dtype=torch.float64),
             "products": torch.zeros(width + 1, 0, dtype=torch.float64),
@@ -42,9 +42,12 @@ class Ridge(Head):
         """A fixed map of the features that is regressed on in their place."""
         return None
 
+    def _lifted(self, features: torch.Tensor) -> torch.Tensor:
+        return features if self.lift is None else self.lift(features)
+
     def _fit(self, features: torch.Tensor, places: torch.Tensor, fresh: torch.Tensor, held: Part | None) -> None:
         for part, labels in zip(features.split(4096), places.split(4096)):
-            inputs = pad(part if self.lift is None else self.lift(part), (0, 1), value=1.0)
+            inputs = pad(self._lifted(part), (0, 1), value=1.0)
             self.kept["gram"] = self.kept["gram"] + inputs.T @ inputs
             chosen = one_hot(labels, len(self.classes)).double()
             self.kept["products"] = self.kept["products"] + inputs.T @ chosen
@@ -54,8 +57,7 @@ class Ridge(Head):
             )
 
     def _right(self, strength: float, held: Part) -> int:
-        seen = held[0] if self.lift is None else self.lift(held[0])
-        return int((self.regression(strength)(seen).argmax(1) == held[1]).sum())
+        return int((self.regression(strength)(self._lifted(held[0])).argmax(1) == held[1]).sum())
 
     def regression(self, strength: float | None = None) -> nn.Linear:
         """What is regressed on -> ``k``.  strength: the chosen one when not given."""

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .gradient import descended
+from .gradient import fitted
 from .head import Head, Part, affine
 
 
@@ -63,8 +63,7 @@ class Statistics(Head):
             train, held = (
                 self._drawn(normals, count) for count in (self.options["samples"], self.options["samples"] // 4)
             )
-        zeros = torch.zeros(len(normals), self.features, dtype=torch.float64)
-        return affine(*descended(zeros, zeros[:, 0].clone(), train, held, self.seed))
+        return affine(*fitted(len(normals), train, held, self.seed))
 
     @staticmethod
     def _drawn(normals: list[torch.distributions.MultivariateNormal], count: int) -> Part:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .gradient import descended
+from .gradient import fitted
 from .head import Part, affine
 from .means import NearestMean
 
@@ -27,9 +27,8 @@ class Translated(NearestMean):
     def _fit(self, features: torch.Tensor, places: torch.Tensor, fresh: torch.Tensor, held: Part | None) -> None:
         super()._fit(features, places, fresh, held)
         here = places.unique()
-        parts = [self.moved((features, places), here), held and self.moved(held, here)]
-        zeros = torch.zeros_like(self.kept["weight"])
-        self.kept["weight"], self.kept["bias"] = descended(zeros, zeros[:, 0].clone(), *parts, self.seed)
+        train, judged = self.moved((features, places), here), held and self.moved(held, here)
+        self.kept["weight"], self.kept["bias"] = fitted(len(self.classes), train, judged, self.seed)
 
     def moved(self, part: Part, here: torch.Tensor) -> Part:
         """The task's features and labels, and those of all other classes.  here: the classes that the task has."""

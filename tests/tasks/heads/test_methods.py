@@ -147,6 +147,18 @@ def test_language_targets_are_regressed_on_and_the_nearest_by_cosine_counts(tmp_
     torch.testing.assert_close(head.scores(features), normalize(mapped, dim=1) @ normalize(targets, dim=1).T)
 
 
+def test_a_shared_direction_and_correlations_of_features_do_not_keep_a_classifier_from_learning():
+    features, labels = drawn(0, 300)
+    mixed = torch.randn(D, D, generator=torch.Generator().manual_seed(3)).double()
+    mixed[0] *= 30
+    (weight, bias), (other, beside) = (
+        gradient.fitted(CLASSES, (each, labels), None, 0)
+        for each in (features.double(), features.double() @ mixed + 100)
+    )
+    first, second = features.double() @ weight.T + bias, (features.double() @ mixed + 100) @ other.T + beside
+    assert min((logits.argmax(1) == labels).double().mean() for logits in (first, second)) > 0.95
+
+
 def test_the_learning_rate_is_the_best_on_what_is_held_out():
     features, labels = (tensor.double() if tensor.is_floating_point() else tensor for tensor in drawn(0, 60, 1.0))
     held, zeros = drawn(1, 300, 1.0), torch.zeros(CLASSES, D, dtype=torch.float64)

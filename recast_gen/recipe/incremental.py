@@ -1,0 +1,44 @@
+"""Classes that arrive one after the other, to be told apart without knowing a task."""
+
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from ..errors import listing, repeated
+from .fields import Count, Section, Share
+from .images import Data
+
+HeadName = Literal[
+    "means", "ridge", "random_ridge", "statistics", "translated", "weight_aligning", "key_value", "language", "frozen",
+    "l2_to_start",
+]  # fmt: skip
+HEADS: tuple[str, ...] = get_args(HeadName)
+
+
+class Blurry(Section):
+    classes: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of the classes that come in other steps too
+    images: Share = 0.1  # share of such a class's training images that do, each in a random step
+
+
+class Incremental(Section):
+    heads: Annotated[list[HeadName], Field(min_length=1)] = ["means", "ridge", "random_ridge"]  # that are compared
+    options: dict[str, dict[str, bool | int | float | str]] = {}  # of heads, such as `random_ridge: {width: 2048}`
+    data: Data | None = None  # the images; those of all tasks when not given, whose classes are then all different
+    classes_per_step: Count | None = None  # that a step adds; a step is a task when not given
+    orders: Count = 3  # random orders of the classes, or of the tasks where a step is a task
+    class_orders: list[list[str]] | None = None  # orders of one's own in their place, each with every class once
+    blurry: Blurry | None = None  # some images of some classes come in other steps
+    shots: Count | None = None  # training images of each class from the second step on; all when not given
+
+    @model_validator(mode="after")
+    def goes_together(self) -> Self:
+        if twice := repeated(self.heads):
+            raise ValueError(f"`heads` lists a head twice: {listing(twice)}")
+        if lost := [name for name in self.options if name not in self.heads]:
+            raise ValueError(f"`options` are of heads that `heads` does not list: {listing(lost)}")
+        if (self.data or self.class_orders) and not self.classes_per_step:
+            raise ValueError("`data` and `class_orders` need `classes_per_step`: without it a step is a task")
+        for order in self.class_orders or []:
+            if twice := repeated(order):
+                raise ValueError(f"`class_orders` has a class that comes back: {listing(twice)}; name each once")
+        return self

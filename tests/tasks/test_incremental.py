@@ -1,0 +1,116 @@
+"""Classes one after the other: the order of steps, what is measured after each, and what is refused."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recast_gen.errors import DataError, RecipeError, TaskError
+from recast_gen.recipe.images import Data, Task
+from recast_gen.recipe.incremental import HEADS as NAMES
+from recast_gen.recipe.incremental import Blurry, Incremental
+from recast_gen.recipe.training import Train
+from recast_gen.tasks.heads import HEADS
+from recast_gen.tasks.incremental import Features, check_heads, features_of, plan, run, summary
+
+CLASSES = list("abcdef")
+
+
+def known(seed: int = 0, n: int = 180, apart: float = 4.0) -> Features:
+    generator = torch.Generator().manual_seed(seed)
+    parts = {}
+    for part, count in (("train", n), ("validation", 60), ("test", 120)):
+        labels = torch.arange(count) % 6
+        parts[part] = torch.randn(count, 8, generator=generator) + apart * torch.eye(6, 8)[labels], labels
+    return Features(parts, CLASSES, [[0, 1, 2], [3, 4], [5]])
+
+
+@given(
+    size=st.integers(1, 3), number=st.integers(0, 3), shots=st.sampled_from([None, 2]),
+    blurry=st.sampled_from([None, Blurry(classes=1.0, images=0.3)]),
+)  # fmt: skip
+def test_every_class_has_one_step_and_every_image_comes_once(size, number, shots, blurry):
+    found, settings = known(), Incremental(classes_per_step=size, shots=shots, blurry=blurry)
+    steps, labels = plan(found, settings, number, 7), found.parts["train"][1]
+    assert sorted(label for unit, _ in steps for label in unit) == list(range(6))
+    assert all(len(unit) == size for unit, _ in steps)
+    rows = torch.cat([rows for _, rows in steps])
+    assert len(rows.unique()) == len(rows) and (shots or len(rows) == len(labels))
+    strangers = [int((~torch.isin(labels[rows], torch.tensor(unit))).sum()) for unit, rows in steps]
+    assert any(strangers) == bool(blurry)
+    for _, rows in steps[1:] if shots else ():
+        assert labels[rows].bincount().max() <= 2
+    again = plan(found, settings, number, 7)
+    assert all(one[0] == other[0] and torch.equal(one[1], other[1]) for one, other in zip(steps, again))
+
+
+def test_orders_differ_and_a_step_without_a_count_is_a_task():
+    orders = [[unit for unit, _ in plan(known(), Incremental(classes_per_step=1), number, 0)] for number in range(3)]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    tasks = [[unit for unit, _ in plan(known(), Incremental(), number, 0)] for number in range(4)]
+    assert tasks[0] == [[0, 1, 2], [3, 4], [5]] and all(sorted(each) == tasks[0] for each in tasks)
+    own = Incremental(classes_per_step=4, class_orders=[list("fabcde")])
+    assert [unit for unit, _ in plan(known(), own, 0, 0)] == [[5, 0, 1, 2], [3, 4]]
+
+
+def test_exact_heads_end_alike_in_all_orders_and_with_blurry_borders():
+    settings = Incremental(heads=["means", "ridge"], options={"ridge": {"strength": 0.01}}, classes_per_step=2)
+    ends = []
+    for blurry in (None, Blurry(classes=1.0, images=0.5)):
+        rows, _ = run(known(apart=1.0), settings.model_copy(update={"blurry": blurry}), 3, say=lambda _: None)
+        ends += [(row["head"], row["accuracy"]) for row in rows if row["step"] == 3]
+    assert len(ends) == 12 and len(set(ends)) == 2
+
+
+def test_rows_say_what_a_literal_count_says():
+    found = known(apart=1.5)
+    rows, costs = run(found, Incremental(heads=["l2_to_start"], classes_per_step=2, orders=1), 0, say=lambda _: None)
+    steps, test = plan(found, Incremental(classes_per_step=2), 0, 0), found.parts["test"]
+    head, table = HEADS["l2_to_start"](8, 0), []
+    for number, (_, chosen) in enumerate(steps):
+        labels = found.parts["train"][1][chosen]
+        held = torch.isin(found.parts["validation"][1], labels)
+        head.fit(found.parts["train"][0][chosen], labels, tuple(each[held] for each in found.parts["validation"]))
+        right = [(head.predict(test[0][test[1] == label]) == label).float().mean() for label in range(6)]
+        table.append([float(torch.stack([right[label] for label in unit]).mean()) for unit, _ in steps])
+        assert rows[number]["accuracy"] == pytest.approx(sum(table[-1][: number + 1]) / (number + 1), abs=1e-6)
+        assert rows[number]["classes"] == 2 * number + 2 and rows[number]["bytes"] == head.nbytes
+        best = [max(row[earlier] for row in table[earlier:number]) for earlier in range(number)]
+        lost = [high - table[-1][earlier] for earlier, high in enumerate(best)]
+        assert rows[number]["forgetting"] == pytest.approx(sum(lost) / number if number else 0, abs=1e-6)
+    assert rows[-1]["average"] == pytest.approx(sum(row["accuracy"] for row in rows) / 3)
+    assert rows[-1]["forgetting"] > 0.3  # it has no way to remember
+    assert [cost["processor_seconds"] > 0 for cost in costs] == [True] * 3
+    assert summary(rows)["l2_to_start"]["final"] == rows[-1]["accuracy"]
+
+
+def test_recipes_know_all_heads_and_refuse_what_cannot_be():
+    assert set(NAMES) == HEADS.keys()
+    for wrong, says in (
+        ({"heads": ["ridge", "ridge"]}, "a head twice"), ({"heads": ["rigde"]}, "'ridge'"),
+        ({"options": {"means": {}}, "heads": ["ridge"]}, "does not list: means"),
+        ({"data": Data(source="digits")}, "need `classes_per_step`"),
+        ({"class_orders": [list("aab")], "classes_per_step": 1}, "comes back: a"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            Incremental(**wrong)
+    for order, says in ((list("abcde"), "misses f"), ([*CLASSES, "g"], "has unknown g")):
+        with pytest.raises(RecipeError, match=says):
+            plan(known(), Incremental(class_orders=[order], classes_per_step=2), 0, 0)
+    with pytest.raises(DataError, match="one step alone"):
+        plan(known(), Incremental(classes_per_step=6), 0, 0)
+    with pytest.raises(TaskError, match="Did you mean 'width'"):
+        check_heads(Incremental(heads=["random_ridge"], options={"random_ridge": {"wide": 3}}))
+
+
+def test_features_are_what_the_backbones_head_sees_of_all_tasks(bank):
+    tasks = [
+        Task(name="low", data=Data(source="digits", classes=[0, 1, 2])),
+        Task(name="odd", data=Data(source="digits", classes={"even": [0, 2], "odd": [1, 3]}, negative=True)),
+    ]
+    found = features_of(bank, tasks, Train(batch_size=64), 0)
+    assert found.classes == ["low: 0", "low: 1", "low: 2", "odd: even", "odd: odd"]
+    assert found.tasks == [[0, 1, 2], [3, 4]] and found.parts["train"][0].shape[1] == 16
+    rows, _ = run(found, Incremental(heads=["ridge"], orders=1), 0, say=lambda _: None)
+    assert [row["learnt"] for row in rows] == ["low: 0; low: 1; low: 2", "odd: even; odd: odd"]
+    assert rows[0]["accuracy"] > 0.5
