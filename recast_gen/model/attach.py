@@ -38,21 +38,16 @@ def _put_on(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank | Join
     }
 
 
-@torch.inference_mode(False)  # what is made there cannot be trained
-def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> nn.Module:
-    """Makes the bank's layers of `model` functions of coefficients, in place; they start at the bank's base.
+Places = dict[str, tuple[nn.Module, str]]  # tensor name -> (module, leaf name), of a part those of its whole
 
-    The forward is unchanged where the fit is exact.  resolution: output blocks with coefficients of their own, for all
-    layers or by glob: a count, ``head`` or ``channel`` (see `resolution.blocks`, which also raises).
-    Raises AttachError, changing nothing, when a layer is missing, has another shape or other weights than the bank was
-    fitted to, is tied to another or cached by its module, when a bank is attached already, or when templates are no
-    whole layers: those compress a network, with about as many coefficients as weights.
+
+def checked(model: nn.Module, bank: TemplateBank, resolution: Resolution) -> tuple[Places, dict[str, int], dict]:
+    """Where a bank's tensors go on a model, with how many blocks each, and its groups' `Templates`.
+
+    Raises as `attach`, which this is the first half of; the model stays as it is.
     """
     if not isinstance(bank, TemplateBank):
         raise AttachError(f"{bank!r} is no bank of templates: give what rg.mimic or rg.load_bank(PATH) returned.")
-    given, model = model, unwrapped(model)
-    if attached(model):
-        raise AttachError("This model has a bank attached already: detach or bake it first.")
     for group in bank.groups.values():
         if group.layout:
             raise AttachError(
@@ -84,7 +79,23 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
             factors[name] = group.factors(name, templates) if group.own else None
         like = getattr(*places[group.names[0]]).detach()
         shared[key] = Templates(torch.from_numpy(templates).to(like), bank.hash)
-    counts = blocks(model, bank, resolution)
+    return places, blocks(model, bank, resolution), shared
+
+
+@torch.inference_mode(False)  # what is made there cannot be trained
+def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> nn.Module:
+    """Makes the bank's layers of `model` functions of coefficients, in place; they start at the bank's base.
+
+    The forward is unchanged where the fit is exact.  resolution: output blocks with coefficients of their own, for all
+    layers or by glob: a count, ``head`` or ``channel`` (see `resolution.blocks`, which also raises).
+    Raises AttachError, changing nothing, when a layer is missing, has another shape or other weights than the bank was
+    fitted to, is tied to another or cached by its module, when a bank is attached already, or when templates are no
+    whole layers: those compress a network, with about as many coefficients as weights.
+    """
+    given, model = model, unwrapped(model)
+    if attached(model):
+        raise AttachError("This model has a bank attached already: detach or bake it first.")
+    places, counts, shared = checked(model, bank, resolution)
     places = {name: found if name == whole(name) else _part(*found, name) for name, found in places.items()}
     for key, group in bank.groups.items():
         for name, base in group:
@@ -93,8 +104,7 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
             own = OwnTemplates(factors[name], shared[key].values) if factors[name] else None
             source = FromBank(shared[key], counts[name], weight, order, own)
             parametrize.register_parametrization(module, leaf, source, unsafe=True)
-            spread = torch.from_numpy(base).repeat_interleave(counts[name] // base.shape[1], dim=1)
-            set_coefficients(module, leaf, spread)
+            set_coefficients(module, leaf, spread(base, counts[name]))
     for _, _, source in hosts(model).values():
         for part in source.parameters(recurse=False):  # the bank has not this one, and detach needs its original
             part.data = part.data.clone()
@@ -143,6 +153,11 @@ def _check(name: str, weight: torch.Tensor, rebuilt, group) -> None:
             f"the fit was {certified:.2g}). Load the bank's own backbone into the model (rg.generate(bank)), or fit a "
             "bank to this model."
         )
+
+
+def spread(base, blocks: int) -> torch.Tensor:
+    """A bank's own coefficients ``s b t`` at a resolution of so many blocks, a multiple of theirs."""
+    return torch.from_numpy(base).repeat_interleave(blocks // base.shape[1], dim=1)
 
 
 def set_coefficients(module: nn.Module, leaf: str, coefficients: torch.Tensor) -> None:

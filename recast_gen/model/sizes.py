@@ -23,13 +23,15 @@ Size = dict[str, Any]  # ``img_size`` (h, w) and, of windowed attention, ``windo
 
 def of(model: nn.Module) -> Size | None:
     """The size that a model is made for, as timm takes it; None where it does not say."""
-    model = unwrapped(model)
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    inner: Any = unwrapped(model)
+    size = getattr(getattr(inner, "patch_embed", None), "img_size", None)
     if not size:
         return None
     found: Size = {"img_size": [size, size] if isinstance(size, int) else list(map(int, size))}
-    if "window_size" in (inspect.signature(model.set_input_size).parameters if _resizes(model) else {}):
-        first = [getattr(next(iter(getattr(stage, "blocks", [])), None), "window_size", None) for stage in model.layers]
+    if "window_size" in (inspect.signature(inner.set_input_size).parameters if _resizes(inner) else {}):
+        first: list[Any] = [
+            getattr(next(iter(getattr(stage, "blocks", [])), None), "window_size", None) for stage in inner.layers
+        ]
         if all(isinstance(window, tuple | list) for window in first):
             found["window_size"] = [list(map(int, window)) for window in first]
     return found
@@ -80,7 +82,7 @@ def arrays(task: Task, bank: TemplateBank, names: Iterable[str]) -> dict[str, to
 
 
 def resize(
-    model: nn.Module, bank: TemplateBank, size: Size | None, values: Mapping[str, torch.Tensor], what: str | Path
+    model: Any, bank: TemplateBank, size: Size | None, values: Mapping[str, torch.Tensor], what: str | Path
 ) -> None:  # fmt: skip
     """Makes a model one for images of a size, by timm's rule, and gives its tables these values, in place.
 
@@ -89,23 +91,19 @@ def resize(
     """
     now, state = of(model), model.state_dict()
     fits = {name: name in state and state[name].shape == tensor.shape for name, tensor in values.items()}
-    same = size is None or now is None or all(now.get(key) == value for key, value in size.items())
-    if not same:
+    said = "it has tensors of other shapes"
+    if size and now and any(now.get(key) != value for key, value in size.items()):
         _refuse_generated(model, bank, what)
         before = {name: tensor.clone() for name, tensor in state.items() if name in values}
-        said = "it has no set_input_size"
         try:
-            if _resizes(model):
-                model.set_input_size(**{key: _tuples(value) for key, value in size.items()})
-                state = model.state_dict()
+            model.set_input_size(**{key: _tuples(value) for key, value in size.items()})
+            state = model.state_dict()
             fits = {name: name in state and state[name].shape == tensor.shape for name, tensor in values.items()}
         except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
             said, fits = str(error), dict.fromkeys(values, False)
         if not all(fits.values()) and _resizes(model):
             model.set_input_size(**{key: _tuples(value) for key, value in now.items()})
             _fill(model, before)
-    else:
-        said = "it has tensors of other shapes"
     if wrong := [name for name, fit in fits.items() if not fit]:
         raise TaskError(
             f"{what} is for images of {size and size['img_size']}, for which this model cannot be made ({said}; "

@@ -136,6 +136,19 @@ def test_tables_that_the_bank_generates_keep_the_backbones_size(tmp_path):
         rg.attach(model, bank)
 
 
+def test_a_timm_network_without_set_input_size_is_not_taken_for_one_of_the_tasks_size(tmp_path):
+    kwargs = {"img_size": (16, 32), "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2, "num_classes": 3}
+    model = timm.create_model("cait_xxs24_224", **kwargs).eval()
+    bank = rg.mimic(model, families=["blocks.*.mlp.fc1"], timm_kwargs=kwargs)
+    turned = timm.create_model("cait_xxs24_224", **kwargs | {"img_size": (32, 8)}).eval()
+    turned.load_state_dict({name: t for name, t in model.state_dict().items() if name != "pos_embed"}, strict=False)
+    rg.attach(turned, bank)
+    rg.save_task(tmp_path / "t.safetensors", turned, bank)
+    with pytest.raises(TaskError, match=r"\[32, 8\].*set_input_size"):
+        rg.load_task(tmp_path / "t.safetensors", rg.attach(model, bank), bank)
+    assert model.patch_embed.img_size == (16, 32)
+
+
 def test_a_network_that_cannot_be_resized_is_left_as_it_is(tmp_path, own):
     class Placed(type(own())):
         def __init__(self, places):
