@@ -1,5 +1,8 @@
 """A bank's coefficients as the parameters of an ordinary model (torch.nn.utils.parametrize)."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -38,14 +41,33 @@ def _put_on(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank | Join
     }
 
 
-Places = dict[str, tuple[nn.Module, str]]  # tensor name -> (module, leaf name), of a part those of its whole
+@dataclass
+class Planned:
+    """A tensor that is to come from a bank.
 
-
-def checked(model: nn.Module, bank: TemplateBank, resolution: Resolution) -> tuple[Places, dict[str, int], dict]:
-    """Where a bank's tensors go on a model, with how many blocks each, and its groups' `Templates`.
-
-    Raises as `attach`, which this is the first half of; the model stays as it is.
+    module, leaf: of the model, of a part of a qkv those of the whole.  blocks: with coefficients of their own.
+    base: the bank's own coefficients ``s b t``, at its resolution.  templates, own: as `FromBank` takes them.
     """
+
+    module: nn.Module
+    leaf: str
+    blocks: int
+    base: np.ndarray
+    templates: Templates
+    own: OwnTemplates | None
+
+    def source(self, weight: nn.Parameter, order: tuple[str, ...] = ()) -> FromBank:
+        """What makes the weight; `order` as it takes it."""
+        return FromBank(self.templates, self.blocks, weight, order, self.own)
+
+    @property
+    def coefficients(self) -> torch.Tensor:
+        """Those that it starts from, ``s b t``."""
+        return torch.from_numpy(self.base).repeat_interleave(self.blocks // self.base.shape[1], dim=1)
+
+
+def checked(model: nn.Module, bank: TemplateBank, resolution: Resolution) -> dict[str, Planned]:
+    """What `attach` would do, by tensor name; raises as `attach`, and leaves the model as it is."""
     if not isinstance(bank, TemplateBank):
         raise AttachError(f"{bank!r} is no bank of templates: give what rg.mimic or rg.load_bank(PATH) returned.")
     for group in bank.groups.values():
@@ -70,16 +92,16 @@ def checked(model: nn.Module, bank: TemplateBank, resolution: Resolution) -> tup
                 f"{name} and {first} are one tensor, which cannot have coefficients of its own twice: "
                 "fit the bank without that family."
             )
-    shared, factors = {}, {}
-    for key, group in bank.groups.items():
+    found, counts = {}, blocks(model, bank, resolution)
+    for group in bank.groups.values():
         templates = group.templates[...]
-        for name, base in group:
-            rebuilt = group.mixed(name, base, templates)
-            _check(name, rows(getattr(*places[name]), name), rebuilt, group)
-            factors[name] = group.factors(name, templates) if group.own else None
         like = getattr(*places[group.names[0]]).detach()
-        shared[key] = Templates(torch.from_numpy(templates).to(like), bank.hash)
-    return places, blocks(model, bank, resolution), shared
+        shared = Templates(torch.from_numpy(templates).to(like), bank.hash)
+        for name, base in group:
+            _check(name, rows(getattr(*places[name]), name), group.mixed(name, base, templates), group)
+            own = OwnTemplates(group.factors(name, templates), like) if group.own else None
+            found[name] = Planned(*places[name], counts[name], base, shared, own)
+    return found
 
 
 @torch.inference_mode(False)  # what is made there cannot be trained
@@ -95,16 +117,12 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
     given, model = model, unwrapped(model)
     if attached(model):
         raise AttachError("This model has a bank attached already: detach or bake it first.")
-    places, counts, shared = checked(model, bank, resolution)
-    places = {name: found if name == whole(name) else _part(*found, name) for name, found in places.items()}
-    for key, group in bank.groups.items():
-        for name, base in group:
-            module, leaf = places[name]
-            weight, order = getattr(module, leaf), tuple(module._parameters)
-            own = OwnTemplates(factors[name], shared[key].values) if factors[name] else None
-            source = FromBank(shared[key], counts[name], weight, order, own)
-            parametrize.register_parametrization(module, leaf, source, unsafe=True)
-            set_coefficients(module, leaf, spread(base, counts[name]))
+    planned = checked(model, bank, resolution)
+    places = {n: (p.module, p.leaf) if n == whole(n) else _part(p.module, p.leaf, n) for n, p in planned.items()}
+    for name, (module, leaf) in places.items():
+        source = planned[name].source(getattr(module, leaf), tuple(module._parameters))
+        parametrize.register_parametrization(module, leaf, source, unsafe=True)
+        set_coefficients(module, leaf, planned[name].coefficients)
     for _, _, source in hosts(model).values():
         for part in source.parameters(recurse=False):  # the bank has not this one, and detach needs its original
             part.data = part.data.clone()
@@ -153,11 +171,6 @@ def _check(name: str, weight: torch.Tensor, rebuilt, group) -> None:
             f"the fit was {certified:.2g}). Load the bank's own backbone into the model (rg.generate(bank)), or fit a "
             "bank to this model."
         )
-
-
-def spread(base, blocks: int) -> torch.Tensor:
-    """A bank's own coefficients ``s b t`` at a resolution of so many blocks, a multiple of theirs."""
-    return torch.from_numpy(base).repeat_interleave(blocks // base.shape[1], dim=1)
 
 
 def set_coefficients(module: nn.Module, leaf: str, coefficients: torch.Tensor) -> None:

@@ -8,8 +8,7 @@ from torch import nn
 from torch.func import functional_call
 
 from ..errors import TaskError, listing
-from ..model.attach import spread
-from ..model.parametrizations import FromBank, Templates
+from ..model.attach import Planned
 from ..weights.qkv import PARTS, place, rows, whole
 
 
@@ -30,13 +29,13 @@ class RecastLayer(nn.Module, BaseTunerLayer):
         self._disable_adapters, self.merged_adapters = False, []
         self._unmerged: dict[str, torch.Tensor] = {}
 
-    def add(self, adapter: str, tensors: dict[str, tuple[Templates, Any, int]]) -> None:
-        """Adds an adapter at the bank's base: tensor name -> templates, base coefficients ``s b t``, blocks."""
+    def add(self, adapter: str, planned: dict[str, Planned]) -> None:
+        """Adds an adapter that starts at the bank's base; planned: by tensor name."""
         coefficients, sources = nn.ParameterDict(), nn.ModuleDict()
-        for name, (templates, base, count) in tensors.items():
-            own = getattr(self.base_layer, whole(name).rpartition(".")[2])
-            sources[key(name)] = FromBank(templates, count, rows(own, name), ())
-            coefficients[key(name)] = nn.Parameter(spread(base, count).to(own.device, own.dtype).clone())
+        for name, plan in planned.items():
+            own = getattr(self.base_layer, plan.leaf)
+            sources[key(name)] = plan.source(rows(own, name))
+            coefficients[key(name)] = nn.Parameter(plan.coefficients.to(own.device, own.dtype).clone())
         self.recast_coefficients[adapter], self.recast_sources[adapter] = coefficients, sources
 
     def _made(self, adapter: str, base: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

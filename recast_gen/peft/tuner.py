@@ -41,21 +41,16 @@ class RecastModel(BaseTuner):
         try:
             for layer in layers:
                 layer._disable_adapters = True  # the base's tensors are compared
-            places, counts, templates = checked(model, bank, peft_config.resolution)
+            planned = checked(model, bank, peft_config.resolution)
         finally:
             for layer, disabled in zip(layers, before):
                 layer._disable_adapters = disabled
-        planned: dict[str, dict[str, Any]] = {}
-        for group_key, group in bank.groups.items():
-            for name, base in group:
-                path = whole(name).rpartition(".")[0]
-                planned.setdefault(path, {})[name] = (self._shared(bank, group_key, templates), base, counts[name])
-        self.__dict__["_planned"] = planned
-
-    def _shared(self, bank, group_key, templates):
-        """The templates of a group, one module for all adapters of the bank."""
-        shared = self.__dict__.setdefault("_templates", {})
-        return shared.setdefault((bank.hash, *group_key), templates[group_key])
+        shared = self.__dict__.setdefault("_templates", {})  # one module for all adapters of a bank
+        self.__dict__["_planned"] = by_module = {}
+        for name, plan in planned.items():
+            family = bank.layers[name].names[0]
+            plan.templates = shared.setdefault((bank.hash, family), plan.templates)
+            by_module.setdefault(whole(name).rpartition(".")[0], {})[name] = plan
 
     @staticmethod
     def _check_target_module_exists(peft_config: Any, key: str) -> bool:

@@ -34,6 +34,8 @@ def made(architecture):
     model = architecture(num_classes=5)
     norms = {"own": "none"}.get(architecture.name, "affine")
     bank = architecture.bank(model, split_qkv=architecture.name == "vit", norms=norms)
+    if architecture.name == "own":
+        bank = rg.extend(bank, source="singular", rank=2)
     config = RecastConfig(bank=bank, modules_to_save=[architecture.head])
     return peft.get_peft_model(copy.deepcopy(model), config).eval(), model, bank, architecture
 
