@@ -1,9 +1,12 @@
 """The really trained backbones and the real tasks that benchmarks adapt them to.
 
 They lie in `measured.REAL`: $RECAST_REAL, or else ``../shared/real`` beside the repository.
+
+    python -m benchmarks.backbones make      # the two of real size, from two packages of the Python index
 """
 
 import importlib.util
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -34,6 +37,8 @@ class Backbone:
     head: str
     by: str
     blocks: int | None = None  # of a CIFAR ResNet's stage
+    pixels: tuple[float, float] | None = None  # mean and standard deviation of all channels, where not ImageNet's
+    size: int = 32  # of images, pixels a side; of 98 the tasks are folders of JPEG files
 
     def __call__(self, classes: int | None = None) -> nn.Module:
         """The trained network in eval mode, with a fresh head for `classes`."""
@@ -44,12 +49,13 @@ class Backbone:
             model = cifar_resnet().cifar_resnet(self.blocks)
         fill(model, weights)
         if classes is not None:
-            setattr(model, self.head, nn.Linear(getattr(model, self.head).in_features, classes))
+            width = getattr(getattr(model, self.head), "in_features", None) or model.num_features  # without a head
+            setattr(model, self.head, nn.Linear(width, classes))
         return model.eval()
 
     def splits(self, task: str) -> data.Splits:
         """A task's images as this network wants them, in memory."""
-        return _splits(task, "vit" if self.blocks is None else "resnet")
+        return _splits(task, self.pixels, self.size)
 
     def features(self, task: str) -> data.Splits:
         """A task's images as the frozen network's features ``n d``."""
@@ -67,10 +73,20 @@ BACKBONES = {
     backbone.name: backbone
     for backbone in (
         Backbone("cifar10_resnet20", "linear", "shape", 3),
-        Backbone("cifar10_vit", "head", "index"),
+        Backbone("cifar10_vit", "head", "index", pixels=(0.5, 0.5)),
         Backbone("cifar10_resnet56", "linear", "shape", 9),
     )
 }
+
+
+LARGE = {  # of real size, and their tasks
+    backbone.name: backbone
+    for backbone in (
+        Backbone("tf_efficientnet_lite0", "classifier", "shape", pixels=(0.498, 0.502), size=98),
+        Backbone("vit_small_dinov2_98", "head", "index", size=98),
+    )
+}
+LARGE_TASKS = ("sign_digits_98", "clothing_98")
 
 
 @lru_cache
@@ -87,10 +103,11 @@ def _weights(name: str):
 
 
 @lru_cache
-def _splits(task: str, kind: str) -> data.Splits:
-    config = {"input_size": [3, 32, 32], "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3}
-    chosen = Data(source="npz", path=str(REAL / f"{task}.npz"))
-    return data.load(chosen, config | (IMAGENET if kind == "resnet" else {}), SPLIT)
+def _splits(task: str, pixels: tuple[float, float] | None, size: int) -> data.Splits:
+    values = {"mean": [pixels[0]] * 3, "std": [pixels[1]] * 3} if pixels else IMAGENET
+    folder = REAL / task
+    kind = {"source": "folder", "path": str(folder)} if folder.is_dir() else {"source": "npz", "path": f"{folder}.npz"}
+    return data.load(Data(**kind), {"input_size": [3, size, size], "crop_pct": 1.0} | values, SPLIT)
 
 
 @lru_cache
@@ -103,3 +120,11 @@ def _features(backbone: Backbone, task: str) -> data.Splits:
             images, labels = getattr(splits, part).tensors
             parts[part] = TensorDataset(torch.cat([model(batch) for batch in images.split(256)]), labels)
     return data.Splits(**parts, classes=splits.classes)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["make"]:
+        raise SystemExit(__doc__)
+    from .backbone_files import make
+
+    make(REAL)

@@ -30,8 +30,11 @@ class Levels:
 
     def values(self) -> np.ndarray:
         """``k d`` float32, the same bits on every machine."""
-        steps = self.scales.astype(np.float32)[:, None] / np.float32(self.top)
-        return steps * (2 * self.levels.astype(np.float32) - np.float32(self.top))
+        found = self.levels.astype(np.float32)
+        found *= 2
+        found -= np.float32(self.top)
+        found *= self.scales.astype(np.float32)[:, None] / np.float32(self.top)
+        return found
 
 
 def kind(array: np.ndarray | Levels) -> str | int:
@@ -67,5 +70,5 @@ def from_bytes(data: bytes, shape: tuple[int, ...], kind: str | int, coded: bool
         bits = kind.bit_length()
         size = -(-count * bits // 8)
         found = np.unpackbits(np.frombuffer(data[:size], np.uint8), count=count * bits).reshape(count, bits)
-        levels, data = np.packbits(np.pad(found, ((0, 0), (8 - bits, 0))), axis=1)[:, 0], data[size:]
+        levels, data = np.packbits(found, axis=1)[:, 0] >> (8 - bits), data[size:]
     return Levels(levels.reshape(shape), scales.reshape(shape[:1]), kind), data
