@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .model.adapters.apply import remove_adapter as remove_adapter
     from .model.attach import attach as attach
     from .model.attach import coefficients as coefficients
+    from .model.counting import print_trainable_parameters as print_trainable_parameters
     from .model.export import to_folder as to_folder
     from .model.export import to_onnx as to_onnx
     from .model.export import to_peft as to_peft
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .model.verbs import bake as bake
     from .model.verbs import detach as detach
     from .model.verbs import freeze as freeze
+    from .tasks.adapt import adapt as adapt
     from .tasks.evaluation import evaluate as evaluate
     from .tasks.prediction import predict as predict
 
@@ -59,11 +61,13 @@ _NAMES = {
     "model.adapters.apply": "add_adapter remove_adapter",
     "model.tying": "tie",
     "model.verbs": "freeze detach bake",
+    "model.counting": "print_trainable_parameters",
     "model.learning_rates": "rates",
     "model.switching": "save_task load_task",
     "model.library": "TaskLibrary",
     "model.export": "to_onnx to_peft to_folder",
     "model.graph": "to_graph",
+    "tasks.adapt": "adapt",
     "tasks.evaluation": "evaluate",
     "tasks.prediction": "predict",
     "errors": "RecastError",

@@ -11,7 +11,7 @@ from ..pipelines import let_waiting_threads_sleep
 from . import draws, export, inspection, recipes, tasks, weights
 
 COMMANDS = {
-    "Tasks": [tasks.evaluate, tasks.predict],
+    "Tasks": [tasks.adapt, tasks.evaluate, tasks.predict, tasks.tasks],
     "Networks, banks and weights": [
         inspection.inspect, weights.compare, weights.generate, weights.pack, weights.unpack, draws.sample,
         draws.interpolate, draws.project,

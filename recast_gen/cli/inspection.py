@@ -1,15 +1,21 @@
 """The command that says what something is."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import listing
+from .recipes import check
+from .tasks import tasks
 
 
 def inspect(
     source: Annotated[
-        str, typer.Argument(help="A timm model's name, a checkpoint, an extract.zarr, a bank, or a task.")
+        str,
+        typer.Argument(
+            help="A timm model's name, a checkpoint, an extract.zarr, a bank, a task, a folder of tasks, or a recipe."
+        ),
     ],
     groups: Annotated[
         int | None, typer.Option(min=1, help="Groups a family, at most its layers; half its layers when not given.")
@@ -24,9 +30,10 @@ def inspect(
     split_qkv: Annotated[bool, typer.Option(help="A fused qkv as three families.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Also families that have nothing to share.")] = False,
 ) -> None:
-    """Says what a network, a bank or a task holds.
+    """Says what a network, a bank, a task, a folder of tasks or a recipe holds.
 
-    Of a network: its families, what a bank would store and a task would cost.  Of a bank: how good it is.
+    Of a network: its families, what a bank would store and a task would cost.  Of a bank: how good it is.  Of a
+    folder: as `recast tasks`.  Of a recipe: as `recast check`.
 
     Example: recast inspect vit_small_patch16_224 --groups 6
     """
@@ -37,6 +44,12 @@ def inspect(
     from ..weights.store import kind_of
 
     kind = kind_of(source)
+    if source.endswith((".yaml", ".yml")):
+        check(Path(source))
+        return
+    if kind is None and any(kind_of(path) == "task" for path in Path(source).glob("*.safetensors")):
+        tasks(Path(source))
+        return
     if kind == "task":
         _print_task(source)
         return

@@ -15,6 +15,78 @@ Graph = Annotated[
 MOST = 12  # classes whose confusion matrix fits a terminal
 
 
+def adapt(
+    model: Annotated[str, typer.Argument(help="A timm model's name, a checkpoint, or a bank.")],
+    images: Annotated[str, typer.Argument(help="A folder with a subfolder a class, a CSV of path,label or an .npz.")],
+    out: Annotated[Path, typer.Option(help="The task file to write.")] = Path("task.safetensors"),
+    parameters: Annotated[
+        int | None, typer.Option(min=1, help="Trainable parameters besides the head, at most; 1000 when not given.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--bytes", min=1, help="Bytes of the whole file, head included, at most.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of the training after the trials; 3 when not given.")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Also train LoRA with rank 1.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of splits, draws and batches.")] = 0,
+) -> None:
+    """Adapts a network to images, and writes a small task file.
+
+    A network's last layers get a bank, written beside the file; a bank takes further tasks.  Templates and learning
+    rate are chosen by short trials on validation; test images are read once.
+
+    Example: recast adapt vit_small_patch16_224 photos --out flowers.safetensors --compare
+    """
+    from ..console import show
+    from ..tasks.adapt import adapt
+
+    found = adapt(
+        model, images, out, parameters=parameters, bytes=size, epochs=epochs, compare=compare, seed=seed, say=print
+    )
+    rows = [["linear probe", found.probe], ["coefficients", found.run]]
+    rows += [["LoRA r=1", found.lora]] if found.lora else []
+    head = ["", "trained besides the head", "file, bytes", "validation, %", "test, %"]
+    show([head, *([name, row["coefficients"] + row["norms"] + row["adapter"], row["bytes"],
+                   _percent(row["validation"]), _percent(row["test"])] for name, row in rows)])  # fmt: skip
+    if not found.run["best_epoch"]:
+        print("note: no epoch was better on validation than ridge regression on the frozen features, which is kept")
+    print(f"{out}: {len(found.classes)} classes, {found.run['bytes']:,} bytes; bank {found.bank}")
+    print(f"next: recast predict {found.bank} {out} IMAGE")
+
+
+def tasks(
+    folder: Annotated[Path, typer.Argument(help="A folder of task files.")],
+    diff: Annotated[
+        tuple[str, str] | None, typer.Option("--diff", metavar="A B", help="Two of them: what differs.")
+    ] = None,
+) -> None:
+    """Lists a folder's tasks: classes, bytes of head and of the rest, metrics.
+
+    Example: recast tasks weights_store/digits/train/tasks
+    """
+    from ..bank.listing import difference, tasks_in
+    from ..console import show
+
+    if diff:
+        show([["", *diff], *difference(*(_named(folder, name) for name in diff))])
+        return
+    found = tasks_in(folder)
+    metrics = list(dict.fromkeys(name for each in found for name in each.metrics))
+    head = ["task", "bank", "classes", "coefficients", "head, bytes", "rest, bytes", "file, bytes", *metrics]
+    show([head, *([each.name, each.bank[:8], each.classes, each.coefficients, each.head_bytes,
+                   each.bytes - each.head_bytes, each.bytes, *(_metric(each.metrics.get(name)) for name in metrics)]
+                  for each in found)])  # fmt: skip
+
+
+def _named(folder: Path, name: str) -> Path:
+    return folder / (name if name.endswith(".safetensors") else f"{name}.safetensors")
+
+
+def _metric(value: object) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def evaluate(
     bank: Bank,
     task: Task,

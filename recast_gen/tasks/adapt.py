@@ -1,16 +1,29 @@
-"""One task learnt on a bank, from its images to its file: what a front door calls."""
+"""One task learnt, from its images to its file: what front doors call."""
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..bank.bank import TemplateBank
+from ..errors import FitError, TaskError
 from ..recipe.images import Data
 from ..recipe.training import Train
+from ..weights import networks, sources
 from ..weights.files import atomic
+from ..weights.named import Weights
+from ..weights.store import kind_of
+from .candidates import Candidate, candidates, fewest, finest, late
 from .data import Splits, load
 from .learner import Learner
+from .sizing import coefficients_within
+from .trials import choose, comparison
+
+PARAMETERS = 1000  # coefficients, where neither these nor bytes are given
+EPOCHS = 3
+PROBE = {"probe_epochs": 30, "probe_lrs": [1e-3, 1e-2, 1e-1]}
 
 
 @dataclass
@@ -26,6 +39,10 @@ class Adapted:
         runs: the rows of all seeds, those of the probes first.
         history: one row an epoch of each run.
         costs: as in `results.Results`.
+        bank: where the bank of the file is stored; None of one that was given live.
+        chosen: what was chosen on validation: ``source`` of the templates, ``resolution``, ``relative_lr``, ``head``.
+        trials: what it was chosen from, a row each.
+        lora: the row of LoRA with rank 1 on the same images, where it was compared.
     """
 
     path: Path
@@ -35,6 +52,10 @@ class Adapted:
     runs: list[dict]
     history: list[dict]
     costs: list[dict]
+    bank: Path | None = None
+    chosen: dict[str, Any] = field(default_factory=dict)
+    trials: list[dict] = field(default_factory=list)
+    lora: dict | None = None
 
 
 def adapt_one(
@@ -59,11 +80,131 @@ def adapt_one(
         data = load(data, bank.backbone["data_config"], seed, settings.augment)
     with tempfile.TemporaryDirectory() as folder:
         learner = Learner(name, lambda: data, bank, bank.base(), settings, Path(folder))
-        probes, runs = learner.probes(), [learner.run(number) for number in settings.seeds]
-        best = max(runs, key=lambda run: run.row["validation"])
-        with atomic(path) as fresh:
-            shutil.copyfile(best.path, fresh)
+        return _learnt(learner, Path(path))
+
+
+def adapt(
+    model: Any, images: Data | str | Path, out: str | Path, *, parameters: int | None = None, bytes: int | None = None,
+    epochs: int | None = None, compare: bool = False, seed: int = 0, batch_size: int = 128,
+    timm_kwargs: dict[str, Any] | None = None,    say: Callable[[str], None] = lambda line: None,
+) -> Adapted:  # fmt: skip
+    """Adapts a network to images: chooses what to train on validation, trains it, writes the task file.
+
+    Of a network, the last third of its layers get a bank, which is written beside the file as ``<file>.bank.zarr``;
+    what the layers before them compute is computed once.  Template source and learning rate are chosen by short trials
+    on a part of the training images.  The head is solved in closed form (`tasks.solved`) where it is linear, else
+    trained; its ridge regression on the frozen features is always a candidate.  The test images are read once.
+
+    Args:
+        model: a network, timm's name of one, a checkpoint, or a bank or its path.
+        images: a folder with a subfolder a class, a CSV, an ``.npz``, or a recipe's `data`.
+        out: the task file to write.
+        parameters: coefficients that may be trained, besides the head (count); 1000 when neither this nor `bytes` is
+            given.
+        bytes: size of the whole task file, head included, at most.
+        epochs: of the training after the choice; 3 when not given.
+        compare: also trains LoRA with rank 1, its learning rate chosen by trials too.
+        seed: of the splits, draws and batches.
+        batch_size: images a step.
+        timm_kwargs: what a live network was made with besides its name and class count.
+        say: is told what is done, line by line.
+    Raises:
+        SourceError: this is no network or bank; DataError: images cannot be read or do not go with it.
+        FitError: both budgets, or one that is below what is possible.
+    """
+    out = Path(out)
+    if parameters is not None and bytes is not None:
+        raise FitError("Give parameters or bytes, not both: bytes are of the whole file, and leave a rest for both.")
+    for word, value in (("parameters", parameters), ("bytes", bytes), ("epochs", epochs)):
+        if value is not None and value < 1:
+            raise FitError(f"{word}={value}: expected a whole number of 1 or more.")
+    if not out.parent.is_dir():
+        raise FitError(f"{out.parent} is no folder: make it, or give another path for the task file.")
+    given = _bank(model)
+    beside = out.with_suffix(".bank.zarr")
+    if given:
+        beside = Path(model) if isinstance(model, str | Path) else None
+    elif beside.exists():
+        raise FitError(
+            f"{beside} exists already: give it as the model, so that tasks share it, or give another path for the task."
+        )
+    weights = given.base() if given else _weights(model, timm_kwargs)
+    say(f"network: {weights.backbone.get('timm_model')}{f', bank {given.hash}' if given else ''}")
+    data = load(images if isinstance(images, Data) else Data.of(images), weights.backbone["data_config"], seed)
+    say(
+        f"{len(data.classes)} classes; images: train {len(data.train)}, validation {len(data.validation)}, test "
+        f"{len(data.test)}"
+    )
+    network = networks.rebuild(weights, num_classes=len(data.classes))
+    most = parameters or PARAMETERS
+    if bytes:
+        most = coefficients_within(bytes, network.get_submodule(weights.backbone["head"]), data.classes)
+    found = [_of_bank(given, most)] if given else _candidates(weights, list(network.state_dict()), most, seed)
+    settings = Train(
+        epochs=epochs or EPOCHS, batch_size=batch_size, schedule="onecycle", seeds=[seed], coefficient_bits=8,
+        max_bytes=bytes, **PROBE,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        choice = choose(found, data, weights, settings, Path(folder), say)
+        if given is None:
+            choice.candidate.bank.save(beside)
+            say(f"{beside}: bank {choice.candidate.bank.hash}, which further tasks can share")
+        say(f"training {choice.candidate.coefficients:,} coefficients and the head, {settings.epochs} epochs")
+        try:
+            made = _learnt(choice.learner, out)
+        except TaskError as error:
+            raise FitError(f"bytes={bytes}: {error}") from error
+        made.trials, made.chosen, made.bank = choice.trials, choice.chosen, beside
+        if compare:
+            made.lora = comparison(choice, say)
+    return made
+
+
+def _learnt(learner: Learner, path: Path) -> Adapted:
+    """Every run of a task, and the file of the best on validation."""
+    probes, runs = learner.probes(), [learner.run(number) for number in learner.settings.seeds]
+    best = max(runs, key=lambda run: run.row["validation"])
+    with atomic(path) as fresh:
+        shutil.copyfile(best.path, fresh)
     probe = next(run.row for run in probes if run.row["seed"] == best.row["seed"])
     rows = [run.row for run in probes + runs]
     history = [row for run in probes + runs for row in run.history]
-    return Adapted(Path(path), data.classes, best.row, probe, rows, history, learner.costs)
+    return Adapted(path, learner.splits.classes, best.row, probe, rows, history, learner.costs)
+
+
+def _bank(model: Any) -> TemplateBank | None:
+    if isinstance(model, TemplateBank):
+        return model
+    if isinstance(model, str | Path) and networks.is_path(str(model)) and kind_of(model) == "bank":
+        from ..bank.saved import load_bank
+
+        return load_bank(model)
+    return None
+
+
+def _weights(model: Any, timm_kwargs: dict[str, Any] | None) -> Weights:
+    """The weights of a network, which say how it wants its images and which module is its head."""
+    if isinstance(model, str) and not networks.is_path(model):
+        model, about = networks.obtained(model, {}, pretrained=True)
+        weights = sources.read(model)
+        weights.backbone.update(about)
+    else:
+        weights = sources.read(model, timm_kwargs)
+        about = sources.describe(networks.rebuild(weights))
+        about["data_config"] = about.get("data_config", {}) | weights.backbone.get("data_config", {})
+        weights.backbone.update({key: about[key] for key in about if key not in ("timm_model", "timm_kwargs")})
+    if not weights.backbone.get("head") and (name := weights.backbone.get("timm_model")):
+        weights.backbone["head"] = networks.head_of(name)
+    return weights
+
+
+def _candidates(weights: Weights, order: list[str], most: int, seed: int) -> list[Candidate]:
+    families = late(weights, order, weights.backbone["head"])
+    return list(candidates(weights, families, most, seed))
+
+
+def _of_bank(bank: TemplateBank, most: int) -> Candidate:
+    found = finest("the bank's", bank, most)
+    if not found:
+        raise FitError(f"{most:,} coefficients are too few: with this bank a task has {fewest(bank):,} at the fewest.")
+    return found

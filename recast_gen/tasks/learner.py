@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.data import Subset, TensorDataset
 
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
@@ -133,24 +134,44 @@ class Learner:
         write()
 
     def _run(self, step: str, seed: int) -> tuple[list[Run], dict]:
-        model, trained = self._prepare(self.method, seed)
-        short, splits = self.known.short, self.known.entry or self.splits
-        short = short and Shortcut(model, short.entry, short.before, short.image)
         settings = self._tried([])[0]
+        model, counts, outcome = self._trained(settings, seed, self.known.entry or self.splits, self.folder / step)
+        kept = {}
+        if (settings.head_bits, settings.coefficient_bits) != (32, 32) or settings.max_bytes or settings.tie:
+            kept = put_in_few(model, self.bank, self.splits, settings, self.recipe).kept
+            outcome.validation, _ = examine(model, self.splits.validation, settings)
+        outcome.test, outcome.logits = examine(model, self.splits.test, self.settings)
+        run = self._finish(step, model, counts, seed, settings.head_rate, outcome, kept)
+        return [run], {"task": self.name, "method": self.method, "seed": seed} | outcome.costs
+
+    def _trained(
+        self, settings: Train, seed: int, splits: Splits, folder: Path | None = None
+    ) -> tuple[nn.Module, dict, Outcome]:
+        """A model trained from the task's start, and counts of what is trained.
+
+        Args:
+            splits: images, or what the frozen prefix makes of them.
+        """
+        model, trained = self._prepare(self.method, seed)
+        short = self.known.short and self.known.short.of(model)
         args = settings, rates(model, trained, settings), seed, self.bank.hash
         loop, counts, tie = loop_of(settings, self._head(model), self.known.seen), count(trained), tie_of(settings.tie)
         if tie:
             tying = Tying(model, self.bank, tie)
             loop, counts = partial(loop, on_optimizer=tying.follow), counts | {"coefficients": tying.count, "norms": 0}
         with short.on() if short else nullcontext():
-            outcome = train(short or model, splits, *args, folder=self.folder / step, loop=loop)
-        kept = {}
-        if (settings.head_bits, settings.coefficient_bits) != (32, 32) or settings.max_bytes or tie:
-            kept = put_in_few(model, self.bank, self.splits, settings, self.recipe).kept
-            outcome.validation, _ = examine(model, self.splits.validation, settings)
-        outcome.test, outcome.logits = examine(model, self.splits.test, self.settings)
-        run = self._finish(step, model, counts, seed, settings.head_rate, outcome, kept)
-        return [run], {"task": self.name, "method": self.method, "seed": seed} | outcome.costs
+            return model, counts, train(short or model, splits, *args, folder=folder, loop=loop)
+
+    def trial(self, images: int, seed: int) -> Outcome:
+        """One epoch on so many of the training images, drawn by the seed; leaves nothing in the folder."""
+        splits = self.known.entry or self.splits
+        rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))[:images]
+        few = (
+            TensorDataset(*(tensor[rows] for tensor in splits.train.tensors))
+            if isinstance(splits.train, TensorDataset) else Subset(splits.train, rows.tolist())
+        )  # fmt: skip
+        settings = self._tried([])[0].model_copy(update={"epochs": 1})
+        return self._trained(settings, seed, replace(splits, train=few))[2]
 
     def _probes(self, step: str) -> tuple[list[Run], dict]:
         settings, seen, runs = self.settings.model_copy(update=self._of_probes), self.known.seen, []

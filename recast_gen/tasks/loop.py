@@ -137,7 +137,8 @@ class Loop:
             self.best = {"score": score, "epoch": number, "state": state}
         done, total, patience = number, self.settings.epochs, self.settings.patience or inf
         self.finished = done == total or done - self.best["epoch"] >= patience or isnan(score)
-        if done and done % max(1, total // 4) == 0 and self.fabric.is_global_zero and not sys.stderr.isatty():
+        told = total > 1 and done and done % max(1, total // 4) == 0
+        if told and self.fabric.is_global_zero and not sys.stderr.isatty():
             said = f"loss {found['train_loss']:.3f}, validation {found['validation']:.1%}"
             print(f"  epoch {done}/{total}: {said}", flush=True)
         self._save()

@@ -30,6 +30,10 @@ class Shortcut(nn.Module):
         self.model, self.entry, self.before, self.image = model, entry, before, image
         self.inputs: Any = None
 
+    def of(self, model: nn.Module) -> "Shortcut":
+        """The same shortcut in another model of the same frozen prefix."""
+        return Shortcut(model, self.entry, self.before, self.image)
+
     @contextmanager
     def on(self) -> Iterator["Shortcut"]:
         """Inside it the model takes the shortcut, and is as it was before afterwards."""
