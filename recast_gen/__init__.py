@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .tasks.adapt import adapt as adapt
     from .tasks.evaluation import evaluate as evaluate
     from .tasks.prediction import predict as predict
+    from .tasks.router import router as router
 
 _NAMES = {
     "api": "families mimic mimic_vae mimic_tokens moments project",
@@ -70,6 +71,7 @@ _NAMES = {
     "tasks.adapt": "adapt",
     "tasks.evaluation": "evaluate",
     "tasks.prediction": "predict",
+    "tasks.router": "router",
     "errors": "RecastError",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 BANKS = ("bank.zarr", "bank.safetensors")  # of a folder of tasks, as a directory or packed
+ROUTER = "router.safetensors"  # there as well, see `tasks.router`
 
 
 class TaskLibrary:
@@ -50,6 +51,7 @@ class TaskLibrary:
     ):
         self.folder, self.lock = Path(folder), RLock()
         self.current: str | None = None
+        self.router: Callable[[torch.Tensor], list[str]] | None = None  # images n c h w -> the task of each
         if not self.folder.is_dir():
             raise TaskError(f"{folder} does not exist; expected a folder of task files.")
         own = next((path for path in map(self.folder.joinpath, BANKS) if path.exists()), self.folder / BANKS[0])
@@ -75,7 +77,7 @@ class TaskLibrary:
     @property
     def names(self) -> list[str]:
         """The tasks in the folder, sorted."""
-        return sorted(path.stem for path in self.folder.glob("*.safetensors") if path.name not in BANKS)
+        return sorted(path.stem for path in self.folder.glob("*.safetensors") if path.name not in (*BANKS, ROUTER))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -128,8 +130,9 @@ class TaskLibrary:
     def __call__(self, images: torch.Tensor, tasks: list[str] | str | None = None) -> torch.Tensor:
         """Logits ``n classes`` of images ``n c h w``.
 
-        tasks: None, the model as it is switched now; a name for all images, or one name an image, in one forward that
-        leaves the model as it was.  Where tasks have fewer classes than others of the batch, their logits end in -inf.
+        tasks: None, the model as it is switched now, or the tasks that `router` names where it is on none; a name for
+        all images, or one name an image, in one forward that leaves the model as it was.  Where tasks have fewer
+        classes than others of the batch, their logits end in -inf.
         Raises TaskError for unknown names, another count than of images, images of other channels, tasks whose images
         have several sizes, and models that cannot mix (see `mixed`).
         """
@@ -137,6 +140,8 @@ class TaskLibrary:
         if size and images.shape[1:2] != (size[0],):
             raise TaskError(f"Images of shape {tuple(images.shape)}; expected n c h w with c = {size[0]}.")
         with self.lock:
+            if tasks is None and self.current is None and self.router:
+                tasks = self.router(images)
             if tasks is None:
                 return mixed.logits_of(self.model(images))
             tasks = [tasks] * len(images) if isinstance(tasks, str) else list(tasks)

@@ -1,0 +1,127 @@
+"""Which task an image belongs to: a head over the tasks of a library, asked where no task is named."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import nn
+
+from ..errors import TaskError, listing, nearest
+from ..model.heads import own
+from ..model.library import ROUTER, TaskLibrary
+from ..weights.files import read_tensors
+from . import heads
+
+BATCH = 256
+
+
+class Router:
+    """A head whose classes are tasks, on the features of a library's backbone without any task.
+
+    Args:
+        library: whose `router` it becomes: ``library(images)`` without names asks it where no task is in use.
+        make: numbers of features -> a head that has learnt nothing.
+    """
+
+    def __init__(self, library: TaskLibrary, make: Callable[[int], heads.Head]):
+        self.library, self.make = library, make
+        self.head: heads.Head | None = None  # its labels are places in `tasks`
+        self.tasks: list[str] = []
+        library.router = self
+
+    def add(self, task: str, images: torch.Tensor) -> Self:
+        """Learns one task more from images ``n c h w`` as the model takes them, and saves the router beside the tasks.
+
+        Images of a task that it knows are added to those before.
+
+        Raises:
+            TaskError: the library has no such task; or no features can be seen in its network.
+        """
+        if task not in self.library.names:
+            raise TaskError(f"{self.library.folder} has no task {task!r}.{nearest(task, self.library.names)}")
+        tasks = self.tasks if task in self.tasks else [*self.tasks, task]
+        features = features_of(self.library, images)
+        head = self.head or self.make(features.shape[1])
+        head.fit(features, torch.full((len(features),), tasks.index(task)))
+        self.head, self.tasks = head, tasks
+        said = {"bank": self.library.bank.hash, "tasks": json.dumps(tasks)}
+        head.save(self.library.folder / ROUTER, **said)
+        return self
+
+    def __call__(self, images: torch.Tensor) -> list[str]:
+        """The task of each image ``n c h w``.  Raises TaskError where it has learnt none."""
+        if self.head is None:
+            raise TaskError("The router has learnt no task: call add(task, images) first.")
+        return [self.tasks[place] for place in self.head.predict(features_of(self.library, images)).tolist()]
+
+
+def router(library: TaskLibrary, head: str | None = None, seed: int = 0, **options) -> Router:
+    """A library's router: a new one of this head, or the one that is saved beside the tasks.
+
+    It learns with `Router.add`, one task after the other, and ``library(images)`` asks it.
+
+    Args:
+        head: one of `tasks.heads.HEADS`, such as ``ridge`` or ``means``, which end alike in any order of tasks, or
+            ``statistics``.  The saved router when not given.
+        seed: of what the head draws.
+        options: the head's own.
+
+    Raises:
+        TaskError: for a head that there is not; for a saved router that belongs to another bank or knows tasks that
+            the folder has no longer.
+        StoreError: there is no saved router, or it is damaged.
+    """
+    if head is not None:
+        heads.make(head, 1, seed, **options)  # what cannot be made is refused now
+        return Router(library, lambda width: heads.make(head, width, seed, **options))
+    path = library.folder / ROUTER
+    found, (bank, tasks) = heads.load(path), _about(path)
+    if bank != library.bank.hash:
+        raise TaskError(f"{path} belongs to bank {bank}; this library has {library.bank.hash}: make a new router.")
+    if lost := [name for name in tasks if name not in library.names]:
+        raise TaskError(f"{path} knows {listing(lost)}, which the folder has no longer: make a new router.")
+    known = Router(library, lambda width: found)
+    known.head, known.tasks = found, tasks
+    return known
+
+
+def _about(path: Path) -> tuple[str, list[str]]:
+    """The bank's hash and the tasks of a saved router."""
+    about = read_tensors(path)[1]
+    if not {"bank", "tasks"} <= about.keys():
+        raise TaskError(f"{path} is a head, and no router: it does not say of which bank and tasks.")
+    return about["bank"], json.loads(about["tasks"])
+
+
+@torch.no_grad()
+def features_of(library: TaskLibrary, images: torch.Tensor) -> torch.Tensor:
+    """What the head of the library's network sees of images without any task, ``n d``.
+
+    Raises:
+        TaskError: it is not one row an image.
+    """
+    with library.lock:
+        before = library.current
+        model = library.base()
+        seen: list[torch.Tensor] = []
+        place = own(model, bank=library.bank)
+        hook = _head(model, place).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            for batch in images.split(BATCH):
+                model(batch)
+        finally:
+            hook.remove()
+            if before is not None:
+                library.use(before)
+    if len(seen) != len(images.split(BATCH)) or any(each.ndim != 2 for each in seen):
+        raise TaskError(f"The module {place!r} does not see one row of features an image, so no router can learn.")
+    return torch.cat(seen).float().cpu()
+
+
+def _head(model: nn.Module, place: str) -> nn.Module:
+    modules = dict(model.named_modules())
+    if place not in modules:
+        raise TaskError(f"The model has no module {place!r}, whose input a router would learn from.")
+    return modules[place]

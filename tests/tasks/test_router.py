@@ -1,0 +1,91 @@
+"""A library that is not told the task: its router names it, grows task by task, and comes back from its file."""
+
+import pytest
+import torch
+
+import recast_gen as rg
+from recast_gen.errors import StoreError, TaskError
+
+from ..conftest import VIT
+from ..model.test_switching import adapt
+
+TASKS = {"birds": 2, "cars": 5, "flowers": 3}  # classes
+
+
+def images(task: str, count: int = 60, seed: int = 0) -> torch.Tensor:
+    """Images of one task look alike: each has its own pattern under noise."""
+    pattern = torch.randn(1, *VIT.images, generator=torch.Generator().manual_seed(len(task) + 50))
+    return 3 * pattern + torch.randn(count, *VIT.images, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def lib(tmp_path) -> rg.TaskLibrary:
+    bank = VIT.bank(VIT())
+    for seed, (name, classes) in enumerate(TASKS.items()):
+        rg.save_task(tmp_path / f"{name}.safetensors", adapt(VIT, bank, classes, seed).eval(), bank, head="head")
+    return rg.TaskLibrary(tmp_path, VIT(), bank)
+
+
+@pytest.mark.parametrize("head", ["ridge", "means", "random_ridge", "statistics"])
+def test_images_without_a_named_task_go_to_the_routers_and_each_gets_its_own_tasks_logits(head, lib):
+    asked = rg.router(lib, head)
+    batch = torch.cat([images(task, 4, seed=9) for task in TASKS])
+    right = [task for task in TASKS for _ in range(4)]
+    plain = lib(batch[:2], "birds")
+    for count, task in enumerate(TASKS, 1):
+        assert asked.add(task, images(task)) is asked
+        assert asked(batch[: 4 * count]) == right[: 4 * count]
+    torch.testing.assert_close(lib(batch), lib(batch, tasks=right))
+    torch.testing.assert_close(lib(batch[:2]), plain, check_stride=False)
+    assert lib.names == sorted(TASKS)  # the router's file is no task
+    assert torch.equal(lib(batch, "cars"), lib(batch, ["cars"] * 12))  # a name is a name
+
+    again = rg.TaskLibrary(lib.folder, VIT(), lib.bank)
+    unrouted = again(batch)
+    assert rg.router(again)(batch) == right and again(batch).shape == (12, 5) != unrouted.shape
+    with pytest.raises(TaskError, match="no task 'bird'. Did you mean 'birds'"):
+        asked.add("bird", images("birds"))
+
+
+def test_a_router_learns_while_a_task_is_in_use_and_leaves_it_so(lib):
+    asked, batch = rg.router(lib, "ridge"), images("cars", 3)
+    lib.use("cars")
+    before = lib(batch)
+    asked.add("birds", images("birds")).add("cars", images("cars"))
+    assert lib.current == "cars" and torch.equal(lib(batch), before)  # what is in use is in use
+    assert asked(batch) == ["cars"] * 3
+    lib.base()
+    torch.testing.assert_close(lib(batch), before, rtol=1e-4, atol=1e-5)
+
+
+def test_the_order_of_tasks_and_of_their_images_does_not_matter(lib):
+    parts = [(task, part) for task in TASKS for part in images(task).split(10)]
+    scores = []
+    for order in (parts, parts[::-1]):
+        asked = rg.router(lib, "ridge", strength=0.01)
+        for task, part in order:
+            asked.add(task, part)
+        found = asked.head.scores(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)))
+        scores.append(found[:, [asked.tasks.index(task) for task in TASKS]])
+    torch.testing.assert_close(*scores, rtol=1e-6, atol=1e-6)
+
+
+def test_a_router_of_another_bank_or_of_tasks_that_are_gone_is_refused(lib, tmp_path):
+    with pytest.raises(StoreError, match="router.safetensors"):
+        rg.router(lib)
+    with pytest.raises(TaskError, match="learnt no task"):
+        rg.router(lib, "means")(images("cars"))
+    with pytest.raises(TaskError, match="No head 'rigde'. Did you mean 'ridge'"):
+        rg.router(lib, "rigde")
+    for task in TASKS:
+        rg.router(lib, "ridge").add(task, images(task))
+    other = tmp_path / "other"
+    other.mkdir()
+    bank = VIT.bank(VIT(), gauge="identity")
+    rg.save_task(other / "cars.safetensors", adapt(VIT, bank, 5, 0).eval(), bank, head="head")
+    (other / "router.safetensors").write_bytes((lib.folder / "router.safetensors").read_bytes())
+    with pytest.raises(TaskError, match="belongs to bank"):
+        rg.router(rg.TaskLibrary(other, VIT(), bank))
+    (lib.folder / "flowers.safetensors").unlink()
+    with pytest.raises(TaskError, match="knows flowers"):
+        rg.router(lib)
