@@ -3,8 +3,6 @@
 from pathlib import Path
 
 from ..recipe.reading import Recipe
-from ..tasks import data, module
-from ..tasks.unfinished import kept_in
 from ..weights import store
 from ..weights.networks import head_of, obtained
 from ..weights.sources import read
@@ -33,6 +31,9 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     head = asked.head or about.get("head") or (about.get("timm_model") and head_of(about["timm_model"]))
     about |= {"head": head} if head else {}
     if asked.pretrain:
+        from ..tasks import data, module
+        from ..tasks.unfinished import kept_in
+
         splits = data.load(asked.pretrain.data, about["data_config"], recipe.seed)
         rates = [{"params": list(source.parameters()), "lr": asked.pretrain.lr}]
         files = [*splits.origin, *([Path(asked.checkpoint)] if asked.checkpoint else [])]

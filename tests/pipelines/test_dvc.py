@@ -16,7 +16,7 @@ from recast_gen.pipelines.sections import read_by
 from recast_gen.recipe.reading import load
 from recast_gen.tasks.code import closure
 
-from .test_stages import pico
+from .pico import pico
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +47,7 @@ def clone(tmp_path_factory) -> Path:
     pico("digits", folder)
     bare = YAML(typ="safe").load(folder / "pipelines" / "digits.yaml")
     (folder / "pipelines" / "sub").mkdir()
+    bare["model"].pop("pretrain")
     kept = {"model": bare["model"], "tasks": bare["tasks"][:1], "train": {"epochs": 1, "seeds": [1]}}
     YAML().dump(kept, folder / "pipelines" / "sub" / "my own.yaml")
     (folder / "params.yaml").write_text("recipes: [digits, sub/my own]\n")

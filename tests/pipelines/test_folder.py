@@ -16,7 +16,7 @@ from recast_gen.recipe.reading import load
 from recast_gen.weights.store import load_layers
 
 from ..conftest import PICO_VIT
-from .test_stages import pico
+from .pico import pico
 
 
 def one_of(depth: int) -> dict:

@@ -10,10 +10,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from recast_gen.pipelines.stage import execute
 from recast_gen.tuning import storage
 
-from .test_stages import pico
+from .pico import pico
 
 SERVER = shutil.which("postgres", path=f"{os.environ['PATH']}:/usr/lib/postgresql/bin:/usr/local/bin")
 
@@ -48,12 +47,9 @@ def url(tmp_path_factory) -> str:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_two_workers_of_a_database_share_the_trials_and_the_stage_finds_them(url, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_two_workers_of_a_database_share_the_trials_and_the_stage_finds_them(url, fitted):
     tune = {"trials": 12, "generators": ["mimic"], "per_family": True}
-    recipe = pico("digits", tmp_path, tune=tune)
-    for stage in ("extract", "mimic", "mimic_vae"):
-        execute(stage, recipe)
+    recipe = pico("digits", fitted, tune=tune)
     command = ["recast", "tune-worker", str(recipe), "--storage", url]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [worker.communicate()[0] for worker in workers]
@@ -62,7 +58,7 @@ def test_two_workers_of_a_database_share_the_trials_and_the_stage_finds_them(url
     command = ["recast", "run", "tune", str(recipe), "--storage", url]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "trial " not in done.stdout and "of 12 tried" in done.stdout
-    assert not (tmp_path / "weights_store/digits/tune/study.journal").exists()
-    (row,) = storage.summaries(storage.connect(url, tmp_path))
+    assert not (fitted / "weights_store/digits/tune/study.journal").exists()
+    (row,) = storage.summaries(storage.connect(url, fitted))
     states = [t.state.name for t in optuna.load_study(study_name=row["study"], storage=url).trials]
     assert states.count("COMPLETE") == 12 and "RUNNING" not in states

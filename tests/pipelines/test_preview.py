@@ -14,7 +14,7 @@ from recast_gen.weights.files import save_tensors
 from recast_gen.weights.sources import read
 
 from ..conftest import PICO_VIT
-from .test_stages import pico
+from .pico import pico
 
 
 @pytest.fixture

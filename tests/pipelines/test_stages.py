@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 import recast_gen as rg
@@ -26,49 +25,7 @@ from recast_gen.recipe.images import Data
 from recast_gen.recipe.reading import load
 from recast_gen.tasks import data
 
-RECIPES = Path(__file__).parents[2] / "pipelines"
-PICO_VIT = {
-    "img_size": 8,
-    "patch_size": 4,
-    "in_chans": 1,
-    "embed_dim": 16,
-    "depth": 4,
-    "num_heads": 2,
-    "num_classes": 5,
-}
-PICO_RESNET = {"in_chans": 1, "num_classes": 5, "channels": [8, 8, 16, 16], "stem_width": 8}
-GREY = {"input_size": [1, 8, 8], "mean": [0.5], "std": [0.5], "crop_pct": 1.0}
-TASKS = [
-    {"name": "high", "data": {"source": "digits", "classes": [5, 6, 7, 8, 9]}},
-    {"name": "negative", "data": {"source": "digits", "negative": True}},
-]
-
-
-def pico(name: str, folder: Path, **sections) -> Path:
-    """The shipped recipe `name`, offline and small, in `folder`."""
-    recipe = YAML(typ="safe").load(RECIPES / f"{name}.yaml")
-    resnet = name == "resnet34"
-    recipe["model"] |= {"pretrained": False, "kwargs": PICO_RESNET if resnet else PICO_VIT, "data_config": GREY}
-    recipe["tasks"] = TASKS
-    recipe["train"] |= {"epochs": 2, "seeds": [42]}
-    recipe["tune"] |= {"trials": 4, "norms": "none"}
-    for section in ("mimic", "mimic_vae"):
-        recipe[section] |= {"groups": 8 if resnet else 2, "templates": "full"}
-    if resnet:
-        recipe["families"] = ["*.weight@16x16x3x3"]
-    if "pretrain" in recipe["model"]:
-        recipe["model"]["pretrain"]["epochs"] = 2
-    for section, content in sections.items():
-        recipe[section] = recipe.get(section, {}) | content if isinstance(content, dict) else content
-    path = folder / "pipelines" / f"{name}.yaml"
-    path.parent.mkdir(exist_ok=True)
-    YAML().dump(recipe, path)
-    return path
-
-
-def near(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Equal logits, but for the rounding of numpy's and torch's sums, which differs by processor."""
-    return bool((one - other).abs().max() < 1e-5 * max(1, other.abs().max()))
+from .pico import GREY, pico
 
 
 def run_all(recipe: Path) -> None:
@@ -76,12 +33,18 @@ def run_all(recipe: Path) -> None:
         execute(stage, recipe)
 
 
+def near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal logits, but for the rounding of numpy's and torch's sums, which differs by processor."""
+    return bool((one - other).abs().max() < 1e-5 * max(1, other.abs().max()))
+
+
 @pytest.mark.parametrize("name", ["digits", "vit_small_att", "vit_small_mlp", "vit_small_att_mlp", "resnet34"])
-def test_every_shipped_recipe_runs_offline_and_generates_what_was_trained(name, tmp_path, monkeypatch):
+def test_every_shipped_recipe_runs_offline_and_generates_what_was_trained(name, all_stages, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipe = pico(name, tmp_path)
-    run_all(recipe)
-    store = tmp_path / "weights_store" / name
+    folder = all_stages if name == "digits" else tmp_path
+    if folder is tmp_path:
+        run_all(pico(name, tmp_path))
+    store = folder / "weights_store" / name
     for stage in STAGES:
         assert json.loads((store / stage / "metrics.json").read_text())
 
@@ -111,12 +74,10 @@ def test_every_shipped_recipe_runs_offline_and_generates_what_was_trained(name, 
     assert not any(outside in page for outside in ("<script", "<link", "src=", 'href="http'))
 
 
-def test_two_runs_from_nothing_are_byte_identical(tmp_path, monkeypatch):
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        run_all(pico("digits", tmp_path / name))
-    one, two = (tmp_path / name / "weights_store" for name in ("one", "two"))
+def test_two_runs_from_nothing_are_byte_identical(all_stages, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_all(pico("digits", tmp_path))
+    one, two = (folder / "weights_store" for folder in (all_stages, tmp_path))
     files = [path.relative_to(one) for path in one.rglob("*") if path.is_file()]
     files = [
         path for path in files if not any(word in path.name for word in ("study.journal", "costs", "report.html"))
@@ -124,28 +85,21 @@ def test_two_runs_from_nothing_are_byte_identical(tmp_path, monkeypatch):
     assert len(files) > 60
     assert filecmp.cmpfiles(one, two, files, shallow=False)[1:] == ([], [])
     shutil.copy(one / "digits/train/costs.csv", two / "digits/train/costs.csv")
-    execute("report", tmp_path / "two" / "pipelines" / "digits.yaml")
+    execute("report", tmp_path / "pipelines" / "digits.yaml")
     assert filecmp.cmp(one / "digits/report/report.html", two / "digits/report/report.html", shallow=False)
 
 
-def test_a_stage_by_hand_writes_the_same_as_execute(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    recipe = pico("digits", tmp_path)
-    execute("extract", recipe)
-    execute("mimic", recipe)
+def test_a_stage_by_hand_writes_the_same_as_execute(fitted):
     before = {path: path.read_bytes() for path in Path("weights_store/digits/mimic").rglob("*") if path.is_file()}
     by_hand = [sys.executable, "-m", "recast_gen.pipelines.mimic"]  # the default recipe is this one
-    subprocess.run(by_hand, check=True, cwd=tmp_path)
+    subprocess.run(by_hand, check=True)
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-def test_direct_and_the_plain_autoencoder_run_from_a_recipe(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_direct_and_the_plain_autoencoder_run_from_a_recipe(fitted, capsys):
     direct = {"solver": "direct", "direct": {"steps": 20}}
-    recipe = pico("digits", tmp_path, mimic=direct, mimic_vae={"variational": False, "templates": 1})
-    execute("extract", recipe)
-    exact = execute("mimic", pico("digits", tmp_path))
-    descended = execute("mimic", recipe := pico("digits", tmp_path, mimic=direct, mimic_vae={"variational": False}))
+    exact = execute("mimic", pico("digits", fitted))
+    descended = execute("mimic", recipe := pico("digits", fitted, mimic=direct, mimic_vae={"variational": False}))
     assert exact["relative_error"] < 1e-6 < descended["relative_error"]
     assert [row["gap"] > 1e-6 for row in exact["certificate"] + descended["certificate"]] == [False] * 8 + [True] * 8
     assert capsys.readouterr().out.count("8 of 8 groups are above the least error") == 1
@@ -155,18 +109,15 @@ def test_direct_and_the_plain_autoencoder_run_from_a_recipe(tmp_path, monkeypatc
         rg.sample(bank)
 
 
-def test_a_recipe_compresses_at_a_budget_by_images_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    recipe = pico("digits", tmp_path, mimic={"layout": "auto", "budget": 0.6, "whiten": True, "images": 32})
-    execute("extract", recipe)
+def test_a_recipe_compresses_at_a_budget_by_images_of_its_own(fitted):
+    recipe = pico("digits", fitted, mimic={"layout": "auto", "budget": 0.6, "whiten": True, "images": 32})
     metrics = execute("mimic", recipe)
     assert 0.4 < metrics["stored_share"] <= 0.6 and metrics["fit"]["layout"] == "auto" and metrics["fit"]["whitened"]
-    bank = rg.load_bank(tmp_path / "weights_store" / "digits" / "mimic" / "bank.zarr")
+    bank = rg.load_bank("weights_store/digits/mimic/bank.zarr")
     assert all("output_error" in measured for measured in bank.certificate.values())
 
 
-def test_a_recipe_trains_norms_and_further_templates_at_their_own_resolution_and_rate(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_recipe_trains_norms_and_further_templates_at_their_own_resolution_and_rate(fitted):
     tune = {"norms": "shared", "extend": {"source": "vae", "templates": 2}, "choose": "mimic"}
     train = {
         "lr": None,
@@ -174,8 +125,8 @@ def test_a_recipe_trains_norms_and_further_templates_at_their_own_resolution_and
         "head_start": "random",
         "resolution": {"*.attn.qkv": "head", "*.mlp.fc1": 2, "*.norm1": 4},
     }
-    recipe = pico("digits", tmp_path, tune=tune, train=train)
-    for stage in ("extract", "mimic", "mimic_vae", "tune", "train", "generate"):
+    recipe = pico("digits", fitted, tune=tune, train=train)
+    for stage in ("tune", "train", "generate"):
         execute(stage, recipe)
     bank = rg.load_bank("weights_store/digits/tune/bank.zarr")
     assert bank.groups["blocks.*.attn.qkv.weight", 0].templates.shape[0] == 4
@@ -187,7 +138,7 @@ def test_a_recipe_trains_norms_and_further_templates_at_their_own_resolution_and
     assert dict(zip(bank.families, blocks))["blocks.*.norm1.weight"] == 4
     learnt = "weights_store/digits/generate/weights/high.safetensors"
     tune = {"choose": "mimic", "extend": {"source": "tasks", "templates": 1, "tasks": [learnt]}}
-    execute("tune", pico("digits", tmp_path, tune=tune))
+    execute("tune", pico("digits", fitted, tune=tune))
     assert rg.load_bank("weights_store/digits/tune/bank.zarr").fit["extended"] == {"tasks": 1, "seed": 0}
 
 
@@ -248,7 +199,7 @@ def test_two_devices_train_together_and_the_first_alone_writes_and_speaks(tmp_pa
 
 def test_training_of_a_backbone_that_was_killed_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    pretrain = {"epochs": 40, "data": {"source": "digits", "classes": [*range(5)]}}
+    pretrain = {"epochs": 40, "data": {"source": "digits", "classes": [*range(5)], "test": 0.7}}
     recipe, extract = pico("digits", tmp_path, model={"pretrain": pretrain}), Path("weights_store/digits/extract")
     whole = execute("extract", recipe)
     assert capsys.readouterr().out.count("  epoch ") == 4
@@ -282,13 +233,12 @@ def test_a_stage_whose_input_is_missing_says_what_to_run_and_writes_nothing(tmp_
         ({"groups": None}, "1 groups"),
     ],
 )
-def test_a_study_chooses_the_recipes_own_bank_however_it_is_cut(tmp_path, monkeypatch, cut, said):
-    monkeypatch.chdir(tmp_path)
+def test_a_study_chooses_the_recipes_own_bank_however_it_is_cut(fitted, cut, said):
     measured = {"objectives": ["disagreement", "stored_share"], "constraints": {}}  # which the own bank has not
+    execute("mimic", pico("digits", fitted, mimic=cut))
     for tune in ({"per_family": True}, measured, {}):
-        recipe = pico("digits", tmp_path, mimic=cut, tune={"choose": "mimic"} | tune)
-        for stage in ("extract", "mimic", "mimic_vae", "tune"):
-            metrics = execute(stage, recipe)
+        recipe = pico("digits", fitted, mimic=cut, tune={"choose": "mimic"} | tune)
+        metrics = execute("tune", recipe)
         plan = load(recipe).tune
         trials = Folder(recipe, "report").read_csv("tune", "trials.csv")
         assert "<svg" in pareto("trials", trials, plan.objectives, plan.constraints)
@@ -298,41 +248,33 @@ def test_a_study_chooses_the_recipes_own_bank_however_it_is_cut(tmp_path, monkey
     assert metrics["hash"] == rg.load_bank("weights_store/digits/mimic/bank.zarr").hash
 
 
-def test_a_killed_study_resumes_with_only_the_missing_trials(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_killed_study_resumes_with_only_the_missing_trials(fitted, capsys):
     few, all_ = {"trials": 2, "choose": "mimic"}, {"trials": 5, "choose": "mimic"}
-    recipe = pico("digits", tmp_path, tune=few)
-    for stage in ("extract", "mimic", "mimic_vae", "tune"):
-        execute(stage, recipe)
+    execute("tune", pico("digits", fitted, tune=few))
     journal = Path("weights_store/digits/tune/study.journal")
     journal.write_bytes(journal.read_bytes() + b'{"op_code": 4, "torn')  # as kill -9 would leave it
     capsys.readouterr()
-    execute("tune", pico("digits", tmp_path, tune=all_))
+    execute("tune", pico("digits", fitted, tune=all_))
     assert capsys.readouterr().out.count("trial ") == 3
 
 
-def test_an_unreachable_error_limit_names_the_least_error(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    recipe = pico("digits", tmp_path, tune={"constraints": {"relative_error": 0.0}})
-    for stage in ("extract", "mimic", "mimic_vae"):
-        execute(stage, recipe)
+def test_an_unreachable_error_limit_names_the_least_error(fitted):
+    recipe = pico("digits", fitted, tune={"constraints": {"relative_error": 0.0}})
     with pytest.raises(RecastError, match="change tune.constraints.relative_error to it"):
         execute("tune", recipe)
     assert not Path("weights_store/digits/tune/bank.zarr").exists()
 
 
-def test_generate_writes_one_task_where_it_is_asked_to(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    recipe = pico("digits", tmp_path)
-    for stage in STAGES[: STAGES.index("generate")]:
-        execute(stage, recipe)
+def test_generate_writes_one_task_where_it_is_asked_to(whole):
+    recipe, written = "pipelines/digits.yaml", whole / "weights_store/digits/generate"
+    shutil.rmtree(written)
 
     def by_hand(*words) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "recast_gen.pipelines.generate", str(recipe), *words]
+        command = [sys.executable, "-m", "recast_gen.pipelines.generate", recipe, *words]
         return subprocess.run(command, capture_output=True, text=True)
 
     assert by_hand("--task", "high", "--out", "mine.safetensors").returncode == 0
-    assert not (tmp_path / "weights_store/digits/generate").exists()
+    assert not written.exists()
     for words, says in [(["--task", "hihg", "--out", "a"], "Did you mean 'high'?"), (["--task", "high"], "--out")]:
         done = by_hand(*words)
         assert done.returncode and says in done.stderr and "Traceback" not in done.stderr
@@ -341,13 +283,11 @@ def test_generate_writes_one_task_where_it_is_asked_to(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("adapter", ["melo", "adaptformer"])
-def test_a_recipe_with_an_adapter_runs_whole_and_says_what_no_plain_weights_hold(
-    adapter, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    recipe = pico("vit_small_att", tmp_path, train={"adapter": adapter, "coefficients": False, "epochs": 1})
-    run_all(recipe)
-    weights = tmp_path / "weights_store" / "vit_small_att" / "generate" / "weights"
+def test_a_recipe_with_an_adapter_runs_and_says_what_no_plain_weights_hold(adapter, whole, capsys):
+    recipe = pico("digits", whole, train={"adapter": adapter, "coefficients": False, "epochs": 1})
+    for stage in STAGES[STAGES.index("train") :]:
+        execute(stage, recipe)
+    weights = whole / "weights_store" / "digits" / "generate" / "weights"
     made = sorted(path.stem for path in weights.iterdir())
     said = "high: The task's adapter 'adaptformer' adds layers" in capsys.readouterr().out
     assert (made, said) == ((["high", "negative"], False) if adapter == "melo" else ([], True))
@@ -355,12 +295,10 @@ def test_a_recipe_with_an_adapter_runs_whole_and_says_what_no_plain_weights_hold
     assert f">{adapter}</td>" in page and "adapter of a task" in page and "coefficients of a task" not in page
 
 
-def test_a_recipe_can_ask_for_tokens_and_the_vaes_warnings_are_in_the_metrics(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    recipe = pico("digits", tmp_path, mimic_vae={"groups": 4, "epochs": 2, "tokens": "neuron"})
-    for stage in ("extract", "mimic_vae"):
-        metrics = execute(stage, recipe)
-    folder = tmp_path / "weights_store" / "digits" / "mimic_vae"
+def test_a_recipe_can_ask_for_tokens_and_the_vaes_warnings_are_in_the_metrics(fitted):
+    recipe = pico("digits", fitted, mimic_vae={"groups": 4, "epochs": 2, "tokens": "neuron"})
+    metrics = execute("mimic_vae", recipe)
+    folder = fitted / "weights_store" / "digits" / "mimic_vae"
     assert len(metrics["warnings"]) == 16 and "nothing to learn" in metrics["warnings"][0]
     assert rg.generate(folder / "tokens" / "tokens.safetensors", depth=6).keys() >= {"blocks.5.mlp.fc1.weight"}
     assert metrics["tokens"]["blocks.*.mlp.fc1 neuron"]["relative_error"] < 0.2

@@ -14,30 +14,15 @@ import pytest
 
 from recast_gen.pipelines.stage import execute
 
-from .test_stages import pico
+from .pico import pico
 
 JOURNAL = Path("weights_store/digits/tune/study.journal")
 MANY = {"generators": ["mimic"], "per_family": True}
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """A folder where all stages before the study have run."""
-    folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for stage in ("extract", "mimic", "mimic_vae"):
-            execute(stage, pico("digits", folder))
-    return folder
-
-
 @pytest.fixture
-def here(store, monkeypatch):
-    monkeypatch.chdir(store)
-    for path in JOURNAL.parent.glob("*.*"):
-        if path.is_file():
-            path.unlink()
-    return store
+def here(fitted):
+    return fitted
 
 
 def start(*words: str) -> subprocess.Popen:
