@@ -26,7 +26,7 @@ class Group:
     """Layers of one family and the templates they share.
 
     names: tensor names in depth order.  templates: ``t o ...`` float32, `Lazy` in an opened bank.
-    coefficients: ``l s b t`` float32; b = 1, in groups of scales or shifts as many as they have numbers.
+    coefficients: ``l s b t`` float32; b = 1, in groups of scales or shifts as many as they have parameters.
     dtype: of the original tensors.  certificate: how good the fit is.  random: how many of the last templates come
     from `seed`.  posterior: ``2 l t`` mean and standard deviation of the VAE's coefficients, or None.
     own: what templates every layer has for itself after these; their coefficients are the last.
@@ -108,7 +108,7 @@ class Group:
 class TemplateBank:
     """Groups by (family, index), every other tensor of the backbone, and what the backbone is.
 
-    From `open_bank`, and of a file or store that was fitted, templates and rest are `Lazy`: take the numbers of either
+    From `open_bank`, and of a file or store that was fitted, templates and rest are `Lazy`: take the values of either
     kind with ``[...]``.
     """
 

@@ -10,7 +10,7 @@ from ..weights import store
 if TYPE_CHECKING:
     from .bank import Group, TemplateBank
 
-ROW = 2**18  # numbers in a row of what lies flat in a bank: what is read and verified at once
+ROW = 2**18  # values in a row of what lies flat in a bank: what is read and verified at once
 
 
 def contents(bank: "TemplateBank") -> tuple[dict[str, store.Rows], dict[str, Any]]:
@@ -56,7 +56,7 @@ def _own_templates(groups: "list[Group]") -> store.Rows:
 
 
 def _flat(arrays: list[np.ndarray]) -> store.Rows:
-    """All numbers of arrays of one dtype as rows ``r n`` of about ROW numbers, zeros after the last."""
+    """All values of arrays of one dtype as rows ``r n`` of about ROW numbers, zeros after the last."""
     total = sum(int(np.prod(array.shape, dtype=np.int64)) for array in arrays)
     dtype = arrays[0].dtype if arrays else np.dtype(np.float32)  # of no group
     count = max(1, -(-total // ROW))

@@ -153,7 +153,7 @@ def layouts(name: str, shape: tuple[int, ...], axes: Mapping[str, int] | None = 
 
 
 def _tiles(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Tiles ``p q`` of 4 to 1024 numbers: of few heights and widths that divide a layer, and whole kernels."""
+    """Tiles ``p q`` of 4 to 1024 parameters: of few heights and widths that divide a layer, and whole kernels."""
     outputs, inputs, kernel = shape[0], math.prod(shape[1:]), math.prod(shape[2:])
     heights = sorted({side for side in (1, 4, 16, outputs) if outputs % side == 0})
     widths = sorted({side * kernel for side in (1, 2, 4, 8, 16, 32, inputs // kernel) if inputs // kernel % side == 0})

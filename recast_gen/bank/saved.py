@@ -18,7 +18,7 @@ from .templates import Lazy, random_templates
 def open_bank(path: str | Path) -> TemplateBank:
     """A bank whose templates and rest stay on disk, a zarr directory or packed, until they are used.
 
-    Raises StoreError when it is missing, foreign or damaged; damaged numbers are found when they are read.
+    Raises StoreError when it is missing, foreign or damaged; damaged values are found when they are read.
     """
     arrays, about, found = store.load(path, "bank")
     described, groups = about["groups"], {}

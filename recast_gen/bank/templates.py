@@ -42,7 +42,7 @@ def random_templates(shape: tuple[int, ...], scale: float, seed: int) -> np.ndar
 
 
 def ahead(arrays: Iterable["np.ndarray | Lazy"]) -> Iterator[np.ndarray]:
-    """The numbers of arrays, one after the other; the next ones are read and verified in a thread meanwhile."""
+    """The values of arrays, one after the other; the next ones are read and verified in a thread meanwhile."""
     with ThreadPoolExecutor(1) as thread:
         coming: list[Future[np.ndarray]] = []
         for array in arrays:

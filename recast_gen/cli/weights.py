@@ -57,7 +57,7 @@ def generate(
 
     asked = {"depth": depth, "temperature": temperature, "seed": seed}
     made = write(bank, task, out, **{name: value for name, value in asked.items() if value is not None})
-    print(f"{out}: {len(made)} tensors, {sum(prod(shape) for shape, _ in made.values()):,} numbers")
+    print(f"{out}: {len(made)} tensors, {sum(prod(shape) for shape, _ in made.values()):,} parameters")
 
 
 def pack(

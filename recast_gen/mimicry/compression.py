@@ -1,4 +1,4 @@
-"""Families through template layouts at a budget of stored numbers, plain or in the norm of their inputs."""
+"""Families through template layouts at a budget of stored parameters, plain or in the norm of their inputs."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -42,13 +42,13 @@ class Plan:
         return float(sum(problem.squares[count:].sum() for problem, count in zip(self.problems, self.templates)))
 
 
-def ranks(problems: list[Problem], numbers: int) -> list[int] | None:
-    """How many templates each group keeps within a budget of stored numbers; None where one each is too many.
+def ranks(problems: list[Problem], parameters: int) -> list[int] | None:
+    """How many templates each group keeps within a budget of stored parameters; None where one each is too many.
 
     After the first, a template goes where it removes most squared error a number, which is the optimum where all
     groups have one size.
     """
-    chosen, left = [1] * len(problems), numbers - sum(problem.cost for problem in problems)
+    chosen, left = [1] * len(problems), parameters - sum(problem.cost for problem in problems)
     if left < 0:
         return None
     costs = [problem.cost for problem in problems]
@@ -65,7 +65,7 @@ def plan(
 ) -> Plan:  # fmt: skip
     """The plan with the least error for the layers ``l ...`` of a family, of all cuts into groups and all layouts.
 
-    Raises FitError where none is within the budget, a share of the family's numbers.
+    Raises FitError where none is within the budget, a share of the family's parameters.
     """
     best, least = None, np.inf
     for index, cut in enumerate(cuts):
@@ -98,7 +98,7 @@ def compress(
 ) -> TemplateBank:
     """A bank of the chosen families in a layout, at their optimum; see `recast_gen.mimicry.fit.mimic`."""
     if budget is not None and not (isinstance(budget, int | float) and budget is not True and 0 < budget <= 1):
-        raise FitError(f"budget={budget!r}: expected the share of the original's numbers to store, over 0 and up to 1.")
+        raise FitError(f"budget={budget!r}: expected a share of the original's parameters, over 0 and up to 1.")
     if budget is not None and templates != "full":
         raise FitError(f"Both budget={budget} and templates={templates!r} were given: give one of them.")
     if templates != "full":

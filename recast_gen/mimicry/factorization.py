@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import FitError, nearest
 from .threads import beside, one_each
 
-BLOCK = 1 << 17  # numbers in float64 at a time, which stay in a processor's cache
+BLOCK = 1 << 17  # parameters in float64 at a time, which stay in a processor's cache
 RUNS = 8  # at most, of blocks; the same whatever the number of threads, so that sums are
 Block = tuple[slice, np.ndarray]
 Part = TypeVar("Part")
@@ -19,7 +19,7 @@ Part = TypeVar("Part")
 class Factorization:
     """templates ``t o ...`` (None where ``mixing`` stands for them) and coefficients ``l t``, both float32.
 
-    history: one row of numbers an epoch.  posterior: ``2 l t`` mean and standard deviation, or None.
+    history: one row of metrics an epoch.  posterior: ``2 l t`` mean and standard deviation, or None.
     mixing: matrices that `combine` with the stack, one after the other, into the same templates again; empty for a fit
     whose templates are not made so.
     warning: what a user must know of this fit, in words.

@@ -49,7 +49,7 @@ def mimic(
     """Neural Mimicry: a bank of the chosen families by ``closed_form`` or ``direct``; `options` are the solver's.
 
     Of lazy weights (a file, a store) one group is in memory at a time: the bank has `Lazy` templates and rest, which
-    read the layers again; save it to be independent of them.  ``direct`` on all numbers keeps its templates.
+    read the layers again; save it to be independent of them.  ``direct`` on all parameters keeps its templates.
     families: globs, which may name some of a family's layers alone (`selection.select`).  groups: how many a family
     has at most, or positions along depth group by group (`selection.split`).  group_by: ``consecutive``, or
     ``similarity``: the layers that are most alike (`similarity.alike`), for which a whole family is read at once.
@@ -59,7 +59,7 @@ def mimic(
     Groups and templates may both be a count for each family, by its name.
     For compression: layout, what a template is (``layer``, ``row``, ``column``, ``tile``, or an einops pattern of the
     stack, with the sizes of `axes`), or ``auto``, of all of these and of group sizes what has the least error.
-    budget: numbers stored, as a share of the family's, in place of `templates`.  moments: of the layers' inputs by
+    budget: parameters stored, as a share of the family's, in place of `templates`.  moments: of the layers' inputs by
     weight name, which make it the error of their outputs (`moments.moments`).  All closed form: `optimum.Problem`.
     """
     cut = {"groups": groups, "group_size": group_size, "group_by": group_by}

@@ -20,7 +20,7 @@ def certificate(
     """Measures a fit of a stack ``l ...`` whose tensors have `itemsize` bytes a number.
 
     layers: how many there are, where the stack is a matrix ``(layers rows) n`` of another layout.  sets: count.
-    relative_error: ``|stack - C T| / |stack|``, Frobenius, of the float32 numbers that are stored.  bound: the least
+    relative_error: ``|stack - C T| / |stack|``, Frobenius, of the float32 parameters that are stored.  bound: the least
     relative error at this rank (Eckart & Young 1936).  gap: their difference.  layer_error and cosine: per layer.
     singular_values: of the stack.  stored_bytes and original_bytes.  coefficients: count a task trains at resolution 1;
     effective_coefficients: how many of them act, as the mean over `sets` sets is what mixes templates.
@@ -74,7 +74,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def overall(certificates: Iterable[dict]) -> dict:
-    """Certificates of several groups as one: errors over all their numbers, sums of bytes and counts."""
+    """Certificates of several groups as one: errors over all their parameters, sums of bytes and counts."""
     certificates = list(certificates)
     energy = np.array([np.square(group["singular_values"]).sum() for group in certificates])
 
@@ -129,7 +129,7 @@ def print_certificate(bank: TemplateBank) -> None:
             f"{worst['gap']:.2g} ({worst['family']} group {worst['group']}): there is a better fit of this size."
         )
     if untouched := bank.fit.get("untouched"):
-        print("untouched, as they are codes: " + listing(f"{name} ({dtype})" for name, dtype in untouched.items()))
+        print("untouched, integers or quantised: " + listing(f"{name} ({dtype})" for name, dtype in untouched.items()))
 
 
 def _cells(row: dict) -> list:

@@ -11,13 +11,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from ..console import quiet
 
 SAVES = 20  # checkpoints in a run
-Say = Callable[[int, int, dict], None]  # epochs done, epochs, mean of each number
+Say = Callable[[int, int, dict], None]  # epochs done, epochs, mean of each metric
 
 
 class Resumable(L.LightningModule):
     """What a resumable run trains.  fingerprint: of all that decides the result; checkpoints hold it.
 
-    history: one list of rows of numbers for each of `parts` things that are trained, one row an epoch.
+    history: one list of rows of metrics for each of `parts` things that are trained, one row an epoch.
     """
 
     def __init__(self, fingerprint: str, parts: int, say: Say | None):

@@ -112,7 +112,7 @@ class TokenVAEs(Resumable):
 
 
 def train(models: list[TokenVAE], data, epochs, lr, batch_size, seed, checkpoint, say) -> list[list[dict]]:
-    """Trains each VAE on its (tokens ``n d``, conditions ``n c``), in place; returns a row of numbers an epoch.
+    """Trains each VAE on its (tokens ``n d``, conditions ``n c``), in place; returns a row of metrics an epoch.
 
     A VAE whose bound training did not raise, as it rarely does above the closed form, goes back to its start.
     """

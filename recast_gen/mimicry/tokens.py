@@ -24,7 +24,7 @@ def mimic_tokens(
 
     tokens: ``neuron`` (hidden units with all that touches them), ``head`` (attention heads), ``tile`` (filters of
     convolutions with their norms), or several that cut different tensors.  heads: attention heads of a block.
-    latent: size of z, ``full`` for as many as a token has numbers (or as there are tokens).  The other options are
+    latent: size of z, ``full`` for as many as a token has parameters (or as there are tokens).  The other options are
     those of `mimicry.vae.vaes`; tokens of one size share a VAE, which tells families apart.
     Raises FitError for options out of range and for a network without such tokens.
     """  # fmt: skip

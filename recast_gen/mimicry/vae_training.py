@@ -49,7 +49,7 @@ def train(
     models: list[LayerVAE], layers: list[np.ndarray], epochs: int, checkpoint: Path | None = None,
     say: Say | None = None,
 ) -> list[list[dict]]:  # fmt: skip
-    """Trains each model on its layers ``g l r``, in place; returns a row of numbers an epoch of each group."""
+    """Trains each model on its layers ``g l r``, in place; returns a row of metrics an epoch of each group."""
     start = [value.numpy() for model in models for value in model.state_dict().values()]
     fingerprint = digest([[vars(model.objective) for model in models], epochs], *layers, *start)
     module = LayerVAEs(models, [torch.from_numpy(rows) for rows in layers], fingerprint, say)

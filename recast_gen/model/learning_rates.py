@@ -29,7 +29,7 @@ def rates(model: nn.Module, relative: float | None = None) -> list[dict]:
     if not (isinstance(relative, int | float) and relative > 0):
         raise AttachError(f"relative={relative!r}: expected a share above 0.")
     found, norms = [], {}
-    for numbers, (_, _, source) in zip(coefficients(model), attached(model).values()):
+    for values, (_, _, source) in zip(coefficients(model), attached(model).values()):
         templates, weight = source.templates.values, source.original
         if id(templates) not in norms:
             norms[id(templates)] = float(torch.linalg.vector_norm(templates.double()))
@@ -39,5 +39,5 @@ def rates(model: nn.Module, relative: float | None = None) -> list[dict]:
         norm = norm or 1.0  # templates of zeros go nowhere
         typical = norm / len(templates) ** 0.5  # of a layer, for one of zeros
         size = VECTOR * weight.numel() ** 0.5 if weight.ndim == 1 else float(weight.norm()) or typical
-        found.append({"params": [numbers], "lr": relative * size / norm, "weight_decay": 0.0})
+        found.append({"params": [values], "lr": relative * size / norm, "weight_decay": 0.0})
     return found

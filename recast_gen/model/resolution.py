@@ -1,4 +1,4 @@
-"""How many output blocks of each layer have coefficients of their own: the dial between 24 numbers and thousands."""
+"""How many output blocks of each layer have coefficients of their own: from 24 coefficients to thousands."""
 
 import math
 from collections.abc import Mapping

@@ -41,7 +41,7 @@ def save_task(
     features: what the head sees of training images, ``n d``, for which few bits then change its logits least; labels:
     theirs, ``n``, as places of classes.  validation: (features, labels) of other images, which choose.
     tie: what `rg.tie` trained the model with: each number is written once.
-    The model stays as it is: `load_task` gives it the numbers of the file.
+    The model stays as it is: `load_task` gives it the values of the file.
     Raises as `task_of`, and as `rounding.rounded`.
     """
     check_choice("task dtype", dtype, DTYPES, TaskError)
@@ -86,14 +86,14 @@ def task_of(
 
     head: the module's name; "" for none; when not given, the one that the bank or timm knows as the model's own, else
     ``head``.  A tensor that the head shares with another layer is the backbone's, and is not written.
-    classes: their names, in the order of the head's outputs; numbers when not given.  recipe: where it comes from.
+    classes: their names, in the order of the head's outputs; their places when not given.  recipe: where it comes from.
     Raises AttachError for a model that `bank` is not attached to; TaskError for a head that is not there, names that
     are not as many as its outputs, and a model that differs from the bank in what a task file does not hold.
     """
     check_attached(model, bank)
     model, head = unwrapped(model), heads.own(model, head, bank)
     found = zip(attached(model), coefficients(model))
-    numbers = {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found}
+    values = {name: to_numpy(name, coefficient.detach().float()) for name, coefficient in found}
     parts = apply.take_off(model)
     state = {tensor_name(name): tensor for name, tensor in model.state_dict().items()}
     apply.put_on(model, parts)
@@ -140,7 +140,7 @@ def task_of(
     stored = {place: part.stored() for place, part in parts.items()}
     alone = {name: array for name, array in own.items() if name not in tied}
     resampled = {name: to_numpy(name, state[name]) for name in tables}
-    return taskfile.Task(numbers, alone, about, stored, tables=resampled)
+    return taskfile.Task(values, alone, about, stored, tables=resampled)
 
 
 def _odd(model: nn.Module) -> dict[str, str]:
@@ -278,7 +278,7 @@ def parts_for(model: nn.Module, task: taskfile.Task, path: str | Path) -> dict[s
 
 
 def put_adapter(model: nn.Module, parts: dict[str, Part], task: taskfile.Task) -> None:
-    """Puts the parts on in place of what is on, with the task's numbers; the same parts stay where they are."""
+    """Puts the parts on in place of what is on, with the task's values; the same parts stay where they are."""
     if list(parts.values()) != list(apply.added(model).values()):
         apply.take_off(model)
         apply.put_on(model, parts)

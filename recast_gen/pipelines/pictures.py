@@ -29,7 +29,7 @@ SMALL = (4.2, 2.4)  # inches
 def picture(size: tuple[float, float] = SMALL) -> Callable:
     """Makes of ``draw(axis, ...)`` a function ``(label, ...)`` that returns SVG text.
 
-    The same numbers are the same bytes.  Colours are the page's, by day and by night.
+    The same values are the same bytes.  Colours are the page's, by day and by night.
     `draw` may return the height that it needs, in inches.  label: what the picture shows, for who cannot see it.
     """
 

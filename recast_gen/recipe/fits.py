@@ -72,7 +72,7 @@ class Mimic(Groups):
     direct: Direct = Direct()  # settings of the gradient loop
     layout: str = "layer"  # what a template is: layer, row, column, tile, an einops pattern, or auto for the best
     axes: dict[str, Count] | None = None  # sizes of the layout's axes, such as {p: 8, q: 8}
-    budget: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the numbers to store, in place of `templates`
+    budget: Annotated[float, Field(gt=0, le=1)] | None = None  # share of parameters to store, in place of `templates`
     whiten: bool = False  # weigh errors by the layers' inputs on calibration images
     calibration: Data | None = None  # these images; what the backbone was trained on here when not given
     images: Count = 256  # calibration images, at most

@@ -27,7 +27,7 @@ SPARE = 16  # bytes that those may add
 def put_in_few(
     model: nn.Module, bank: TemplateBank, splits: Splits, settings: Train, recipe: str | None = None
 ) -> Task:
-    """Gives `model` the numbers that a task file of ``settings.head_bits`` and ``coefficient_bits`` holds.
+    """Gives `model` the values that a task file of ``settings.head_bits`` and ``coefficient_bits`` holds.
 
     Bits that are ``auto`` are tried from the fewest on, the coefficients' first, and chosen on validation: the fewest
     that lose at most ``settings.tolerance`` points together, of which coefficients may lose half.  A head that is not

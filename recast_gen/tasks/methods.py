@@ -61,12 +61,12 @@ def rates(model: nn.Module, trained: Trained, settings: Train) -> list[dict]:
     if "adapter" in trained:
         rate = settings.adapter_lr or ADAPTERS[settings.adapter].rate
         groups.append({"params": trained["adapter"], "lr": rate, "weight_decay": 0.0})
-    numbers = [*trained.get("coefficients", ()), *trained.get("norms", ())]
-    if settings.lr and numbers:
-        groups.append({"params": numbers, "lr": settings.lr, "weight_decay": 0.0})
-    return groups if settings.lr or not numbers else groups + relative_rates(model, settings.relative_lr)
+    own = [*trained.get("coefficients", ()), *trained.get("norms", ())]
+    if settings.lr and own:
+        groups.append({"params": own, "lr": settings.lr, "weight_decay": 0.0})
+    return groups if settings.lr or not own else groups + relative_rates(model, settings.relative_lr)
 
 
 def count(trained: Trained) -> dict[str, int]:
-    """Kind -> how many numbers of it are trained."""
+    """Kind -> how many trainable parameters of it there are."""
     return {kind: sum(parameter.numel() for parameter in trained.get(kind, [])) for kind in KINDS}

@@ -180,7 +180,7 @@ def check(model: nn.Module, splits: Splits) -> None:
         outputs = model.eval()(image.to(next(model.parameters()).device))
     if outputs.ndim != 2 or outputs.shape[1] != len(splits.classes):
         raise DataError(
-            f"The head gives {tuple(outputs.shape[1:])} numbers an image; the task has {len(splits.classes)} classes: "
+            f"The head gives {tuple(outputs.shape[1:])} logits an image; the task has {len(splits.classes)} classes: "
             f"{listing(splits.classes)}. Make the model with `num_classes: {len(splits.classes)}`, which "
             "a function of your own must take."
         )

@@ -102,7 +102,8 @@ def _learn(learner: Learner, results: Results, say: Callable[[str], None]) -> Ru
         results.runs.append(row)
         results.history += run.history
         accuracies = ", ".join(f"{name} {row[name]:.1%}" for name in ("start", "validation", "test"))
-        say(f"{row['task']}, {row['method']}, seed {row['seed']}: {accuracies}; {besides} numbers besides the head")
+        trained = f"{besides} trainable parameters besides the head"
+        say(f"{row['task']}, {row['method']}, seed {row['seed']}: {accuracies}; {trained}")
     results.costs += learner.costs
     learner.forget()
     return max((run for run in found if run.row["method"] == learner.method), key=lambda run: run.row["validation"])

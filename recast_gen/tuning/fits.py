@@ -20,7 +20,7 @@ class Fits:
     """The fits of a recipe's families with any setting.
 
     A fit that works in the span of its layers depends on them through their Gram matrix alone.  So a family's Gram
-    matrix is computed once, and certificates come from fits to ``l`` numbers a layer that have the same one: the
+    matrix is computed once, and certificates come from fits to ``l`` coordinates a layer that have the same one: the
     Gram matrix of any group of layers is a part of it.
     """
 
@@ -60,10 +60,10 @@ class Fits:
         rows, about = self.rows(family)[start:stop], self.families[family]
         layers = Weights({f"layers.{index}.weight": row[None] for index, row in enumerate(rows)})
         (found,) = self._make(setting, layers, layers.families(), 1, templates).certificate.values()
-        numbers = about.parameters // about.layers
+        parameters = about.parameters // about.layers
         bytes_ = {
-            "stored_bytes": 4 * (found["templates"] * numbers + found["coefficients"]),
-            "original_bytes": len(rows) * numbers * dtype_of(about.dtype).itemsize,
+            "stored_bytes": 4 * (found["templates"] * parameters + found["coefficients"]),
+            "original_bytes": len(rows) * parameters * dtype_of(about.dtype).itemsize,
         }
         return found | bytes_
 

@@ -87,8 +87,8 @@ class Runner:
         while not self.missing() and (running := self.trials(TrialState.RUNNING)):
             if not said and time.monotonic() - since > 1:
                 said = True
-                numbers = ", ".join(str(trial.number) for trial in running)
-                self.say(f"waiting for trial {numbers} of another process; one that is dead is found out by {GRACE} s")
+                waited = ", ".join(str(trial.number) for trial in running)
+                self.say(f"waiting for trial {waited} of another process; one that is dead is found out by {GRACE} s")
             time.sleep(0.5)
             if time.monotonic() - since > GRACE:  # a process that died before its trial's first sign of life
                 self._give_up([trial for trial in running if not trial.params and "begun" not in trial.user_attrs])

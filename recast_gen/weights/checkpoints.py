@@ -134,7 +134,7 @@ def _npz(path: Path) -> Weights:
                 version = np.lib.format.read_magic(file)
                 shape, _, dtype = getattr(np.lib.format, f"read_array_header_{version[0]}_0")(file)
                 if dtype.kind not in "biufc":
-                    stored = "bfloat16 and the like, which it cannot say" if dtype.kind == "V" else "no numbers"
+                    stored = "bfloat16 and the like, which it cannot say" if dtype.kind == "V" else "no values"
                     raise SourceError(f"holds {dtype}: numpy stores so {stored}. Write safetensors, or leave it out.")
                 shapes[name.removesuffix(".npy")] = shape, dtype.name
     file = np.load(path, allow_pickle=False)

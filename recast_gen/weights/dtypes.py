@@ -1,4 +1,4 @@
-"""The one table of dtypes: what numpy, safetensors and zarr call the numbers of a tensor, for every door."""
+"""The one table of dtypes: what numpy, safetensors and zarr call the values of a tensor, for every door."""
 
 import ml_dtypes
 import numpy as np
@@ -14,7 +14,7 @@ CODES |= {f"F{bits}": f"float{bits}" for bits in (16, 32, 64)}
 CODES |= {f"{code}{bits}": f"{kind}{bits}" for code, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
 EXTRA = {name: np.dtype(getattr(ml_dtypes, name)) for name in CODES.values() if hasattr(ml_dtypes, name)}
 KNOWN = (*CODES.values(), "complex128")  # safetensors lacks the last
-FLOATING = ("float16", "bfloat16", "float32", "float64")  # numbers that can be mixed; the others are codes
+FLOATING = ("float16", "bfloat16", "float32", "float64")  # can be mixed; the others are integers or quantised
 
 
 def dtype_of(name: str) -> np.dtype:

@@ -38,7 +38,7 @@ class Family:
 
     @property
     def floating(self) -> bool:
-        """Whether its numbers can be mixed; integers, bool and float8 are codes of something, and stay as they are."""
+        """Whether its values can be mixed; integers, bool and float8 (quantised tensors) stay as they are."""
         return self.dtype in FLOATING
 
 
@@ -52,7 +52,7 @@ class Families(dict[str, Family]):
 
     @property
     def untouched(self) -> dict[str, str]:
-        """The families of codes -> their dtype."""
+        """The families of integers and quantised tensors -> their dtype."""
         return {name: family.dtype for name, family in self.items() if not family.floating}
 
     def __missing__(self, name: str) -> Family:

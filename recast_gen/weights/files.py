@@ -183,7 +183,7 @@ class TensorFile:
 
     metadata: text by name.  shapes: name -> (shape, dtype name).  start: the byte at which the data begins.  spans: the
     first and the last byte of each tensor, counted from there.
-    Raises StoreError for numbers smaller than a byte, and what the library raises for a damaged file.
+    Raises StoreError for values smaller than a byte, and what the library raises for a damaged file.
     """
 
     def __init__(self, path: str | Path) -> None:

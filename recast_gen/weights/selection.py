@@ -40,7 +40,7 @@ def select(found: Families, globs: Iterable[str] | Families | None) -> Families:
         if not found[name].floating:
             raise FamilyError(f"Family {name!r} holds {found[name].dtype}; only {listing(FLOATING)} have templates.")
         if not found[name].parameters:
-            raise FamilyError(f"Family {name!r} is of shape {found[name].shape}, no numbers at all: leave it out.")
+            raise FamilyError(f"Family {name!r} is of shape {found[name].shape}, no values at all: leave it out.")
     return Families({name: _part(family, chosen[name]) for name, family in found.items() if name in chosen})
 
 

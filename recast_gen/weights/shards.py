@@ -63,7 +63,7 @@ def write(folder: Path, stack: Stack, attributes: dict[str, Any], shard_bytes: i
     size = math.prod(shape[1:]) * dtype.itemsize
     together = max(1, min(shape[0], shard_bytes // (math.prod(max(1, side) for side in shape[1:]) * dtype.itemsize)))
     folder.mkdir()
-    if not size:  # zarr has no chunks of arrays without numbers
+    if not size:  # zarr has no chunks of arrays without values
         hashes = [digest(np.asarray(row)[None]) for row in rows]
     with ThreadPoolExecutor(1) as thread:
         for start in range(0, shape[0] if size else 0, together):

@@ -106,7 +106,7 @@ def _save_zarr(path: Path, arrays: Mapping[str, Stack], about: dict[str, Any], s
 class Stored:
     """A stack ``l ...`` on disk: ``[...]``, ``[a:b]`` and ``[i]`` read rows; each is verified before it is returned.
 
-    hashes: of every row.  read: rows -> their numbers ``r ...``, a copy or a part of a file that is mapped to memory.
+    hashes: of every row.  read: rows -> their values ``r ...``, a copy or a part of a file that is mapped to memory.
     missing: the rows that are not there.
     """
 
@@ -140,7 +140,7 @@ class Stored:
 
 
 def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict[str, Any], str]:
-    """Opens a store, packed or not, and reads no numbers yet: (stacks by name, attributes, content hash).
+    """Opens a store, packed or not, and reads no values yet: (stacks by name, attributes, content hash).
 
     Raises StoreError when it is missing, of another kind or format, incomplete, or changed since it was written.
     """

@@ -22,7 +22,7 @@ def to_numpy(name: str, tensor: Any) -> np.ndarray:
         return tensor.astype(tensor.dtype.newbyteorder("="), copy=False)
     if getattr(tensor, "is_quantized", False):
         raise SourceError(
-            f"{name} is a quantized tensor of torch ({str(tensor.dtype)[6:]}), which is numbers and a scale in one: "
+            f"{name} is a quantized tensor of torch ({str(tensor.dtype)[6:]}), which is integers and a scale in one: "
             "store its int_repr() and scale as tensors, which pass through untouched, or its dequantize()."
         )
     try:

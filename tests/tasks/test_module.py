@@ -141,7 +141,7 @@ def test_the_best_epoch_is_what_is_left_and_costs_are_counted():
 @pytest.mark.parametrize(
     ("model", "splits", "says"),
     [
-        (network(5), blobs(), "gives \\(5,\\) numbers an image; the task has 3 classes: class 0.*`num_classes: 3`"),
+        (network(5), blobs(), "gives \\(5,\\) logits an image; the task has 3 classes: class 0.*`num_classes: 3`"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
          blobs(shape=(1, 8, 8)), "takes no images of shape \\(1, 8, 8\\).*input_size"),
     ],

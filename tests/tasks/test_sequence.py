@@ -207,7 +207,7 @@ def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_trained(bank
 def test_a_head_of_other_classes_is_refused_before_anything_is_trained(bank, tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr(methods, "rebuild", lambda base, num_classes: rebuild(base, num_classes=min(num_classes, 3)))
-    with pytest.raises(DataError, match=r"gives \(3,\) numbers an image; the task has 4 classes"):
+    with pytest.raises(DataError, match=r"gives \(3,\) logits an image; the task has 4 classes"):
         adapt(bank, TASKS, Train(**FAST), 0, tmp_path, "pico", tmp_path / "runs", lines.append)
     assert not lines and not list(tmp_path.iterdir())
 
