@@ -192,8 +192,8 @@ def test_what_cannot_be_calibrated_is_refused_by_name(own):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"budget": 0}, "budget=0: expected the share"),
-        ({"budget": 1.5}, "budget=1.5: expected the share"),
+        ({"budget": 0}, "budget=0: expected a share"),
+        ({"budget": 1.5}, "budget=1.5: expected a share"),
         ({"budget": "half"}, "budget='half'"),
         ({"budget": 0.5, "templates": 2}, "Both budget=0.5 and templates=2"),
         ({"budget": 0.001}, r"Family 'blocks.*less than one template a group: give 0\.\d+"),
