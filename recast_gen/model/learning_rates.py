@@ -35,7 +35,7 @@ def rates(model: nn.Module, relative: float | None = None) -> list[dict]:
             norms[id(templates)] = float(torch.linalg.vector_norm(templates.double()))
         norm = norms[id(templates)]
         if source.own is not None:  # each as large as its layer
-            norm = (norm**2 + source.own.on(numbers.device).count * float(weight.norm()) ** 2) ** 0.5
+            norm = (norm**2 + source.own.on(values.device).count * float(weight.norm()) ** 2) ** 0.5
         norm = norm or 1.0  # templates of zeros go nowhere
         typical = norm / len(templates) ** 0.5  # of a layer, for one of zeros
         size = VECTOR * weight.numel() ** 0.5 if weight.ndim == 1 else float(weight.norm()) or typical
