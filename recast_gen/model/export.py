@@ -84,7 +84,7 @@ def to_onnx(
 
 def to_peft(
     bank: TemplateBank | str | Path, task: str | Path, folder: str | Path, rank: int | str = "auto",
-    tolerance: float = 0.01,
+    tolerance: float = 0.01, images: Any = None, model: "nn.Module | None" = None,
 ) -> dict:  # fmt: skip
     """Writes a task as a Hugging Face PEFT LoRA adapter of the plain backbone, atomically.
 
@@ -99,9 +99,12 @@ def to_peft(
         folder: to write.
         rank: of every layer's factors, or ``auto``, the smallest that keeps to the tolerance.  What a task adds to
             the base weights has full rank in general.
-        tolerance: how much of the norm of what the task adds may be lost (fraction).
+        tolerance: how much of the norm of what the task adds may be lost (fraction); with `images`, how far the logits
+            may be from the task's, in norm, over the norm of those.
+        images: a sample ``n c h w`` as the network wants them, of which the logits are to be kept.
+        model: the backbone, for `images` where the bank does not say how to make it; it stays as it is.
     Returns:
-        What the README states, ``relative_error`` (fraction) by layer included.
+        What the README states, ``relative_error`` (fraction) by layer included, and ``logits_error`` with `images`.
     Raises:
         ExportError: the rank loses more (it names the smallest that does not), PEFT's LoRA does not know a layer, the
             task has an adapter, or the folder holds more than is written anew.
@@ -139,7 +142,16 @@ def to_peft(
             added = added.T if tensor in odd else added
             yield tensor, added.reshape(len(added), -1), added.shape
 
-    chosen = smallest_rank((matrix for _, matrix, _ in changes()), tolerance) if rank == "auto" else int(rank)
+    def enough() -> int:
+        """The least rank within the tolerance, of logits or else of weights."""
+        return copies.smallest(tolerance) if copies else smallest_rank((m for _, m, _ in changes()), tolerance)
+
+    copies = None
+    if images is not None:
+        from .faithful import Copies
+
+        copies = Copies(bank, task, read, model, [(name, matrix) for name, matrix, _ in changes()], odd, images)
+    chosen = enough() if rank == "auto" else int(rank)
     tensors, errors, lost, total = {}, {}, 0.0, 0.0
     for tensor, matrix, shape in changes():
         key = f"base_model.model.{tensor.removesuffix('.weight')}"
@@ -149,11 +161,13 @@ def to_peft(
         square = float(np.square(matrix.astype(np.float64)).sum())
         errors[tensor] = _fraction(missed, square)
         lost, total = lost + missed, total + square
-    if (error := _fraction(lost, total)) > max(1.001 * tolerance, EXACT):
-        enough = smallest_rank((matrix for _, matrix, _ in changes()), tolerance)
+    error, logits = _fraction(lost, total), copies.lost(chosen) if copies else None
+    if (error if logits is None else logits) > max(1.001 * tolerance, EXACT):
+        what = f"loses {error:.3g} of what the task {name} adds to the weights"
+        what = what if logits is None else f"moves the logits of the task {name} by {logits:.3g}"
         raise ExportError(
-            f"Rank {rank} loses {error:.3g} of what the task {name} adds to the weights (relative); at most "
-            f"{tolerance} was to be lost: rank {enough} does, or rank='auto', or give a larger tolerance."
+            f"Rank {rank} {what} (relative); at most {tolerance} was to be lost: rank {enough()} does, or rank='auto', "
+            "or give a larger tolerance."
         )
     tensors |= {f"base_model.model.{tensor}": array for tensor, array in read.head.items()}
     about = published(bank.backbone)
@@ -169,7 +183,7 @@ def to_peft(
         "numbers": sum(array.size for array in tensors.values()),
         "bank_error": max(group.certificate["relative_error"] for group in bank.groups.values()),
         "classes": read.classes, "bank": bank.hash, "layers": errors,
-    }  # fmt: skip
+    } | ({} if logits is None else {"logits_error": logits})  # fmt: skip
     with atomic(folder) as fresh:
         fresh.mkdir()
         known = metadata(taskfile.backbone(bank, read))
@@ -177,7 +191,10 @@ def to_peft(
         (fresh / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         (fresh / "recast.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
         outputs = read.outputs or bank.backbone.get("timm_kwargs", {}).get("num_classes", "as it is")
-        text = (
+        kept = (
+            "" if logits is None else f"On sample images its logits are {logits:.2g} away from the task's (relative).\n"
+        )
+        text = kept + (
             f"The task `{name}` as LoRA of rank {chosen}: {error:.3g} of what the task adds to the\n"
             "weights is lost (relative Frobenius norm; by layer in `recast.json`). The bank rebuilds its base to\n"
             f"{written['bank_error']:.2g}. Its head is whole (`modules_to_save`): make the base with\n"

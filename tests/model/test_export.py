@@ -138,6 +138,29 @@ def test_a_layers_form_is_asked_of_its_module(tmp_path):
         rg.to_peft(bank, path, tmp_path / "grouped")
 
 
+@pytest.mark.parametrize("tolerance", [0.3, 0.03, 1e-5])
+def test_with_images_the_rank_is_the_least_that_keeps_the_logits(architecture, tmp_path, tolerance):
+    model, images = architecture(), architecture.batch()
+    plain, bank = copy.deepcopy(model), architecture.bank(model)
+    rg.attach(model, bank, resolution="channel" if architecture.name == "vit" else 1)
+    for coefficients in rg.coefficients(model):
+        coefficients.data += 0.3 * torch.randn(coefficients.shape, generator=torch.Generator().manual_seed(1))
+    rg.save_task(tmp_path / "task.safetensors", model, bank, head=architecture.head)
+    options = {"tolerance": tolerance, "images": images, "model": plain}
+    found = rg.to_peft(bank, tmp_path / "task.safetensors", tmp_path / "adapter", **options)
+    loaded = peft.PeftModel.from_pretrained(copy.deepcopy(plain), tmp_path / "adapter").eval()
+    lost = float((loaded(images) - model(images)).norm() / model(images).norm())
+    assert lost <= max(1.01 * tolerance, 1e-5) and lost == pytest.approx(found["logits_error"], abs=2e-6)
+    if found["rank"] > 1:
+        with pytest.raises(ExportError, match=f"moves the logits.*rank {found['rank']} does"):
+            rank = found["rank"] - 1
+            rg.to_peft(bank, tmp_path / "task.safetensors", tmp_path / "other", rank, **options)
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(ExportError, match="takes no images"):
+        wrong = options | {"images": images[:, :2]}
+        rg.to_peft(bank, tmp_path / "task.safetensors", tmp_path / "adapter", **wrong)
+
+
 def test_what_peft_cannot_hold_is_refused_by_name(vit, tmp_path):
     model = vit()
     for families, says in (
