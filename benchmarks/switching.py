@@ -26,6 +26,8 @@ import recast_gen as rg
 from .measured import Table, markdown
 
 BATCH, TASKS, MANY, ROUND = 64, 8, 300, 600
+LARGE = 1000
+OPENING = f"opening {LARGE} tasks"
 LAYERS = ["attn.qkv", "attn.proj"]
 TABLE = Table("switching.csv", ("what",), ("milliseconds", "of", "ratio", "bytes", "runs"))
 
@@ -124,9 +126,36 @@ def measure(runs: int) -> None:
             )
 
 
+def scale(runs: int) -> None:
+    """Opening a folder of LARGE tasks, and a switch there, beside the same of three."""
+    torch.set_num_threads(1)
+    bank = rg.mimic(network(), families=[f"blocks.*.{layer}" for layer in LAYERS], groups=6)
+    with tempfile.TemporaryDirectory() as scratch:
+        file, folders = Path(scratch) / "0.safetensors", {LARGE: Path(scratch) / "large", 3: Path(scratch) / "few"}
+        rg.save_task(file, rg.attach(network(), bank), bank)
+        for count, folder in folders.items():
+            folder.mkdir()
+            for copy in range(count):
+                shutil.copy(file, folder / f"{copy:03}.safetensors")
+        models = {count: network() for count in folders}
+        large, few = (
+            lambda count=count: rg.TaskLibrary(folders[count], models[count], bank).names for count in folders
+        )
+        seconds, value = ratio(runs, large, few)
+        TABLE.add(OPENING, milliseconds=1e3 * seconds, of="opening 3 tasks", ratio=round(value, 3), bytes="", runs=runs)
+        large, few = (rg.TaskLibrary(folders[count], models[count], bank) for count in folders)
+        seconds, value = ratio(runs, switches(large.use, large.names), switches(few.use, few.names))
+        TABLE.add(
+            f"RECAST: a switch among {LARGE} tasks", milliseconds=1e3 * seconds / ROUND, of="among 3",
+            ratio=round(value, 3), bytes=file.stat().st_size, runs=runs,
+        )  # fmt: skip
+
+
 def main(runs: int = 7) -> None:
     if not TABLE.rows():
         measure(runs)
+    if (OPENING,) not in TABLE:
+        scale(runs)
     print(markdown(TABLE.columns, (row.values() for row in TABLE.rows().values())))
 
 
