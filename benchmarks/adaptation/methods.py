@@ -14,7 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import recast_gen as rg
 from recast_gen.bank.taskfile import record
+from recast_gen.bank.tying import tie_of
 from recast_gen.model.attach import attached
+from recast_gen.model.tying import Tying
 from recast_gen.tasks.analytic import ridge_start
 from recast_gen.tasks.data import Splits
 from recast_gen.tasks.heads import make
@@ -23,6 +25,7 @@ from recast_gen.weights.store import kind_of
 from recast_gen.weights.tensors import to_numpy
 
 from ..backbones import Backbone
+from . import peers
 
 COEFFICIENTS = 0.03  # where the search for their learning rate starts
 BESIDE = {"coefficients": 0.3}  # their rate over that of norms or an adapter that trains beside them
@@ -52,10 +55,12 @@ class Prepared:
     bank: rg.TemplateBank | None = None
     frozen: bool = True
     faster: dict[str, float] = field(default_factory=dict)  # factors of the method's rate, by kind
+    tying: Tying | None = None  # of coefficients that are one number
 
     @property
     def counts(self) -> dict[str, int]:
-        return {kind: sum(p.numel() for p in self.trained.get(kind, [])) for kind in KINDS}
+        found = {kind: sum(p.numel() for p in self.trained.get(kind, [])) for kind in KINDS}
+        return found | ({"coefficients": self.tying.count, "norms": 0} if self.tying else {})
 
 
 @dataclass(frozen=True)
@@ -195,12 +200,13 @@ def ia3(layers: list[str], backbone: Backbone):
 
 def recast(
     resolution: dict[str, int | str], own: bool = False, norms: str = "none", blocks: int = 1, random: int = 0,
-    every: bool = False, even: bool = False,
+    every: bool = False, even: bool = False, rank: int = 0, tie: str | int = "none",
 ) -> Callable:  # fmt: skip
     """Coefficients at resolutions by globs over families of matrices and kernels.
 
     own: a layer's only template is the layer, else all layers of its shape.
     norms: what of them is in the bank too; blocks: the resolution of shared ones; random: how many templates more.
+    rank: of the layers' own singular templates.  tie: what of the coefficients is one number.
     every: also the 3x3 convolutions of which a ResNet has one alone.  even: beside norms, coefficients have their rate.
     """
     chosen = {"families": ("*.weight@*x3x3",)} if every else {}
@@ -209,6 +215,7 @@ def recast(
     def prepare(backbone: Backbone, classes: int) -> Prepared:
         model, bank = backbone(classes), backbone.bank(norms, **chosen)
         bank = rg.extend(bank, random) if random else bank
+        bank = rg.extend(bank, source="singular", rank=rank) if rank else bank
         vectors = {name: blocks for name, family in bank.families.items() if len(family.shape) == 1}
         rg.attach(model, bank, resolution | vectors)
         rg.freeze(model, backbone.head)
@@ -217,8 +224,10 @@ def recast(
             kind = "norms" if getattr(module, leaf).ndim == 1 else "coefficients"
             kinds[kind].append(module.parametrizations[leaf].original)
         trained = kinds | {"head": _head(backbone, model)}
-        save = partial(rg.save_task, model=model, bank=bank, head=backbone.head)
-        return Prepared(model, trained, save, bank, faster={} if even or norms == "none" else BESIDE)
+        save = partial(rg.save_task, model=model, bank=bank, head=backbone.head, tie=tie)
+        tied = tie_of(tie)
+        tying = Tying(model, bank, tied) if tied else None
+        return Prepared(model, trained, save, bank, faster={} if even or norms == "none" else BESIDE, tying=tying)
 
     return prepare
 
@@ -320,6 +329,23 @@ METHODS = {
         *randoms("RECAST all", "channel", (4,), only="resnet", every=True),
         *dial("RECAST even norms", (16,), norms="affine", even=True),
         *dial("RECAST even norms", (48,), only="cifar10_vit", norms="affine", even=True),
+        *(
+            Method(f"RECAST singular {rank}", recast({"*": 1}, rank=rank), COEFFICIENTS, curve="RECAST singular")
+            for rank in (2, 4, 8)
+        ),
+        *(
+            Method(f"RECAST tied {tie}", recast({"*": 1}, rank=4, tie=tie), COEFFICIENTS, curve="RECAST tied")
+            for tie in (64, 256)
+        ),
+        *(Method(f"FourierFT {n}", peft(peers.fourierft(n)), 0.03, only="vit", curve="FourierFT") for n in (4, 16)),
+        *(Method(f"WaveFT {n}", peft(peers.waveft(n)), 0.03, only="vit", curve="WaveFT") for n in (4, 16)),
+        *(Method(f"Uni-LoRA {n}", peft(peers.unilora(n)), 0.01, only="vit", curve="Uni-LoRA") for n in (64, 256)),
+        *(Method(f"TinyLoRA {n}", peft(peers.tinylora(n)), 0.03, only="vit", curve="TinyLoRA") for n in (4, 16)),
+        Method("VB-LoRA", peft(peers.vblora(48)), 0.01, only="cifar10_vit"),
+        Method("RoAd", peft(peers.road), 0.01, only="vit"),
+        *(Method(f"PSOFT {rank}", peft(peers.psoft(rank)), 0.01, only="vit", curve="PSOFT") for rank in (4, 8)),
+        Method("C3A", peft(peers.c3a(48)), 0.03, only="cifar10_vit"),
+        Method("SHiRA", peft(peers.shira), 0.01, only="vit"),
     )
 }
 METHODS |= {other.name: other for method in METHODS.values() if method.prepare for other in [method.from_ridge()]}

@@ -15,6 +15,7 @@ import torch
 from recast_gen.recipe.training import Training
 from recast_gen.tasks.costs import Meter
 from recast_gen.tasks.data import Splits
+from recast_gen.tasks.loop import Loop
 from recast_gen.tasks.module import accuracy, fit
 
 from ..backbones import BACKBONES, Backbone
@@ -59,7 +60,8 @@ def descended(
     """Trains in place: accuracies (fractions), and what rates are judged by."""
     settings = Training(epochs=epochs, batch_size=BATCH, schedule="onecycle")
     bank = prepared.bank.hash if prepared.bank else "none" if prepared.frozen else None
-    outcome = fit(prepared.model, splits, settings, rates(prepared, rate, head), seed, bank)
+    loop = partial(Loop, on_optimizer=prepared.tying.follow) if prepared.tying else Loop
+    outcome = fit(prepared.model, splits, settings, rates(prepared, rate, head), seed, bank, loop=loop)
     return {"validation": outcome.validation, "test": outcome.test}, outcome.score
 
 
