@@ -49,14 +49,16 @@ def read(source: Any, timm_kwargs: dict[str, Any] | None = None, weights: str | 
 def _refuse_parametrized(model: "nn.Module") -> None:
     """Raises SourceError for a model whose weights are functions of others: by a bank, an adapter, or torch's own."""
     others = {}
+    adds_layers = any(BRANCH in f".{name}" for name in model.state_dict())  # such an adapter cannot be baked
     for path, module in model.named_modules():
         for leaf, steps in getattr(module, "parametrizations", {}).items():
             if any(type(step).__module__.startswith(f"{__package__.partition('.')[0]}.") for step in steps):
-                raise SourceError("A bank or adapter is on this model: call rg.detach(model) or rg.bake(model) first.")
+                bake = "" if adds_layers else " or rg.bake(model)"
+                raise SourceError(f"A bank or adapter is on this model: call rg.detach(model){bake} first.")
             kinds = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(step).__name__).strip("_").lower() for step in steps]
             others[f"{path}.{leaf}".lstrip(".")] = listing(kinds)
-    if any(BRANCH in f".{name}" for name in model.state_dict()):
-        raise SourceError("An adapter is on this model: call rg.remove_adapter(model) or rg.bake(model) first.")
+    if adds_layers:
+        raise SourceError("An adapter that adds layers is on this model: call rg.remove_adapter(model) first.")
     if others:
         found = listing([f"{name} ({kind})" for name, kind in others.items()], 4)
         raise SourceError(
