@@ -19,6 +19,7 @@ from .data import Splits, labels_of
 from .learner import Learner, Run
 from .methods import KINDS, adapted, prepare
 from .module import check, examine, once, one_process
+from .progress import Progress
 from .results import Results
 from .unfinished import key
 
@@ -53,7 +54,8 @@ def adapt(
     prepare(adapted(settings), bank, base, 2, settings, seed)  # what does not fit is refused before anything is read
     read = _reader(bank, settings, seed)
     learners = {task.name: _learner(task, read, bank, base, settings, runs, recipe, seed, results) for task in tasks}
-    best = {name: _learn(learner, results, say) for name, learner in learners.items()}
+    progress = Progress(len(tasks) * len(settings.seeds), say)
+    best = {name: _learn(learner, results, say, progress) for name, learner in learners.items()}
     for name, run in best.items():
         shutil.copyfile(run.path, out / f"{name}.safetensors")
     for number, names in enumerate(_orders(list(best), settings.orders, seed), start=1):
@@ -94,9 +96,12 @@ def _learner(
     return Learner(task.name, partial(read, task), bank, base, settings, folder, recipe)
 
 
-def _learn(learner: Learner, results: Results, say: Callable[[str], None]) -> Run:
+def _learn(learner: Learner, results: Results, say: Callable[[str], None], progress: Progress) -> Run:
     """Every run of a task; the best on validation, of the method that is kept."""
-    found = learner.probes() + [learner.run(seed) for seed in learner.settings.seeds]
+    found = learner.probes()
+    for seed in learner.settings.seeds:
+        with progress.run(learner.name, learner.method, seed):
+            found.append(learner.run(seed))
     for run in found:
         row, besides = run.row, sum(run.row[kind] for kind in KINDS if kind != "head")
         results.runs.append(row)
