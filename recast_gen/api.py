@@ -10,6 +10,7 @@ from .bank.bank import TemplateBank, left_over
 from .bank.saved import open_bank
 from .bank.taskfile import Task
 from .bank.tokens import TokenBank
+from .errors import FitError
 from .mimicry import fit
 from .mimicry.norms import with_norms
 from .weights import networks, sources
@@ -169,7 +170,8 @@ def project(
     Args:
         bank: a bank or its path.
         source: the fine-tuned network: a model, a path, or a mapping of tensors.
-        resolution, head: see `recast_gen.mimicry.projection.project`.
+        resolution: as `rg.attach` takes it; ``head`` needs a live model, or a bank that says how to make one.
+        head: see `recast_gen.mimicry.projection.project`.
         weights: as in `families`.
     Returns:
         A task, which `recast_gen.bank.taskfile.write` writes; ``about["projection"]["kept"]`` is the share of the
@@ -180,4 +182,23 @@ def project(
     from .mimicry.projection import project
 
     opened = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    if "head" in (resolution.values() if isinstance(resolution, Mapping) else [resolution]):
+        resolution = _counted(opened, source, resolution)
     return project(opened, sources.read(source, weights=weights), resolution, head)
+
+
+def _counted(bank: TemplateBank, source: Any, resolution: Any) -> dict[str, int]:
+    """Family -> blocks, of a resolution that depends on a model's attention heads."""
+    import torch
+
+    from .model.resolution import blocks
+
+    model = source
+    if not hasattr(source, "named_modules"):
+        about = bank.backbone
+        if "timm_model" not in about:
+            raise FitError("resolution='head': the bank does not say which model it is of; give a count, or the model.")
+        with torch.device("meta"):
+            model = networks.create(about["timm_model"], about.get("timm_kwargs", {}))
+    counts = blocks(model, bank, resolution)
+    return {name: counts[family.names[0]] for name, family in bank.families.items()}

@@ -25,7 +25,8 @@ def project(bank: TemplateBank, weights: Weights, resolution: Resolution = 1, he
         bank: of whole layers; the more templates and blocks, the more it keeps.
         weights: the fine-tuned network's.  Its head may have another number of rows.
         resolution: blocks an output with coefficients of their own: a count, ``channel``, or these by glob.
-        head: the module that goes along whole; the backbone's own when not given, "" for none.
+        head: the module that goes along whole; the backbone's own when not given, "" for none.  Where it is tied to
+            another layer and changed, the task has it for itself, and the other layer stays the backbone's.
     Returns:
         A task; ``about["projection"]`` is its certificate: ``kept``, the share of the squared change of all weights
         besides the head, ``layers`` the same of each layer, and ``left_out``: the share of the change in each tensor
@@ -56,6 +57,7 @@ def project(bank: TemplateBank, weights: Weights, resolution: Resolution = 1, he
                 coefficients[name], lost = np.repeat(base, count // base.shape[1], 1), changes[name]
             kept[name] = changes[name] - lost
     own = {name: found[name] for name in found if head and name.startswith(f"{head}.") and name in bank.rest}
+    own |= _tied(weights, bank, head)
     outside = {
         name: _square(np.asarray(found[name], np.float32) - np.asarray(tensor[...], np.float32))
         for name, tensor in bank.rest.items()
@@ -99,6 +101,18 @@ def _named(weights: Weights, bank: TemplateBank, head: str) -> dict[str, np.ndar
         raise FitError(
             f"The fine-tuned network has {listing(wrong, 6)}: give one that was fine-tuned from the bank's backbone."
         )
+    return found
+
+
+def _tied(weights: Weights, bank: TemplateBank, head: str) -> dict[str, np.ndarray]:
+    """The head's tensors that are another layer's in the backbone, where they changed: the task has its own."""
+    found = {}
+    for name, first in bank.ties.items():
+        source = name if name in weights else first
+        if head and name.startswith(f"{head}.") and first in bank.rest and source in weights:
+            tensor = np.asarray(weights[source])
+            if not np.array_equal(tensor, bank.rest[first][...]):
+                found[name] = tensor
     return found
 
 

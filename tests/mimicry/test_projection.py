@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from typer.testing import CliRunner
 
 import recast_gen as rg
@@ -11,6 +12,8 @@ from recast_gen.bank import taskfile
 from recast_gen.cli import app
 from recast_gen.errors import FitError
 from recast_gen.weights.tensors import to_numpy
+
+from ..conftest import PICO_VIT
 
 
 def tuned(architecture, bank, resolution: int):
@@ -71,3 +74,56 @@ def test_the_command_says_what_a_task_keeps(vit, tmp_path):
     done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "task.safetensors")])
     assert done.exit_code == 0 and "keeps 100.0% of the change; 5 classes" in done.output
     assert taskfile.read(tmp_path / "task.safetensors", bank).outputs == 5
+
+
+class Tied(nn.Module):
+    """A head that is another layer's matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(8, 8, bias=False)
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+        self.head = nn.Linear(8, 8, bias=False)
+        self.head.weight = self.first.weight
+
+    def forward(self, images):
+        images = self.first(images)
+        for layer in self.layers:
+            images = images + layer(images).tanh()
+        return self.head(images)
+
+
+def test_a_tied_head_that_was_tuned_is_the_tasks_own_and_the_other_layer_stays(tmp_path):
+    torch.manual_seed(0)
+    model, images = Tied(), torch.randn(5, 8)
+    bank = rg.mimic(model, families=["layers.*.weight"])
+    assert not rg.project(bank, model, head="head").head
+    state = dict(model.state_dict()) | {"head.weight": torch.randn(3, 8)}
+    task = rg.project(bank, state, head="head")
+    taskfile.write(tmp_path / "t.safetensors", task, bank)
+    made = rg.generate(bank, tmp_path / "t.safetensors")
+    assert np.array_equal(made["head.weight"], state["head.weight"].numpy())
+    assert np.array_equal(made["first.weight"], model.first.weight.detach().numpy())
+    live = rg.attach(model, bank)
+    rg.load_task(tmp_path / "t.safetensors", live, bank)
+    assert live(images).shape == (5, 3) and live.first.weight.shape == (8, 8)
+
+
+def test_a_resolution_by_attention_heads_is_that_of_the_network(vit):
+    torch.manual_seed(0)
+    model = vit()
+    kwargs = PICO_VIT | {"num_classes": 3}
+    bank = rg.mimic(model, families=["blocks.*.attn.qkv"], timm_kwargs=kwargs)
+    state = rg.bake(_stirred(rg.attach(vit(), bank, resolution="head"))).state_dict()
+    for source in (model, state):
+        found = rg.project(bank, source, {"*qkv*": "head"})
+        assert {c.shape[1] for c in found.coefficients.values()} == {6}
+    assert found.about["projection"]["kept"] > 0.9999
+    with pytest.raises(FitError, match="does not say which model"):
+        rg.project(rg.mimic(dict(model.state_dict()), families=["blocks.*.attn.qkv"]), state, "head")
+
+
+def _stirred(model):
+    for coefficients in rg.coefficients(model):
+        coefficients.data += 0.1 * torch.randn_like(coefficients)
+    return model
