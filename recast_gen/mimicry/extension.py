@@ -4,6 +4,7 @@ can go further."""
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,13 +56,13 @@ def extend(
     check_choice("template source", source, [*SOURCES, *OWN], FitError)
     if (rank is not None) != (source == "singular") or (rank is None) == (templates is None):
         raise FitError(f"Source {source!r} with templates={templates}, rank={rank}: rank= is for 'singular', alone.")
-    size = templates if rank is None else rank
+    size: Any = templates if rank is None else rank
     check_count("templates" if rank is None else "rank", size, FitError)
     for key, group in bank.groups.items():
         if group.layout:
             raise FitError(f"Group {key} has the layout {group.layout.pattern!r}: only whole layers can be extended.")
         if group.random or group.own:
-            had = f"{group.random} random templates" if group.random else f"{group.own.source} templates"
+            had = f"{group.own.source} templates" if group.own else f"{group.random} random templates"
             raise FitError(f"Group {key} already has {had}: extend the bank it came from.")
     given = [_weights(bank, task) for task in tasks] if source == "tasks" else vae or bank
     groups = dict(bank.groups)

@@ -46,7 +46,9 @@ def save_task(
     """
     check_choice("task dtype", dtype, DTYPES, TaskError)
     auto = head_bits == "auto" or (head_bits is None and validation is not None)
-    bits = [DTYPES[dtype] if bits is None else bits for bits in (32 if auto else head_bits, coefficient_bits)]
+    bits: list[Any] = [
+        DTYPES[dtype] if bits is None else bits for bits in (32 if auto else head_bits, coefficient_bits)
+    ]
     task = task_of(model, bank, head, classes, metrics, recipe)
     tied = tie_of(tie)
     if tied:
@@ -57,11 +59,11 @@ def save_task(
                 "head_bits='auto' is chosen on images: give features= and labels= of training images, and "
                 "validation=(features, labels) of others, or a number of bits."
             )
-        known = [(np.asarray(seen), np.asarray(right)) for seen, right in ((features, labels), validation)]
-        task = choice.fewest(rounding.rounded(task, bank, 32, bits[1], tie=tied), bank, *known, tolerance)
+        trained, held = [(np.asarray(seen), np.asarray(right)) for seen, right in ((features, labels), validation)]
+        task = choice.fewest(rounding.rounded(task, bank, 32, bits[1], tie=tied), bank, trained, held, tolerance)
     else:
         seen = None if features is None else quantization.moments(np.asarray(features))
-        task = rounding.rounded(task, bank, *bits, seen, tied)
+        task = rounding.rounded(task, bank, bits[0], bits[1], seen, tied)
     return taskfile.write(path, task, bank)
 
 

@@ -1,6 +1,7 @@
 """A trained model's head and coefficients in few bits: as many as keep its accuracy on validation."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -102,8 +103,12 @@ def _seen(model: nn.Module, task: Task, splits: Splits, settings: Train) -> tupl
     found = before_head(model, head, splits, settings, PARTS[:2]) if isinstance(head, nn.Linear) else None
     if found is None:
         return None
-    (trained, own), (kept, labels) = (part.tensors for part in (found.train, found.validation))
+    (trained, own), (kept, labels) = (_tensors(part) for part in (found.train, found.validation))
     return (trained.numpy(), own.numpy()), (kept.numpy(), labels.numpy())
+
+
+def _tensors(images: Any) -> tuple[torch.Tensor, ...]:
+    return tuple(images.tensors)
 
 
 def _use(model: nn.Module, task: Task) -> None:
