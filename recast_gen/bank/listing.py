@@ -73,7 +73,7 @@ def difference(one: str | Path, other: str | Path) -> list[list[str]]:
     rows += [["resolution", *(listing(each.resolution) for each in kept)]]
     names = dict.fromkeys(name for each in kept for name in each.about)
     for name in names:
-        values = [each.about.get(name) for each in kept]
+        values: list[Any] = [each.about.get(name) for each in kept]
         if isinstance(values[0], dict) and isinstance(values[1], dict):
             inner = dict.fromkeys([*values[0], *values[1]])
             rows += [[f"{name}: {key}", *(json.dumps(value.get(key)) for value in values)] for key in inner]

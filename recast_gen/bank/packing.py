@@ -70,5 +70,5 @@ def from_bytes(data: bytes, shape: tuple[int, ...], kind: str | int, coded: bool
         bits = kind.bit_length()
         size = -(-count * bits // 8)
         found = np.unpackbits(np.frombuffer(data[:size], np.uint8), count=count * bits).reshape(count, bits)
-        levels, data = np.packbits(found, axis=1)[:, 0] >> (8 - bits), data[size:]
+        levels, data = np.packbits(found, axis=1)[:, 0] >> np.uint8(8 - bits), data[size:]
     return Levels(levels.reshape(shape), scales.reshape(shape[:1]), kind), data

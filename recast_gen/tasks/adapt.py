@@ -23,7 +23,7 @@ from .trials import choose, comparison
 
 PARAMETERS = 1000  # coefficients, where neither these nor bytes are given
 EPOCHS = 3
-PROBE = {"probe_epochs": 30, "probe_lrs": [1e-3, 1e-2, 1e-1]}
+PROBE: dict[str, Any] = {"probe_epochs": 30, "probe_lrs": [1e-3, 1e-2, 1e-1]}
 
 
 @dataclass
