@@ -12,7 +12,7 @@ from ..errors import AttachError, listing, nearest
 from ..weights.families import CACHED
 from ..weights.qkv import PARTS, place, rows, whole
 from ..weights.wrapping import unwrapped
-from .parametrizations import FromBank, Joined, OwnTemplates, Templates, tensor_name
+from .parametrizations import FromBank, Joined, OwnTemplates, Templates, steps_on, tensor_name
 from .resolution import Resolution, blocks
 
 TOLERANCE = 5e-3  # relative; bfloat16 rounds a weight by up to 4e-3
@@ -134,7 +134,7 @@ def _part(module: nn.Module, leaf: str, name: str) -> tuple[Joined, str]:
     if not parametrize.is_parametrized(module, leaf):
         source = Joined(getattr(module, leaf), tuple(module._parameters))
         parametrize.register_parametrization(module, leaf, source, unsafe=True)
-    return module.parametrizations[leaf][0], PARTS[place(name)]
+    return steps_on(module, leaf)[0], PARTS[place(name)]
 
 
 def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -144,7 +144,7 @@ def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     except AttributeError:
         module = None
     if module is not None and parametrize.is_parametrized(module, leaf):
-        kinds = listing(type(step).__name__.strip("_") for step in module.parametrizations[leaf])
+        kinds = listing(type(step).__name__.strip("_") for step in steps_on(module, leaf))
         raise AttachError(
             f"{name} is parametrized already ({kinds}): take that off first (an adapter: rg.remove_adapter(model); "
             "another: torch.nn.utils.parametrize.remove_parametrizations), then attach."
@@ -175,7 +175,7 @@ def _check(name: str, weight: torch.Tensor, rebuilt, group) -> None:
 
 def set_coefficients(module: nn.Module, leaf: str, coefficients: torch.Tensor) -> None:
     """Puts coefficients ``s b t`` in place, whatever resolution and sets were there before."""
-    steps = module.parametrizations[leaf]
+    steps = steps_on(module, leaf)
     put(steps.original, coefficients)
     steps[0].resolution = coefficients.shape[1]
 
@@ -192,7 +192,7 @@ def put(tensor: torch.Tensor, value: torch.Tensor) -> None:
 
 def coefficients(model: nn.Module) -> list[nn.Parameter]:
     """The coefficients ``s b t`` of every layer that comes from a bank.  Raises AttachError when there is none."""
-    found = [module.parametrizations[leaf].original for module, leaf, _ in attached(model).values()]
+    found = [steps_on(module, leaf).original for module, leaf, _ in attached(model).values()]
     if not found:
         raise AttachError("This model has no bank attached: call rg.attach(model, bank) first.")
     return found

@@ -4,6 +4,7 @@ from torch import nn
 
 from .adapters.apply import trained
 from .attach import attached
+from .parametrizations import steps_on
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, int]:
@@ -11,7 +12,7 @@ def trainable_parameters(model: nn.Module) -> dict[str, int]:
 
     A tensor that several layers share, as templates are, counts once.
     """
-    kinds = {id(module.parametrizations[leaf].original): "coefficients" for module, leaf, _ in attached(model).values()}
+    kinds = {id(steps_on(module, leaf).original): "coefficients" for module, leaf, _ in attached(model).values()}
     kinds |= {id(tensor): "adapter" for tensor in trained(model).values()}
     found = dict.fromkeys(("coefficients", "adapter", "others", "all"), 0)
     for parameter in model.parameters():

@@ -16,6 +16,7 @@ from ..bank.bank import TemplateBank
 from ..errors import TaskError, listing
 from ..weights.wrapping import plain_names, unwrapped
 from .attach import put
+from .parametrizations import steps_on
 
 KEPT = "_recast_head"  # a model's attribute: its `OnModel`
 PLAIN = (nn.Identity, nn.Linear, nn.Conv2d)  # modules that a stand-in may replace
@@ -102,7 +103,7 @@ def switch(
     for name, tensor in {**fits, **head}.items():
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
-        put(module.parametrizations[leaf].original if is_parametrized(module, leaf) else getattr(module, leaf), tensor)
+        put(steps_on(module, leaf).original if is_parametrized(module, leaf) else getattr(module, leaf), tensor)
         if isinstance(module, nn.Linear):
             module.out_features = len(tensor)
         elif isinstance(module, nn.Conv2d):

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -120,7 +121,7 @@ class Joined(nn.Module):
 
     def _keeps(self, part: str, weight: torch.Tensor) -> bool:
         """Whether this is a part's weight that is kept."""
-        steps = self.parametrizations[part] if parametrize.is_parametrized(self, part) else None
+        steps = steps_on(self, part) if parametrize.is_parametrized(self, part) else None
         return steps is not None and steps[0].kept.is_last(weight)
 
     def right_inverse(self, weight: torch.Tensor) -> tuple:
@@ -129,6 +130,11 @@ class Joined(nn.Module):
             own = parametrize.is_parametrized(self, part)
             setattr(self, part, tensor if own else nn.Parameter(tensor, requires_grad=self.trainable))
         return ()
+
+
+def steps_on(module: nn.Module, leaf: str) -> Any:
+    """The parametrizations of one tensor of a module, with its ``original``: torch gives them no type."""
+    return module.parametrizations[leaf]  # type: ignore[index]
 
 
 def tensor_name(name: str) -> str:

@@ -9,6 +9,7 @@ from . import heads
 from .adapters import apply
 from .adapters.part import Part
 from .attach import attached, hosts
+from .parametrizations import steps_on
 from .suspend import refuse_others, suspend
 
 
@@ -26,7 +27,7 @@ def freeze(model: nn.Module, head: str | None = None, coefficients: bool = True)
     if head:
         children[head].requires_grad_(True)
     for module, leaf, _ in attached(model).values():
-        module.parametrizations[leaf].original.requires_grad_(coefficients)
+        steps_on(module, leaf).original.requires_grad_(coefficients)
     for parameter in apply.trained(model).values():
         parameter.requires_grad_(True)
     return children[head]

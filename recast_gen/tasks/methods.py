@@ -7,6 +7,7 @@ from ..bank.bank import TemplateBank
 from ..model.adapters.apply import ADAPTERS, add_adapter
 from ..model.attach import attach, attached
 from ..model.learning_rates import rates as relative_rates
+from ..model.parametrizations import steps_on
 from ..model.verbs import freeze
 from ..recipe.training import Train
 from ..weights.named import Weights
@@ -43,7 +44,7 @@ def prepare(
     for module, leaf, _ in attached(model).values() if adapts and settings.coefficients else ():
         weight = getattr(module, "weight", None)
         kind = "norms" if weight is not None and weight.ndim == 1 else "coefficients"  # biases of other layers too
-        trained.setdefault(kind, []).append(module.parametrizations[leaf].original)
+        trained.setdefault(kind, []).append(steps_on(module, leaf).original)
     if adapts and settings.adapter != "none":
         tensors = add_adapter(model, settings.adapter, name, seed, **settings.adapter_options)
         trained["adapter"] = list(tensors.values())

@@ -82,9 +82,10 @@ class SolvedLoop(Loop):
     @torch.no_grad()
     def _solve(self) -> None:
         self.model.eval()
-        parts = {part: self._seen(getattr(self.splits, part)) for part in ("train", "validation")}
-        if all(bool(part.tensors[0].isfinite().all()) for part in parts.values()):  # else training has diverged
-            found = ridge_start(Splits(**parts, test=parts["validation"], classes=self.splits.classes))
+        train, validation = self._seen(self.splits.train), self._seen(self.splits.validation)
+        if not all(bool(part.tensors[0].isfinite().all()) for part in (train, validation)):
+            return  # training has diverged
+        if found := ridge_start(Splits(train, validation, validation, self.splits.classes)):
             self.head.load_state_dict(found.state_dict())
 
     def _seen(self, images: Dataset) -> TensorDataset:

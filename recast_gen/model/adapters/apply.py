@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from ...errors import AttachError, check_choice, listing, nearest
 from ...weights.wrapping import unwrapped
 from .. import heads
+from ..parametrizations import steps_on
 from ..suspend import own_class
 from .adaptformer import AdaptFormer
 from .clr import Clr
@@ -137,7 +138,7 @@ def take_off(model: nn.Module) -> dict[str, Part]:
             continue
         path, _, leaf = place.rpartition(".")
         module = model.get_submodule(path)
-        steps = module.parametrizations[leaf]
+        steps = steps_on(module, leaf)
         if len(steps) > 1:  # the bank's is the other
             del steps[list(steps).index(part)]
             continue
