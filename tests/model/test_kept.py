@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import recast_gen as rg
-from recast_gen.model import kept
+from recast_gen.model import parametrizations
 from recast_gen.model.attach import attached
 
 from ..conftest import VIT
@@ -29,8 +29,8 @@ def fresh(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 @pytest.fixture
 def mixes(monkeypatch) -> list:
     """Grows with every weight that is generated to be kept."""
-    calls, mix = [], kept.mix
-    monkeypatch.setattr(kept, "mix", lambda *args: calls.append(args) or mix(*args))
+    calls, mix = [], parametrizations.mix
+    monkeypatch.setattr(parametrizations, "mix", lambda *args: calls.append(args) or mix(*args))
     return calls
 
 
