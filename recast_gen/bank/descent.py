@@ -41,7 +41,10 @@ def sweeps(
             shares, gains = _softmax(logits), []
             for way in (-1, 1):
                 grown = np.expm1(np.clip(seen[:, None] * (way * steps), -50, 50))
-                change = np.log1p(shares * grown).mean(0) - pulls[column] * way * steps
+                least = np.maximum(
+                    shares * grown, 2.0**-53 - 1
+                )  # a share rounded to 1 is none of which nothing is left
+                change = np.log1p(least).mean(0) - pulls[column] * way * steps
                 inside = (levels[:, column] + way >= 0) & (levels[:, column] + way <= top)
                 gains.append(np.where(inside, change, np.inf))
             up, row = np.unravel_index(np.argmin(gains), np.shape(gains))

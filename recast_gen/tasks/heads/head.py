@@ -64,8 +64,12 @@ class Head(ABC):
         if held is not None:
             self._check(*held)
             known = torch.isin(held[1], self.classes)
-            held = (held[0][known].double(), torch.searchsorted(self.classes, held[1][known])) if known.any() else None
-        places = torch.searchsorted(self.classes, labels)
+            held = (
+                (held[0][known].double(), torch.searchsorted(self.classes, held[1][known].contiguous()))
+                if known.any()
+                else None
+            )
+        places = torch.searchsorted(self.classes, labels.contiguous())
         self._fit(features.double(), places, ~torch.isin(self.classes, before), held)
         for name in self.symmetric:  # to the last bit, as its file has one triangle
             self.kept[name] = self.kept[name].tril() + self.kept[name].tril(-1).mT
