@@ -10,17 +10,17 @@ An hour of one core is about six networks.
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from .measured import REAL, Table
+from .measured import REAL, Table, markdown
 
 NAMES = (
     "vit_base_patch16_224", "vit_large_patch16_224", "vit_base_patch16_clip_224", "eva02_base_patch14_448",
@@ -31,7 +31,7 @@ LANGUAGE = ("bert_base", "gpt2")
 NETWORKS = (*NAMES, *FILES, *LANGUAGE)
 STAGES = ("extract", "mimic", "mimic_vae", "tune", "train", "generate", "report")
 OF_IMAGES = ("train", "generate", "report")  # stages that a network without images has no use for
-KEY, COLUMNS = ("network", "step"), ("result", "seconds", "peak_mib", "said")
+TABLE = Table("real_networks.csv", ("network", "step"), ("result", "seconds", "peak_mib", "said"))
 HERE = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))}
 DOORS = """
 import sys
@@ -92,13 +92,13 @@ def recipe(name: str, folder: Path) -> Path:
     return path
 
 
-def stages(name: str, folder: Path, table: Table) -> None:
+def stages(name: str, folder: Path) -> None:
     path = recipe(name, folder)
     for stage in STAGES:
-        if (name, stage) in table:
-            raise SystemExit(f"{name} stopped within its stages: delete its rows of {table.path.name}, then run again.")
+        if (name, stage) in TABLE:
+            raise SystemExit(f"{name} stopped within its stages: delete its rows of {TABLE.path.name}, then run again.")
         if name in LANGUAGE and stage in OF_IMAGES:
-            table.add(name, stage, result="", said="it takes no images")
+            TABLE.add(name, stage, result="", said="it takes no images")
             continue
         command = [sys.executable, "-m", f"recast_gen.pipelines.{stage}", str(path.relative_to(folder))]
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -107,7 +107,7 @@ def stages(name: str, folder: Path, table: Table) -> None:
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds, failed = usage.ru_utime + usage.ru_stime, process.returncode != 0
         result = "failed" if failed else "ok"
-        table.add(name, stage, result=result, seconds=seconds, peak_mib=usage.ru_maxrss / 1024,
+        TABLE.add(name, stage, result=result, seconds=seconds, peak_mib=usage.ru_maxrss / 1024,
                   said=said[-1][:200] if failed and said else "")  # fmt: skip
 
 
@@ -239,50 +239,53 @@ def doors(name: str, folder: str) -> None:
 
 
 def run(names: list[str]) -> None:
-    table = Table("real_networks.csv", KEY, COLUMNS)
     os.environ |= {"OMP_NUM_THREADS": "1"}
     for name in names:
         if name in FILES and not (REAL / f"{name}.safetensors").exists():
             print(f"{name} is left out: {REAL} does not have it (benchmarks/backbones.py makes it)")
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            if (name, "report") not in table:
-                stages(name, Path(scratch), table)
+            if (name, "report") not in TABLE:
+                stages(name, Path(scratch))
         with tempfile.TemporaryDirectory() as scratch:
-            if (name, "bake") in table:
+            if (name, "bake") in TABLE:
                 continue
             command = [sys.executable, "-c", DOORS, name, scratch]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             for line in process.stdout:
                 with suppress(json.JSONDecodeError):  # what libraries print
                     step, row = json.loads(line)
-                    table.add(name, step, **row)
+                    TABLE.add(name, step, **row)
             if process.wait():
-                table.add(name, "bake", result="failed", said=f"the process ended with {process.returncode}")
+                TABLE.add(name, "bake", result="failed", said=f"the process ended with {process.returncode}")
 
 
 def table() -> None:
-    """Prints seconds (MiB), a network a line; what failed, and why, below."""
-    with (Path(__file__).parent / "results" / "real_networks.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    steps = list(dict.fromkeys(row["step"] for row in rows))
-    print("seconds (peak MiB)", *steps, sep=" | ")
-    for name in dict.fromkeys(row["network"] for row in rows):
-        own = {row["step"]: row for row in rows if row["network"] == name}
-        cells = [
-            f"{float(own[s]['seconds']):.1f} ({float(own[s]['peak_mib']):.0f})" if own.get(s, {}).get("result") == "ok"
-            else own.get(s, {}).get("result", "") for s in steps
-        ]  # fmt: skip
-        print(name, *cells, sep=" | ")
-    for row in rows:
+    """Prints a column a network; what failed or was refused, and why, below."""
+    found = TABLE.rows()
+    steps, names = (list(dict.fromkeys(key[place] for key in found)) for place in (1, 0))
+
+    def cell(row: dict[str, str] | None) -> str:
+        if not row or row["result"] != "ok":
+            return row["result"] if row else ""
+        return f"{float(row['seconds']):.1f} ({float(row['peak_mib']):.0f})"
+
+    rows = ([step, *(cell(found.get((name, step))) for name in names)] for step in steps)
+    print(markdown(["processor seconds (peak, MiB)", *names], rows))
+    for (name, step), row in found.items():
         if row["result"] in ("failed", "refused"):
-            print(f"{row['network']}, {row['step']}, {row['result']}: {row['said']}")
-    print(*(f"{sum(row['result'] == result for row in rows)} {result}" for result in ("ok", "refused", "failed")))
+            print(f"{name}, {step}, {row['result']}: {row['said']}")
+    counts = Counter(row["result"] for row in found.values())
+    print(", ".join(f"{counts[result]} {result}" for result in ("ok", "refused", "failed")))
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("act", choices=["run", "table"])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     asked = parser.parse_args()
     table() if asked.act == "table" else run(asked.networks)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,11 +18,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .measured import REAL, RESULTS, Table
+from .measured import REAL, Table, markdown
 
 NETWORKS, IMAGES = ("vit_small_dinov2_98", "tf_efficientnet_lite0"), ("sign_digits_98", "clothing_98")
-KEY = ("network", "images", "seed", "way", "epochs")
-COLUMNS = ("processor_seconds", "start", "validation", "test", "coefficients", "bytes")
+WAYS = ("adapt", "train of 75e9311")
+TABLE = Table(
+    "time_to_task.csv", ("network", "images", "seed", "way", "epochs"),
+    ("processor_seconds", "start", "validation", "test", "coefficients", "bytes"),
+)  # fmt: skip
 STAGES = ("extract", "mimic", "mimic_vae", "tune", "train")
 
 
@@ -75,25 +78,26 @@ def rows(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def table() -> None:
-    """Each seed of a network and images: both ways, and the share of processor seconds."""
-    found: dict[tuple, dict[str, dict]] = {}
-    for row in rows(RESULTS / "time_to_task.csv"):
-        found.setdefault((row["network"], row["images"], row["seed"]), {})[row["way"]] = row
-    for key, ways in found.items():
-        for way, row in ways.items():
-            said = ", ".join(f"{name} {row[name]}" for name in ("epochs", *COLUMNS) if row[name])
-            print(*key, f"{way}: {said}")
-        if len(ways) == 2:
-            ours, theirs = ways["adapt"], ways["train of 75e9311"]
-            share = float(ours["processor_seconds"]) / float(theirs["processor_seconds"])
-            gains = [100 * (float(ours[part]) - float(theirs[part])) for part in ("validation", "test")]
-            print(
-                f"  {share:.2f} of the processor seconds, {gains[0]:+.1f} points on validation, {gains[1]:+.1f} on test"
-            )
+def table() -> str:
+    """A line a seed of a network and images: `recast adapt` / the train stage."""
+    found = TABLE.rows()
+    lines = []
+    for network, images, seed in dict.fromkeys(key[:3] for key in found):
+        both = [
+            next((row for key, row in found.items() if key[:4] == (network, images, seed, way)), {}) for way in WAYS
+        ]
+        percent = (
+            " / ".join(f"{100 * float(row[part]):.1f}" for row in both if row) for part in ("validation", "test")
+        )
+        seconds = [float(row["processor_seconds"]) for row in both if row]
+        share = f"{seconds[0] / seconds[1]:.2f}" if len(seconds) == 2 else ""
+        lines.append([network, images, seed, " / ".join(f"{value:.0f}" for value in seconds), share, *percent,
+                      " / ".join(row["bytes"] for row in both if row)])  # fmt: skip
+    head = ["network", "images", "seed", "processor seconds", "share", "validation, %", "test, %", "file, bytes"]
+    return markdown(head, lines)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("act", choices=["run", "table"])
     parser.add_argument("--baseline", type=Path, help="a checkout of commit 75e9311")
@@ -102,17 +106,21 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=5, help="of the train stage")
     asked = parser.parse_args()
-    if asked.act == "table":
-        table()
-        sys.exit()
+    print(table()) if asked.act == "table" else run(asked)
+
+
+def run(asked: argparse.Namespace) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
-    results = Table("time_to_task.csv", KEY, COLUMNS)
     for network in asked.networks:
         for images in asked.images:
             for seed in asked.seeds:
                 places = REAL / f"{network}.safetensors", REAL / images
-                if (network, images, seed, "adapt", 3) not in results:
-                    results.add(network, images, seed, "adapt", 3, **adapt(*places, seed))
-                key = network, images, seed, "train of 75e9311", asked.epochs
-                if asked.baseline and key not in results:
-                    results.add(*key, **baseline(asked.baseline.resolve(), *places, seed, asked.epochs))
+                if (network, images, seed, WAYS[0], 3) not in TABLE:
+                    TABLE.add(network, images, seed, WAYS[0], 3, **adapt(*places, seed))
+                key = network, images, seed, WAYS[1], asked.epochs
+                if asked.baseline and key not in TABLE:
+                    TABLE.add(*key, **baseline(asked.baseline.resolve(), *places, seed, asked.epochs))
+
+
+if __name__ == "__main__":
+    main()
