@@ -26,7 +26,7 @@ def coefficients_within(size: int, head: nn.Module, classes: list[str]) -> int:
     if room < 1:
         least = size - max(left.values()) + ENOUGH
         raise FitError(
-            f"bytes={size:,}: a head of {len(classes)} classes needs more, with {matrix:,} numbers even in "
+            f"bytes={size:,}: a head of {len(classes)} classes needs more, with {matrix:,} weights even in "
             f"{min(bits)} bits each. {least:,} bytes leave room for {ENOUGH} coefficients."
         )
     return room
