@@ -1,6 +1,6 @@
 """A trained model's head and coefficients in few bits: as many as keep its accuracy on validation."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from ..weights.tensors import to_torch
 from .data import Splits
 from .features import before_head
 from .module import examine
+from .prefix import Shortcut
 from .readers.raw import PARTS
 
 METRIC = 0.8888  # as long as any that the file will state
@@ -26,8 +27,9 @@ SPARE = 16  # bytes that those may add
 
 
 def put_in_few(
-    model: nn.Module, bank: TemplateBank, splits: Splits, settings: Train, recipe: str | None = None
-) -> Task:
+    model: nn.Module, bank: TemplateBank, splits: Splits, settings: Train, recipe: str | None = None,
+    short: Shortcut | None = None,
+) -> Task:  # fmt: skip
     """Gives `model` the values that a task file of ``settings.head_bits`` and ``coefficient_bits`` holds.
 
     Bits that are ``auto`` are tried from the fewest on, the coefficients' first, and chosen on validation: the fewest
@@ -35,37 +37,63 @@ def put_in_few(
     linear, or not the last step, has 16 bits at the fewest.  With ``settings.max_bytes``, the most accurate file on
     validation that is no larger, whole, of all bits that are not given.
 
+    short: runs in the place of the model, whose shortcut is on; `splits` are then what it starts from.
+
     Returns:
         The task without its metrics.
     Raises:
         TaskError: no file is so small as `max_bytes`, or what cannot be rounded.
     """
     whole = task_of(model, bank, bank.backbone["head"], splits.classes, None, recipe)
+    runs = _Runs(model, short or model, splits, settings)
     if settings.max_bytes:
-        task = _within(model, whole, bank, splits, settings)
+        task = _within(runs, whole, bank, settings)
     else:
-        right = examine(model, splits.validation, settings)[0]
-        task = _head(model, _coefficients(model, whole, bank, splits, settings, right), bank, splits, settings, right)
+        right = runs.right()
+        task = _head(runs, _coefficients(runs, whole, bank, settings, right), bank, settings, right)
     _use(model, task)
     return task
 
 
-def _coefficients(
-    model: nn.Module, whole: Task, bank: TemplateBank, splits: Splits, settings: Train, right: float
-) -> Task:
+@dataclass
+class _Runs:
+    """A model whose values change, what runs in its place, and on what."""
+
+    model: nn.Module
+    runs: nn.Module
+    splits: Splits
+    settings: Train
+
+    def right(self) -> float:
+        """Accuracy (fraction) on validation."""
+        return examine(self.runs, self.splits.validation, self.settings)[0]
+
+    def seen(self, task: Task) -> tuple[Seen, Seen] | None:
+        """What a linear head, as the model's last step, sees of (training, validation); None for another."""
+        head = self.model.get_submodule(task.about["head"]) if task.head else None
+        if not isinstance(head, nn.Linear):
+            return None
+        found = before_head(self.runs, head, self.splits, self.settings, PARTS[:2])
+        if found is None:
+            return None
+        (trained, own), (kept, labels) = (_tensors(part) for part in (found.train, found.validation))
+        return (trained.numpy(), own.numpy()), (kept.numpy(), labels.numpy())
+
+
+def _coefficients(runs: _Runs, whole: Task, bank: TemplateBank, settings: Train, right: float) -> Task:
     for task in _fewer(whole, bank, settings):
-        _use(model, task)
+        _use(runs.model, task)
         enough = right - settings.tolerance / 200 - 1e-9
-        if settings.coefficient_bits != "auto" or examine(model, splits.validation, settings)[0] >= enough:
+        if settings.coefficient_bits != "auto" or runs.right() >= enough:
             return task
     return task
 
 
-def _head(model: nn.Module, task: Task, bank: TemplateBank, splits: Splits, settings: Train, right: float) -> Task:
+def _head(runs: _Runs, task: Task, bank: TemplateBank, settings: Train, right: float) -> Task:
     bits = settings.head_bits
     if bits == 32 or not task.head:
         return task
-    seen = None if bits == 16 else _seen(model, task, splits, settings)
+    seen = None if bits == 16 else runs.seen(task)
     if seen is None:
         return rounding.rounded(task, bank, 16 if bits == "auto" else bits)
     if bits == "auto":
@@ -73,13 +101,13 @@ def _head(model: nn.Module, task: Task, bank: TemplateBank, splits: Splits, sett
     return choice.best(task, bank, bits, *seen)
 
 
-def _within(model: nn.Module, whole: Task, bank: TemplateBank, splits: Splits, settings: Train) -> Task:
+def _within(runs: _Runs, whole: Task, bank: TemplateBank, settings: Train) -> Task:
     metrics = {"validation": METRIC, "test": METRIC}
     tasks = _fewer(replace(whole, about=whole.about | {"metrics": metrics}), bank, settings)
     seen: list[tuple[Seen, Seen]] = []
     for task in tasks:
-        _use(model, task)
-        if found := _seen(model, task, splits, settings):
+        _use(runs.model, task)
+        if found := runs.seen(task):
             seen.append(found)
     heads = [*choice.TRIED, 16, 32] if settings.head_bits == "auto" else [settings.head_bits]
     return choice.within(tasks, bank, (settings.max_bytes or 0) - SPARE, seen or None, heads)
@@ -95,16 +123,6 @@ def _fewer(whole: Task, bank: TemplateBank, settings: Train) -> list[Task]:
             if asked != "auto":
                 raise
     return found
-
-
-def _seen(model: nn.Module, task: Task, splits: Splits, settings: Train) -> tuple[Seen, Seen] | None:
-    """What a linear head, as the model's last step, sees of (training, validation); None for another."""
-    head = model.get_submodule(task.about["head"]) if task.head else None
-    found = before_head(model, head, splits, settings, PARTS[:2]) if isinstance(head, nn.Linear) else None
-    if found is None:
-        return None
-    (trained, own), (kept, labels) = (_tensors(part) for part in (found.train, found.validation))
-    return (trained.numpy(), own.numpy()), (kept.numpy(), labels.numpy())
 
 
 def _tensors(images: Any) -> tuple[torch.Tensor, ...]:

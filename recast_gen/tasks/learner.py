@@ -138,8 +138,10 @@ class Learner:
         model, counts, outcome = self._trained(settings, seed, self.known.entry or self.splits, self.folder / step)
         kept = {}
         if (settings.head_bits, settings.coefficient_bits) != (32, 32) or settings.max_bytes or settings.tie:
-            kept = put_in_few(model, self.bank, self.splits, settings, self.recipe).kept
-            outcome.validation, _ = examine(model, self.splits.validation, settings)
+            short, splits = self.known.short and self.known.short.of(model), self.known.entry or self.splits
+            with short.on() if short else nullcontext():
+                kept = put_in_few(model, self.bank, splits, settings, self.recipe, short).kept
+                outcome.validation, _ = examine(short or model, splits.validation, settings)
         outcome.test, outcome.logits = examine(model, self.splits.test, self.settings)
         run = self._finish(step, model, counts, seed, settings.head_rate, outcome, kept)
         return [run], {"task": self.name, "method": self.method, "seed": seed} | outcome.costs
