@@ -43,10 +43,10 @@ def inspect(
     from ..weights.selection import select, split
     from ..weights.store import kind_of
 
-    kind = kind_of(source)
     if source.endswith((".yaml", ".yml")):
         check(Path(source))
         return
+    kind = kind_of(source)
     if kind is None and any(kind_of(path) == "task" for path in Path(source).glob("*.safetensors")):
         tasks(Path(source))
         return

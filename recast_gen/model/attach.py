@@ -1,5 +1,6 @@
 """A bank's coefficients as the parameters of an ordinary model (torch.nn.utils.parametrize)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -188,6 +189,13 @@ def put(tensor: torch.Tensor, value: torch.Tensor) -> None:
         tensor.data.copy_(value)
     else:
         tensor.data = value.detach().clone().to(tensor)
+
+
+def put_in(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Fills a model's parameters and buffers by name, as `put`."""
+    for name, tensor in tensors.items():
+        path, _, leaf = name.rpartition(".")
+        put(getattr(model.get_submodule(path), leaf), tensor)
 
 
 def coefficients(model: nn.Module) -> list[nn.Parameter]:

@@ -12,10 +12,10 @@ from torch import nn
 from ..bank.bank import TemplateBank
 from ..bank.taskfile import Task
 from ..errors import TaskError, listing
-from ..weights.qkv import whole
+from ..weights.qkv import owner
 from ..weights.tensors import to_torch
 from ..weights.wrapping import unwrapped
-from .attach import put
+from .attach import put_in
 
 RESIZERS = ("set_input_size", "set_window_size")  # methods of timm's modules whose tables change with the size
 Size = dict[str, Any]  # ``img_size`` (h, w) and, of windowed attention, ``window_size`` of every stage, as timm takes
@@ -50,21 +50,18 @@ def tables(model: nn.Module, bank: TemplateBank, differ: Iterable[str]) -> list[
     beside layers, as a network's own position embeddings do.
     """
     model, size = unwrapped(model), of(model)
-    resized, modules, state = (
-        size and size["img_size"] != of_bank(bank),
-        dict(model.named_modules()),
-        model.state_dict(),
-    )
+    resized = size and size["img_size"] != of_bank(bank)
+    modules, state = dict(model.named_modules()), model.state_dict()
 
     def is_table(name: str) -> bool:
-        owner = modules.get(name.rpartition(".")[0])
+        module = modules.get(name.rpartition(".")[0])
         shape = bank.rest[name].shape if name in bank.rest else None
-        if owner is None or shape is None:
+        if module is None or shape is None:
             return False
         other = tuple(state[name].shape) != tuple(shape)
-        if any(hasattr(owner, method) for method in RESIZERS):
+        if any(hasattr(module, method) for method in RESIZERS):
             return resized or other
-        return other and len(shape) == state[name].ndim and any(True for _ in owner.children())
+        return other and len(shape) == state[name].ndim and any(True for _ in module.children())
 
     return [name for name in differ if name in state and is_table(name)]
 
@@ -103,13 +100,13 @@ def resize(
             said, fits = str(error), dict.fromkeys(values, False)
         if not all(fits.values()) and _resizes(model):
             model.set_input_size(**{key: _tuples(value) for key, value in now.items()})
-            _fill(model, before)
+            put_in(model, before)
     if wrong := [name for name, fit in fits.items() if not fit]:
         raise TaskError(
             f"{what} is for images of {size and size['img_size']}, for which this model cannot be made ({said}; "
             f"{listing(wrong, 4)}): make the model for that size, then attach the bank to it."
         )
-    _fill(model, values)
+    put_in(model, values)
 
 
 @contextmanager
@@ -131,8 +128,8 @@ def _resizes(model: nn.Module) -> bool:
 
 
 def _refuse_generated(model: nn.Module, bank: TemplateBank, what: str | Path) -> None:
-    owners = {name: model.get_submodule(whole(name).rpartition(".")[0]) for name in bank.made}
-    made = [name for name, owner in owners.items() if any(hasattr(owner, method) for method in RESIZERS)]
+    modules = {name: model.get_submodule(owner(name)) for name in bank.made}
+    made = [name for name, module in modules.items() if any(hasattr(module, method) for method in RESIZERS)]
     if made:
         raise TaskError(
             f"{what} is for images of another size than the model, and its bank generates {listing(made, 4)}, which "
@@ -142,9 +139,3 @@ def _refuse_generated(model: nn.Module, bank: TemplateBank, what: str | Path) ->
 
 def _tuples(value: list) -> Any:
     return tuple(tuple(each) if isinstance(each, list) else each for each in value)
-
-
-def _fill(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
-    for name, tensor in values.items():
-        path, _, leaf = name.rpartition(".")
-        put(getattr(model.get_submodule(path), leaf), tensor)

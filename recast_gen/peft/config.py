@@ -14,7 +14,7 @@ from ..bank.bank import TemplateBank
 from ..bank.saved import load_bank
 from ..errors import AttachError
 from ..model.resolution import Resolution
-from ..weights.qkv import whole
+from ..weights.qkv import owner
 
 NAME = "recast"
 _known: WeakValueDictionary[str, TemplateBank] = WeakValueDictionary()  # by hash, all that configurations opened
@@ -93,7 +93,7 @@ class RecastConfig(PeftConfig):
     @property
     def modules(self) -> set[str]:
         """The paths of the modules whose tensors the bank generates."""
-        return {whole(name).rpartition(".")[0] for name in self.opened.layers}
+        return {owner(name) for name in self.opened.layers}
 
     def to_dict(self) -> dict:
         """As JSON, for ``adapter_config.json``."""

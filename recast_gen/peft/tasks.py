@@ -17,7 +17,7 @@ from ..model import heads
 from ..model.attach import attach, attached, set_coefficients
 from ..model.parametrizations import Templates
 from ..model.switching import save_task
-from ..weights.qkv import whole
+from ..weights.qkv import owner
 from .config import RecastConfig
 from .layer import RecastLayer, key
 
@@ -45,7 +45,7 @@ def write_task(path: str | Path, model: PeftModel, adapter: str | None = None, *
     found = {
         name: layer.recast_coefficients[adapter][key(name)].detach().float()
         for place, layer in _layers(other).items()
-        for name in config.opened.layers if whole(name).rpartition(".")[0] == place
+        for name in config.opened.layers if owner(name) == place
     }  # fmt: skip
     saved = [name for name, module in _inside(other).named_modules() if isinstance(module, ModulesToSaveWrapper)]
     saved = [name for name in saved if adapter in _inside(other).get_submodule(name).modules_to_save]
@@ -92,7 +92,7 @@ def add_task(
         made = get_peft_model(model, config, adapter_name=adapter)
     for place, layer in _layers(made).items():
         for name in opened.layers:
-            if whole(name).rpartition(".")[0] == place:
+            if owner(name) == place:
                 parameter = layer.recast_coefficients[adapter][key(name)]
                 parameter.data = torch.from_numpy(task.coefficients[name]).to(parameter)
     if head:

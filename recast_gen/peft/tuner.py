@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import AttachError, listing
 from ..model.attach import attached, checked
-from ..weights.qkv import whole
+from ..weights.qkv import owner
 from .config import NAME, RecastConfig
 from .layer import RecastLayer
 
@@ -50,7 +50,7 @@ class RecastModel(BaseTuner):
         for name, plan in planned.items():
             family = bank.layers[name].names[0]
             plan.templates = shared.setdefault((bank.hash, family), plan.templates)
-            by_module.setdefault(whole(name).rpartition(".")[0], {})[name] = plan
+            by_module.setdefault(owner(name), {})[name] = plan
 
     @staticmethod
     def _check_target_module_exists(peft_config: Any, key: str) -> bool:

@@ -88,11 +88,11 @@ def _values(bank: TemplateBank, *sources) -> dict[str, list[np.ndarray]]:
     for name, group in bank.layers.items():
         families.setdefault(group.family, []).append(name)
 
-    def flat(source, names: list[str]) -> np.ndarray:
+    def sampled(source, names: list[str]) -> np.ndarray:
         flat = (np.ravel(rows(source[whole(name)], name)) for name in names)
         return np.concatenate([array[:: 1 + array.size // SHOWN] for array in flat]).astype(np.float32)
 
-    return {family: [flat(source, names) for source in sources] for family, names in families.items()}
+    return {family: [sampled(source, names) for source in sources] for family, names in families.items()}
 
 
 def study(tune: Tune, folder: Folder) -> list[Section]:

@@ -10,6 +10,7 @@ from .folder import Folder
 from .page import Section, table
 from .pictures import BLUE, GREEN, GREY, INK, ORANGE, picture
 
+KEYS = ("final", "spread", "average", "forgetting")
 LOOKS = tuple((colour, line) for line in ("-", "--", ":") for colour in (BLUE, ORANGE, GREEN, GREY, INK))
 
 
@@ -39,9 +40,6 @@ def sections(folder: Folder) -> list[Section]:
             body,
         )
     ]
-
-
-KEYS = ("final", "spread", "average", "forgetting")
 
 
 def _curve(rows: list[dict]) -> list[tuple[float, float]]:

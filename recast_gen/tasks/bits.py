@@ -12,14 +12,13 @@ from ..bank.choice import Seen
 from ..bank.taskfile import Task
 from ..bank.tying import tie_of
 from ..errors import TaskError
-from ..model.attach import attached, put, set_coefficients
+from ..model.attach import attached, put_in, set_coefficients
 from ..model.switching import task_of
 from ..recipe.training import Train
 from ..weights.tensors import to_torch
 from .data import Splits
 from .features import before_head
 from .module import examine
-from .prefix import Shortcut
 from .readers.raw import PARTS
 
 METRIC = 0.8888  # as long as any that the file will state
@@ -28,7 +27,7 @@ SPARE = 16  # bytes that those may add
 
 def put_in_few(
     model: nn.Module, bank: TemplateBank, splits: Splits, settings: Train, recipe: str | None = None,
-    short: Shortcut | None = None,
+    runs: nn.Module | None = None,
 ) -> Task:  # fmt: skip
     """Gives `model` the values that a task file of ``settings.head_bits`` and ``coefficient_bits`` holds.
 
@@ -37,7 +36,7 @@ def put_in_few(
     linear, or not the last step, has 16 bits at the fewest.  With ``settings.max_bytes``, the most accurate file on
     validation that is no larger, whole, of all bits that are not given.
 
-    short: runs in the place of the model, whose shortcut is on; `splits` are then what it starts from.
+    runs: what runs in the place of the model, on `splits`, as a `Shortcut` does.
 
     Returns:
         The task without its metrics.
@@ -45,12 +44,12 @@ def put_in_few(
         TaskError: no file is so small as `max_bytes`, or what cannot be rounded.
     """
     whole = task_of(model, bank, bank.backbone["head"], splits.classes, None, recipe)
-    runs = _Runs(model, short or model, splits, settings)
+    both = _Runs(model, runs or model, splits, settings)
     if settings.max_bytes:
-        task = _within(runs, whole, bank, settings)
+        task = _within(both, whole, bank, settings)
     else:
-        right = runs.right()
-        task = _head(runs, _coefficients(runs, whole, bank, settings, right), bank, settings, right)
+        right = both.right()
+        task = _head(both, _coefficients(both, whole, bank, settings, right), bank, settings, right)
     _use(model, task)
     return task
 
@@ -132,6 +131,4 @@ def _tensors(images: Any) -> tuple[torch.Tensor, ...]:
 def _use(model: nn.Module, task: Task) -> None:
     for name, (module, leaf, _) in attached(model).items():
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
-    for name, array in task.head.items():
-        path, _, leaf = name.rpartition(".")
-        put(getattr(model.get_submodule(path), leaf), to_torch(array))
+    put_in(model, {name: to_torch(array) for name, array in task.head.items()})

@@ -46,10 +46,10 @@ def features_of(bank: TemplateBank, tasks: list[Task], settings: Training, seed:
     """
     found: dict[str, list[Part]] = {part: [] for part in PARTS}
     classes: list[str] = []
-    places = []
+    places, base = [], bank.base()
     for task in tasks:
         splits = data.load(task.data, bank.backbone["data_config"], seed)
-        model = rebuild(bank.base(), num_classes=len(splits.classes))
+        model = rebuild(base, num_classes=len(splits.classes))
         seen = before_head(model, model.get_submodule(bank.backbone["head"]), splits, settings)
         if seen is None or seen.train[0][0].ndim != 1:
             raise DataError(f"{task.name}: the backbone's head is not its last step on one row of features an image.")

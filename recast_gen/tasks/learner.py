@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -135,13 +135,12 @@ class Learner:
 
     def _run(self, step: str, seed: int) -> tuple[list[Run], dict]:
         settings = self._tried([])[0]
-        model, counts, outcome = self._trained(settings, seed, self.known.entry or self.splits, self.folder / step)
+        model, counts, outcome = self._trained(settings, seed, self._entry, self.folder / step)
         kept = {}
-        if (settings.head_bits, settings.coefficient_bits) != (32, 32) or settings.max_bytes or settings.tie:
-            short, splits = self.known.short and self.known.short.of(model), self.known.entry or self.splits
-            with short.on() if short else nullcontext():
-                kept = put_in_few(model, self.bank, splits, settings, self.recipe, short).kept
-                outcome.validation, _ = examine(short or model, splits.validation, settings)
+        if (settings.head_bits, settings.coefficient_bits) != (32, 32) or settings.max_bytes or tie_of(settings.tie):
+            with self._short(model) as runs:
+                kept = put_in_few(model, self.bank, self._entry, settings, self.recipe, runs).kept
+                outcome.validation, _ = examine(runs, self._entry.validation, settings)
         outcome.test, outcome.logits = examine(model, self.splits.test, self.settings)
         run = self._finish(step, model, counts, seed, settings.head_rate, outcome, kept)
         return [run], {"task": self.name, "method": self.method, "seed": seed} | outcome.costs
@@ -155,18 +154,26 @@ class Learner:
             splits: images, or what the frozen prefix makes of them.
         """
         model, trained = self._prepare(self.method, seed)
-        short = self.known.short and self.known.short.of(model)
         args = settings, rates(model, trained, settings), seed, self.bank.hash
         loop, counts, tie = loop_of(settings, self._head(model), self.known.seen), count(trained), tie_of(settings.tie)
         if tie:
             tying = Tying(model, self.bank, tie)
             loop, counts = partial(loop, on_optimizer=tying.follow), counts | {"coefficients": tying.count, "norms": 0}
-        with short.on() if short else nullcontext():
-            return model, counts, train(short or model, splits, *args, folder=folder, loop=loop)
+        with self._short(model) as runs:
+            return model, counts, train(runs, splits, *args, folder=folder, loop=loop)
+
+    def _short(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+        """What runs in the place of `model`, inside it, on `_entry`: the model itself where no prefix is kept."""
+        return self.known.short.of(model).on() if self.known.short else nullcontext(model)
+
+    @property
+    def _entry(self) -> Splits:
+        """Images, or what the frozen prefix makes of them."""
+        return self.known.entry or self.splits
 
     def trial(self, images: int, seed: int) -> Outcome:
         """One epoch on so many of the training images, drawn by the seed; leaves nothing in the folder."""
-        splits = self.known.entry or self.splits
+        splits = self._entry
         rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))[:images]
         few = (
             TensorDataset(*(tensor[rows] for tensor in splits.train.tensors))

@@ -25,6 +25,11 @@ def whole(name: str) -> str:
     return _MARK.sub("", name)
 
 
+def owner(name: str) -> str:
+    """The path of the module that has a tensor, of a part the whole's."""
+    return whole(name).rpartition(".")[0]
+
+
 def place(name: str) -> int:
     """Which part it is, from 0."""
     found = _MARK.search(name)

@@ -64,13 +64,8 @@ class Head(ABC):
         if held is not None:
             self._check(*held)
             known = torch.isin(held[1], self.classes)
-            held = (
-                (held[0][known].double(), torch.searchsorted(self.classes, held[1][known].contiguous()))
-                if known.any()
-                else None
-            )
-        places = torch.searchsorted(self.classes, labels.contiguous())
-        self._fit(features.double(), places, ~torch.isin(self.classes, before), held)
+            held = (held[0][known].double(), self._places(held[1][known])) if known.any() else None
+        self._fit(features.double(), self._places(labels), ~torch.isin(self.classes, before), held)
         for name in self.symmetric:  # to the last bit, as its file has one triangle
             self.kept[name] = self.kept[name].tril() + self.kept[name].tril(-1).mT
         self._module = None
@@ -143,6 +138,9 @@ class Head(ABC):
             shape = [*old.shape[:dim], len(every), *old.shape[dim + 1 :]]
             self.kept[name] = old.new_zeros(shape).index_copy(dim, places, old)
         self.classes = every
+
+    def _places(self, labels: torch.Tensor) -> torch.Tensor:
+        return torch.searchsorted(self.classes, labels.contiguous())
 
     def _check(self, features: torch.Tensor, labels: torch.Tensor | None = None) -> None:
         if features.ndim != 2 or features.shape[1] != self.features or not features.isfinite().all():
