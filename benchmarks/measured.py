@@ -1,9 +1,12 @@
-"""A table of measurements in results/: a row is on disk as soon as it is measured, and a restart skips it."""
+"""Measuring, and a table in results/: a row is on disk as soon as it is measured, and a restart skips it."""
 
 import argparse
 import csv
 import os
-from collections.abc import Iterable
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -65,6 +68,29 @@ def markdown(columns: Iterable[str], rows: Iterable[Iterable]) -> str:
     lines = [list(map(str, columns)), *([str(cell) for cell in row] for row in rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def ratio(runs: int, one: Callable, other: Callable) -> tuple[float, float]:
+    """Median seconds of `one`, and of the ratio of `one` to `other`, which take turns."""
+    one(), other()
+    taken = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        one()
+        middle = time.perf_counter()
+        other()
+        taken.append((middle - start, time.perf_counter() - middle))
+    return statistics.median(a for a, _ in taken), statistics.median(a / b for a, b in taken)
+
+
+def measured(command: Sequence[str], folder: Path) -> tuple[str, float, float]:
+    """Why a command failed ("": it did not), its processor seconds, children's too, and its peak memory (MiB)."""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        said = process.stderr.read().strip().splitlines()  # type: ignore[union-attr]
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    failed = (said or ["it said nothing"])[-1][:200] if process.returncode else ""
+    return failed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def asked(doc: str, **choices: tuple[Iterable[str], Iterable[str]]) -> argparse.Namespace:

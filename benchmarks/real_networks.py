@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from .measured import REAL, Table, markdown
+from .measured import REAL, Table, markdown, measured
 
 NAMES = (
     "vit_base_patch16_224", "vit_large_patch16_224", "vit_base_patch16_clip_224", "eva02_base_patch14_448",
@@ -65,8 +65,8 @@ def live(name: str):
     return model.eval(), torch.randn(3, *size)
 
 
-def recipe(name: str, folder: Path) -> Path:
-    """A recipe of two tasks, one epoch and eight trials, with its images beside it."""
+def recipe(name: str, folder: Path, count: int = 2) -> Path:
+    """A recipe of `count` tasks, one epoch and eight trials, with its images beside it."""
     import numpy as np
 
     rng, model = np.random.default_rng(0), {"name": name, "pretrained": False}
@@ -76,14 +76,13 @@ def recipe(name: str, folder: Path) -> Path:
         made = f"from benchmarks.real_networks import language; language({name!r}).save_pretrained('checkpoint')"
         subprocess.run([sys.executable, "-c", made], cwd=folder, check=True, capture_output=True, env=HERE)
         model = {"checkpoint": str(folder / "checkpoint")}
-    for task in ("light", "warm"):
-        labels = np.arange(32) % 2
-        images = rng.integers(0, 128, (32, 32, 32, 3)) + 64 * labels[:, None, None, None] * (task == "light")
-        images[..., 0] += 64 * labels[:, None, None] * (task == "warm")
-        np.savez(folder / f"{task}.npz", x_train=images.astype(np.uint8), y_train=labels)
-    tasks = [
-        {"name": task, "data": {"source": "npz", "path": str(folder / f"{task}.npz")}} for task in ("light", "warm")
-    ]
+    tasks = []
+    for task in range(count):  # its second class is brighter in a colour of its own
+        path, labels = folder / f"{task}.npz", np.arange(32) % 2
+        images = rng.integers(0, 128, (32, 32, 32, 3))
+        images[..., task % 3] += 64 * labels[:, None, None]
+        np.savez(path, x_train=images.astype(np.uint8), y_train=labels)
+        tasks.append({"name": f"task {task}", "data": {"source": "npz", "path": str(path)}})
     train = {"epochs": 1, "batch_size": 8, "seeds": [0], "accelerator": "cpu"}
     path = folder / "pipelines" / "real.yaml"
     path.parent.mkdir()
@@ -100,15 +99,10 @@ def stages(name: str, folder: Path) -> None:
         if name in LANGUAGE and stage in OF_IMAGES:
             TABLE.add(name, stage, result="", said="it takes no images")
             continue
-        command = [sys.executable, "-m", f"recast_gen.pipelines.{stage}", str(path.relative_to(folder))]
-        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        said = process.stderr.read().strip().splitlines()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds, failed = usage.ru_utime + usage.ru_stime, process.returncode != 0
-        result = "failed" if failed else "ok"
-        TABLE.add(name, stage, result=result, seconds=seconds, peak_mib=usage.ru_maxrss / 1024,
-                  said=said[-1][:200] if failed and said else "")  # fmt: skip
+        failed, seconds, peak = measured(
+            [sys.executable, "-m", f"recast_gen.pipelines.{stage}", str(path.relative_to(folder))], folder
+        )
+        TABLE.add(name, stage, result="failed" if failed else "ok", seconds=seconds, peak_mib=peak, said=failed)
 
 
 def steps(name: str, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -10,10 +10,8 @@ one task's file, head included.  Writes results/switching.csv; a table that is t
 """
 
 import shutil
-import statistics
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,26 +21,13 @@ import torch
 
 import recast_gen as rg
 
-from .measured import Table, markdown
+from .measured import Table, markdown, ratio
 
 BATCH, TASKS, MANY, ROUND = 64, 8, 300, 600
 LARGE = 1000
 OPENING = f"opening {LARGE} tasks"
 LAYERS = ["attn.qkv", "attn.proj"]
 TABLE = Table("switching.csv", ("what",), ("milliseconds", "of", "ratio", "bytes", "runs"))
-
-
-def ratio(runs: int, one: Callable, other: Callable) -> tuple[float, float]:
-    """Median seconds of `one`, and of the ratio of `one` to `other`."""
-    one(), other()
-    taken = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        one()
-        middle = time.perf_counter()
-        other()
-        taken.append((middle - start, time.perf_counter() - middle))
-    return statistics.median(a for a, _ in taken), statistics.median(a / b for a, b in taken)
 
 
 def switches(use: Callable[[str], object], names: list[str]) -> Callable:
