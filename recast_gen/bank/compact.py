@@ -3,14 +3,16 @@
 import hashlib
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from . import counting
 from .packing import Levels, from_bytes, kind, to_bytes
 
-FORMAT = "2"
+FORMAT, BEFORE = "3", "2"  # the one before spells out every class, and had its number beside its tensor
 CHECK = 16  # bytes of the checksum, and of a bank's hash
 # Part of the format: what descriptions often say, most often last.  Other words make other files unreadable.
 WORDS = (
@@ -56,7 +58,7 @@ def encode(record: Record) -> bytes:
     """Checksum, bank's hash, the description in deflate's format, the arrays."""
     found = [to_bytes(array) for _, array in record.arrays]
     arrays = [[name, list(array.shape), kind(array), coded] for (name, array), (_, coded) in zip(record.arrays, found)]
-    description = [record.about, record.sets, record.resolution, arrays]
+    description = [_classes(record.about, counting.short), record.sets, record.resolution, arrays]
     text = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     coder = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=WORDS)
     content = bytes.fromhex(record.bank) + coder.compress(text.encode()) + coder.flush()
@@ -77,4 +79,9 @@ def decode(data: bytes) -> Record:
         arrays.append((name, array))
     if left:
         raise ValueError(f"{len(left)} bytes too many")
-    return Record(data[CHECK : 2 * CHECK].hex(), int(sets), list(map(int, resolution)), dict(about), arrays)
+    about = _classes(dict(about), counting.long)
+    return Record(data[CHECK : 2 * CHECK].hex(), int(sets), list(map(int, resolution)), about, arrays)
+
+
+def _classes(about: dict[str, Any], change: Callable[[list[Any]], list[Any]]) -> dict[str, Any]:
+    return about | ({"classes": change(about["classes"])} if about.get("classes") else {})

@@ -1,6 +1,5 @@
 """A task on disk: coefficients, adapter, head and what they belong to, in one safetensors file; numpy only."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ from .tying import Tie
 
 ADAPTER, TABLE = "adapter:", "size:"  # before the names of an adapter's tensors, and of tables
 TIE = ":tie"  # no tensor's name
-KEY, TENSOR = "recast_task", "task"  # of a file's metadata, and its one tensor
+TENSOR = "recast:"  # before the format: the name of a file's one tensor
+KEY_BEFORE, TENSOR_BEFORE = "recast_task", "task"  # in metadata, of formats until 2, and the tensor of format 2
 
 
 @dataclass
@@ -82,12 +82,12 @@ def write(path: str | Path, task: Task, bank: TemplateBank) -> int:
     Raises TaskError for coefficients of several shapes, for numbers that are not finite, and for an `about` that is no
     JSON.
     """
-    return save_tensors(path, {TENSOR: _encoded(task, bank)}, {KEY: compact.FORMAT})
+    return save_tensors(path, {TENSOR + compact.FORMAT: _encoded(task, bank)}, {})
 
 
 def size(task: Task, bank: TemplateBank) -> int:
     """How many bytes `write` would write.  Raises as `write`."""
-    return len(save({TENSOR: _encoded(task, bank)}, {KEY: compact.FORMAT}))
+    return len(save({TENSOR + compact.FORMAT: _encoded(task, bank)}))
 
 
 def _encoded(task: Task, bank: TemplateBank) -> np.ndarray:
@@ -105,12 +105,13 @@ def _encoded(task: Task, bank: TemplateBank) -> np.ndarray:
     arrays += [(name, _as_kept(task, name, array)) for name, array in task.head.items()]
     for name, array in arrays:
         refuse_nonfinite(name or "coefficients", array)
-    try:
-        json.dumps(task.about, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise TaskError(f"The task's metrics or options are no JSON ({error}): give numbers and words.") from error
     whole = Record(bank.hash, max(sets), counts if len(set(counts)) > 1 else counts[:1], about, arrays)
-    return np.frombuffer(compact.encode(whole), np.uint8)
+    try:
+        return np.frombuffer(compact.encode(whole), np.uint8)
+    except (TypeError, ValueError) as error:
+        raise TaskError(
+            f"The task's classes, metrics or options are no JSON ({error}): give numbers and words."
+        ) from error
 
 
 def _stored(task: Task, bank: TemplateBank) -> tuple[list[np.ndarray | Levels], Tie | None]:
@@ -152,13 +153,15 @@ def record(path: str | Path) -> Record:
         if Path(path).is_dir():
             raise TaskError(f"{path} is a folder, as a bank is one; expected a task file.") from None
         raise TaskError(f"{path} cannot be read as a task file ({error}): copy or train it again.") from error
-    if (found := meta.get(KEY, meta.get("format"))) not in (compact.FORMAT, old_tasks.FORMAT):
-        raise TaskError(f"{path} has task format {found}; expected {compact.FORMAT}.")
+    own = next((name for name in tensors if name.startswith(TENSOR)), TENSOR)
+    found = own.removeprefix(TENSOR) or meta.get(KEY_BEFORE, meta.get("format"))
+    if found not in (compact.FORMAT, compact.BEFORE, old_tasks.FORMAT):
+        raise TaskError(f"{path} has task format {found or None}; expected {compact.FORMAT}.")
     try:
         if found == old_tasks.FORMAT:
             kept = old_tasks.decode(meta, tensors)
         else:
-            kept = compact.decode(tensors[TENSOR].tobytes())
+            kept = compact.decode(tensors[own if found == compact.FORMAT else TENSOR_BEFORE].tobytes())
         steps.check(kept.coefficients())
         if "adapter" in kept.about or any(name.startswith(ADAPTER) for name in kept.named()):
             dict(name=kept.about["adapter"]["name"], **kept.about["adapter"]["options"])

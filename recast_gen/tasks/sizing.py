@@ -6,7 +6,7 @@ from torch import nn
 
 from ..errors import FitError
 
-BESIDES = 300  # bytes of names, metrics and checks, at most
+BESIDES = 240  # bytes of names, metrics and checks, at most
 BITS = (4, 3, 2, 1)  # of each number of the head: the most that leave as many bytes for coefficients
 ENOUGH = 100  # coefficients, a byte each, from which more bits of the head are worth more
 

@@ -156,7 +156,7 @@ def stream_tensors(
     gives the same bytes: wide dtypes first, then by name, as the library writes it and as aligned reading needs it
     (https://github.com/huggingface/safetensors#format).  Raises StoreError for a dtype that the format lacks.
     """
-    header: dict[str, dict[str, Any]] = {"__metadata__": dict(sorted(metadata.items()))}
+    header: dict[str, dict[str, Any]] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     starts, end = {}, 0
     for name in sorted(shapes, key=lambda name: (-dtype_of(shapes[name][1]).itemsize, name)):
         shape, dtype = shapes[name]

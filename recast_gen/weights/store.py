@@ -213,8 +213,9 @@ def kind_of(path: str | Path) -> str | None:
             kind: str = json.loads((path / "zarr.json").read_text())["attributes"]["kind"]
             return kind
         with safe_open(path, framework="numpy") as file:
-            meta = file.metadata()
-            task = "recast_task" in meta or {"bank", "about"} <= set(meta)  # as they are, and as they were before
+            meta = file.metadata() or {}
+            task = any(name.startswith("recast:") for name in file.keys())
+            task = task or "recast_task" in meta or {"bank", "about"} <= set(meta)  # as the formats before have it
             return "task" if task else json.loads(meta["recast"])["kind"]
     return None
 

@@ -166,7 +166,8 @@ def counted(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("path", OLD, ids=[path.stem for path in OLD])
-def test_files_of_the_format_before_this_one_are_read_as_they_were(path, tmp_path):
+def test_files_of_the_formats_before_this_one_are_read_as_they_were(path, tmp_path):
+    dtype = path.stem.rpartition(".")[2]
     names = ("blocks.0.weight", "blocks.1.weight")
     group = Group("blocks.*.weight", names, counted(2, 12, 3), counted(2, 1, 1, 2), "float32", {})
     rest = {"head.weight": counted(2, 4), "head.bias": counted(2)}
@@ -174,8 +175,8 @@ def test_files_of_the_format_before_this_one_are_read_as_they_were(path, tmp_pat
     found = taskfile.read(path, bank)
     for name, array in found.coefficients.items():
         assert array.dtype == np.float32
-        assert np.array_equal(array, (counted(1, 3, 2) + names.index(name)).astype(path.stem))
-    assert np.array_equal(found.head["head.weight"], counted(3, 4).astype(path.stem))
+        assert np.array_equal(array, (counted(1, 3, 2) + names.index(name)).astype(dtype))
+    assert np.array_equal(found.head["head.weight"], counted(3, 4).astype(dtype))
     assert found.classes == ["x", "y", "z"] and found.about["adapter"]["name"] == "piggyback"
     assert found.adapter["blocks.0.weight"]["mask"].tolist() == [0, 1, 2, 3, 4]
     assert kind_of(path) == "task" and taskfile.write(tmp_path / "new", found, bank) < path.stat().st_size
@@ -209,7 +210,7 @@ def test_numbers_that_a_task_cannot_hold_are_refused_by_name(tmp_path, bits, val
 @pytest.mark.parametrize(
     "change",
     [
-        {"sets": 2}, {"about": ["classes"]}, {"bank": "00" * 16}, {"arrays": []}, {"resolution": [9]},
+        {"sets": 2}, {"bank": "00" * 16}, {"arrays": []}, {"resolution": [9]},
         {"arrays": [("", np.zeros(3, np.float32))]}, {"arrays": [("", counted(4)), ("adapter:a.b", counted(4))]},
         {"arrays": [("", counted(4)), ("", counted(4).astype(np.float16))]},
     ],
@@ -218,8 +219,8 @@ def test_a_whole_file_that_says_nonsense_is_refused_by_its_path(written, change)
     path, bank = written
     save_tensors(
         path,
-        {"task": np.frombuffer(compact.encode(replace(taskfile.record(path), **change)), np.uint8)},
-        {"recast_task": "2"},
+        {"recast:3": np.frombuffer(compact.encode(replace(taskfile.record(path), **change)), np.uint8)},
+        {},
     )
     with pytest.raises(TaskError, match=r"task\.safetensors"):
         taskfile.read(path, bank)
@@ -229,7 +230,38 @@ def test_a_whole_file_that_says_nonsense_is_refused_by_its_path(written, change)
 def test_a_file_of_one_tensor_that_is_no_task_is_refused_by_its_path(written, cut):
     path, bank = written
     data = np.frombuffer(compact.encode(taskfile.record(path)), np.uint8)
-    for tensors in ({"task": data[:-cut]}, {"other": data}, {"task": np.zeros(0, np.uint8)}):
-        save_tensors(path, tensors, {"recast_task": "2"})
+    cases = {"recast:3": data[:-cut]}, {"other": data}, {"recast:3": np.zeros(0, np.uint8)}, {"recast:4": data}
+    for tensors in cases:
+        save_tensors(path, tensors, {})
         with pytest.raises(TaskError, match=r"task\.safetensors"):
             taskfile.read(path, bank)
+
+
+NAMES = st.lists(st.text("a019", max_size=3) | st.builds("{:03}".format, st.integers(7, 12)), unique=True, max_size=30)
+
+
+@given(NAMES.map(sorted) | NAMES | st.just([f"x{number}" for number in (9, 10, 11, 12)]))
+def test_classes_come_back_whatever_they_count(tmp_path_factory, names):
+    path, bank = tmp_path_factory.mktemp("task") / "task.safetensors", make_bank(1, 2)
+    taskfile.write(path, replace(make_task(bank), about={"classes": names}), bank)
+    assert taskfile.read(path, bank).classes == names
+
+
+def test_numbered_classes_cost_next_to_nothing(tmp_path):
+    bank = make_bank(2, 2)
+    names = [f"images/{word}/character{number:02}" for word in ("one", "other") for number in range(1, 26)]
+    task = replace(make_task(bank, classes=50), about={"classes": names, "metrics": {"test": 0.8123}})
+    taskfile.write(tmp_path / "task.safetensors", task, bank)
+    assert taskfile.parts(tmp_path / "task.safetensors")["names and checks"] < 220
+
+
+@pytest.mark.parametrize("about", [["classes"], *({"classes": c} for c in (["a", 2], [3], ["a0", 10**9], [["a"]]))])
+def test_a_file_whose_classes_cannot_be_is_refused(written, about, monkeypatch):
+    path, bank = written
+    found = taskfile.record(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(compact, "_classes", lambda about, change: about)
+        data = compact.encode(replace(found, about=about))
+    save_tensors(path, {"recast:3": np.frombuffer(data, np.uint8)}, {})
+    with pytest.raises(TaskError, match=r"task\.safetensors is no complete task file"):
+        taskfile.read(path, bank)
