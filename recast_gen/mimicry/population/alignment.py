@@ -27,10 +27,10 @@ def match(network: Tensors, reference: Tensors, found: Sequence[Symmetry], start
     """The orders of a network's units that bring its weights nearest to a reference.
 
     Problem: the greatest sum of products of weights, over all permutations.  It is hard for more than one symmetry
-    (Ainsworth et al. 2023, https://arxiv.org/abs/2209.04836, section 3.2); given all others, one is a linear assignment.
-    These are solved in turns until no one gains (their algorithm 1).  Deviation: without a `start` the first turn goes
-    from the images on and looks only at weights whose other units are settled, so that a permuted copy comes back
-    exactly.  Statistics of batch norms take no part.
+    (Ainsworth et al. 2023, https://arxiv.org/abs/2209.04836, section 3.2); given all others, one is a linear
+    assignment.  These are solved in turns until no one gains (their algorithm 1).
+    Deviation: without a `start` the first turn goes from the images on and looks only at weights whose other units are
+    settled, so that a permuted copy comes back exactly.  Statistics of batch norms take no part.
 
     Args:
         network: float32, by name.
@@ -68,7 +68,8 @@ def match(network: Tensors, reference: Tensors, found: Sequence[Symmetry], start
             known = [b for b in bindings if sorted(where[b.tensor])[-1] == index and where[b.tensor].count(index) == 1]
             settle(index, known, check=False)
     for _ in range(SWEEPS):
-        if not any([settle(index, bindings) for index, bindings in enumerate(matched)]):
+        gains = [settle(index, bindings) for index, bindings in enumerate(matched)]
+        if not any(gains):
             break
     return orders
 

@@ -7,73 +7,21 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-ELEMENTWISE = set(
-    [
-        "relu",
-        "gelu",
-        "silu",
-        "sigmoid",
-        "tanh",
-        "hardswish",
-        "hardsigmoid",
-        "hardtanh",
-        "relu6",
-        "elu",
-        "selu",
-        "celu",
-        "leaky_relu",
-        "mish",
-        "softplus",
-        "softmax",
-        "log_softmax",
-        "logsigmoid",
-        "softsign",
-        "dropout",
-        "dropout1d",
-        "dropout2d",
-        "alpha_dropout",
-        "contiguous",
-        "clone",
-        "to",
-        "float",
-        "double",
-        "type",
-        "type_as",
-        "detach",
-        "neg",
-        "abs",
-        "exp",
-        "log",
-        "sqrt",
-        "rsqrt",
-        "square",
-        "erf",
-        "clamp",
-        "clamp_min",
-        "clamp_max",
-        "pow",
-        "normalize",
-        "identity",
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "true_divide",
-        "truediv",
-        "rsub",
-        "where",
-        "maximum",
-        "minimum",
-        "iadd",
-        "radd",
-        "isub",
-        "imul",
-        "rmul",
-        "itruediv",
-    ]
-)
-POOLS = set(["max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "lp_pool2d", "pad", "interpolate"])  # fmt: skip
-REDUCTIONS = set(["mean", "sum", "amax", "amin", "std", "var", "norm", "logsumexp"])
+ELEMENTWISE = {
+    "relu", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "hardtanh", "relu6", "elu", "selu",
+    "celu", "leaky_relu", "mish", "softplus", "softmax", "log_softmax", "logsigmoid", "softsign", "dropout",
+    "dropout1d", "dropout2d", "alpha_dropout", "contiguous", "clone", "to", "float", "double", "type", "type_as",
+    "detach", "neg", "abs", "exp", "log", "sqrt", "rsqrt", "square", "erf", "clamp", "clamp_min", "clamp_max",
+    "pow", "normalize", "identity", "add", "sub", "mul", "div", "true_divide", "truediv", "rsub", "where",
+    "maximum", "minimum", "iadd", "radd", "isub", "imul", "rmul", "itruediv",
+}  # fmt: skip
+POOLS = {
+    "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+    "adaptive_max_pool2d", "lp_pool2d", "pad", "interpolate",
+}  # fmt: skip
+REDUCTIONS = {
+    "mean", "sum", "amax", "amin", "std", "var", "norm", "logsumexp",
+}  # fmt: skip
 
 
 class Binding(NamedTuple):
@@ -157,7 +105,7 @@ class Trace(TorchFunctionMode):
         inputs = [one for one in _flat((args, kwargs)) if isinstance(one, torch.Tensor)]
         rule = getattr(self, f"_{name}", None) if isinstance(out, torch.Tensor) else None
         if name in ELEMENTWISE:
-            found = self._elementwise(inputs, out)
+            found: Labels | None = self._elementwise(inputs, out)
         elif name in POOLS:
             found = [*self._of(inputs[0])[:2], *[PLACES] * (out.ndim - 2)]
             for label in self._of(inputs[0])[2:]:
@@ -325,7 +273,8 @@ class Trace(TorchFunctionMode):
         taken = sum(one is not None and one is not Ellipsis for one in keys)
         whole = (slice(None),) * (x.ndim - taken)
         at = keys.index(Ellipsis) if Ellipsis in keys else len(keys)
-        labels, found = iter(self._of(x)), []
+        found: Labels = []
+        labels = iter(self._of(x))
         for one in (*keys[:at], *whole, *keys[at + 1 :]):
             if one is None:
                 found.append(None)
@@ -339,8 +288,8 @@ class Trace(TorchFunctionMode):
 
     def _reshape(self, out, x, *_) -> Labels:
         """Axes that are joined or split: a set of units keeps its place in what they become, or is fixed."""
-        before = [(size, label) for size, label in zip(x.shape, self._of(x)) if size > 1]
-        after, found = [size for size in out.shape if size > 1], []
+        before = [(size, label) for size, label in zip(x.shape, self._of(x)) if label]
+        after, found = [size for size in out.shape if size > 1], list[Label | None]()
         while before and after:
             old, new = [before.pop(0)], [after.pop(0)]
             while (left := _product([size for size, _ in old])) != (right := _product(new)):
@@ -370,10 +319,10 @@ class Trace(TorchFunctionMode):
 
     # attention: heads are units of what its module has inside
 
-    def _enter(self, module: nn.Module, _) -> None:
+    def _enter(self, module: Any, _) -> None:
         self.inside += 1
 
-    def _leave(self, module: nn.Module, args, out: torch.Tensor) -> None:
+    def _leave(self, module: Any, args, out: torch.Tensor) -> None:
         self.inside -= 1
         qkv, proj, heads = module.qkv, module.proj, module.num_heads
         if id(proj.weight) not in self.labels:
@@ -393,8 +342,9 @@ class Trace(TorchFunctionMode):
 def _is_attention(module: nn.Module) -> bool:
     """Whether it is a module as timm's `Attention`, of a fused qkv."""
     qkv, proj = getattr(module, "qkv", None), getattr(module, "proj", None)
-    linear = isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear)
-    return linear and hasattr(module, "num_heads") and qkv.out_features == 3 * proj.in_features
+    if not (isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear) and hasattr(module, "num_heads")):
+        return False
+    return qkv.out_features == 3 * proj.in_features
 
 
 def _flat(nested: Any) -> Iterator[Any]:
