@@ -74,6 +74,9 @@ _NAMES = {
     "tasks.router": "router",
     "errors": "RecastError",
 }
+_MOVED = {  # modules by their names in 0.1.0
+    "generation": "bank.generation", "sources": "weights.sources", "grouping": "weights.selection",
+}  # fmt: skip
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = list(_HOME)
 
@@ -83,6 +86,8 @@ if not TYPE_CHECKING:  # to a type checker an unknown name is an error
     def __getattr__(name: str):
         if name == "__version__":
             return import_module("importlib.metadata").version("recast-gen")
+        if name in _MOVED:
+            return import_module(f".{_MOVED[name]}", __name__)
         if name not in _HOME:
             raise AttributeError(f"module 'recast_gen' has no attribute {name!r}")
         return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -118,3 +118,10 @@ def test_a_lazy_bank_is_read_from_any_directory(vit, tmp_path, monkeypatch):
     (tmp_path / "else").mkdir()
     monkeypatch.chdir(tmp_path / "else")
     assert bank.save("second.zarr") == bank.hash == rg.load_bank("../first.zarr").hash
+
+
+def test_modules_have_their_earlier_names_too():
+    from recast_gen import generation, grouping, sources
+
+    assert rg.generation is generation and callable(generation.write)
+    assert callable(sources.read) and callable(grouping.select)

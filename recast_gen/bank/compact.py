@@ -32,6 +32,12 @@ class Damaged(ValueError):
     """Bytes that do not match their checksum."""
 
 
+def size_of(about: dict[str, Any]) -> list[int] | None:
+    """Height and width of a task's images, where they are not the backbone's."""
+    found: list[int] | None = (about.get("size") or {}).get("img_size") or about.get("input_size")
+    return found
+
+
 @dataclass
 class Record:
     """What a task file holds, of whatever bank: the task in terms that need the bank to be understood.
@@ -49,6 +55,11 @@ class Record:
     def named(self) -> dict[str, np.ndarray | Levels]:
         """The arrays besides the coefficients."""
         return {name: array for name, array in self.arrays if name}
+
+    @property
+    def images(self) -> list[int] | None:
+        """Height and width of its images, where they are not the backbone's."""
+        return size_of(self.about)
 
     def coefficients(self) -> list[np.ndarray | Levels]:
         return [array for name, array in self.arrays if not name]

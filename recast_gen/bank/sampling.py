@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import FitError, TaskError, check_choice, check_count
 from .bank import Group, TemplateBank
 from .saved import open_bank
-from .taskfile import Task, of, read
+from .taskfile import OF_SIZE, Task, of, read
 
 SOURCES = ("posterior", "prior")
 Coefficients = dict[str, np.ndarray]
@@ -106,8 +106,8 @@ def interpolate(bank: TemplateBank | str | Path, start: End, end: End, steps: in
         raise FitError(f"{layers[0]!r} is a layer, the other end is not: give two layers of one group, or two tasks.")
     else:
         ends = [_task(bank, base, end) for end in (start, end)]
-    sizes = [task.about.get("size") for task in ends]
-    about = {"size": sizes[0]} if sizes[0] and sizes[0] == sizes[1] else {}
+    sizes = [{key: task.about[key] for key in OF_SIZE if key in task.about} for task in ends]
+    about = sizes[0] if sizes[0] == sizes[1] else {}
     parts: tuple[list[dict[str, np.ndarray]], ...] = (
         [task.coefficients for task in ends],
         _alike([task.head for task in ends]),

@@ -1,5 +1,6 @@
 """A task on disk: coefficients, adapter, head and what they belong to, in one safetensors file; numpy only."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,14 @@ from safetensors.numpy import save
 from ..errors import TaskError, listing
 from ..weights.dtypes import dtype_of
 from ..weights.files import read_tensors, save_tensors
-from . import compact, old_tasks, steps
+from . import compact, old_tasks, resampling, steps
 from .bank import TemplateBank
 from .compact import Damaged, Record
 from .packing import Levels, to_bytes
 from .tying import Tie
 
 ADAPTER, TABLE = "adapter:", "size:"  # before the names of an adapter's tensors, and of tables
+OF_SIZE = ("size", "grids", "input_size")  # what a task says of the size of its images
 TIE = ":tie"  # no tensor's name
 TENSOR = "recast:"  # before the format: the name of a file's one tensor
 KEY_BEFORE, TENSOR_BEFORE = "recast_task", "task"  # in metadata, of formats until 2, and the tensor of format 2
@@ -29,7 +31,9 @@ class Task:
 
     adapter: place -> what its part stores; ``about["adapter"]`` has its ``name``, ``options`` and ``head``.
     tables: of positions, in place of the backbone's, where the task has images of another size; ``about["size"]`` has
-    it as timm takes it (``img_size``, ``window_size``).
+    it as timm takes it (``img_size``, ``window_size``), and ``about["grids"]`` the patches (rows, columns) of the
+    backbone's images and of these.  A file holds of tables what `resampling` does not say.  ``about["input_size"]`` is
+    the size (h, w) for a network that takes images of any.
     kept: in how few bits a file holds some of it, as `rounding` or a file made it: the head's tensors by name, the
     coefficients (`steps.to_stored`) under "", their `Tie` under `TIE`; what was changed since is written as it is.
     """
@@ -45,6 +49,11 @@ class Task:
     def classes(self) -> list[str]:
         """Their names; none of a task without a head, and of one that was sampled."""
         return self.about.get("classes") or []
+
+    @property
+    def size(self) -> list[int] | None:
+        """Height and width of its images, where they are not the backbone's."""
+        return compact.size_of(self.about)
 
     @property
     def outputs(self) -> int:
@@ -98,7 +107,7 @@ def _encoded(task: Task, bank: TemplateBank) -> np.ndarray:
         raise TaskError(f"Coefficients of several shapes (sets, resolution) {found}: attach with one in each family.")
     counts = [resolutions[family] for family in bank.families]
     others = {f"{ADAPTER}{place}.{leaf}": array for place, part in task.adapter.items() for leaf, array in part.items()}
-    others |= {f"{TABLE}{name}": array for name, array in task.tables.items()}
+    others |= {f"{TABLE}{name}": _short(task, name, bank) for name in task.tables}
     stored, tie = _stored(task, bank)
     about = task.about | ({"tie": tie.about()} if tie else {})
     arrays = [("", array) for array in stored] + list(others.items())
@@ -122,6 +131,22 @@ def _stored(task: Task, bank: TemplateBank) -> tuple[list[np.ndarray | Levels], 
         if all(np.array_equal(found[name], task.coefficients[name]) for name in found):
             return kept, tie
     return steps.to_stored(task.coefficients, bank, 32), None
+
+
+def _short(task: Task, name: str, bank: TemplateBank) -> np.ndarray:
+    """What a file holds of a table."""
+    table, grids = task.tables[name], task.about.get("grids")
+    if not grids or name not in bank.rest or resampling.prefix_of(bank.rest[name].shape, grids[0]) is None:
+        return table
+    short = resampling.difference(table, resampling.resampled(bank.rest[name][...], *grids))
+    return table if short is None else short
+
+
+def _table(name: str, stored: np.ndarray, about: Mapping[str, Any], bank: TemplateBank) -> np.ndarray:
+    """The table of which `_short` made `stored`."""
+    if stored.dtype != np.uint8 or "grids" not in about:
+        return stored
+    return resampling.with_difference(resampling.resampled(bank.rest[name][...], *about["grids"]), stored)
 
 
 def _as_kept(task: Task, name: str, array: np.ndarray) -> np.ndarray | Levels:
@@ -212,6 +237,10 @@ def read(path: str | Path, bank: TemplateBank) -> Task:
     tables = {name.removeprefix(TABLE): arrays.pop(name) for name in list(arrays) if name.startswith(TABLE)}
     if unknown := tables.keys() - bank.rest.keys():
         raise TaskError(f"{path} has tables {listing(sorted(unknown), 4)}, which the backbone lacks. Train it again.")
+    try:
+        tables = {name: _table(name, stored, kept.about, bank) for name, stored in tables.items()}
+    except (TypeError, ValueError, zlib.error) as error:
+        raise TaskError(f"{path} has a table that is no such network's ({error}). Train it again.") from error
     return Task(coefficients, arrays, kept.about, adapter, few, tables)
 
 
@@ -235,9 +264,9 @@ def backbone(bank: TemplateBank, task: Task | None) -> dict[str, Any]:
     if task is None:
         return bank.backbone
     found, made = dict(bank.backbone), dict(task.about.get("size") or {})
-    if made and "data_config" in found:
+    if task.size and "data_config" in found:
         channels = found["data_config"]["input_size"][0] if "input_size" in found["data_config"] else 3
-        found["data_config"] = found["data_config"] | {"input_size": [channels, *made["img_size"]]}
+        found["data_config"] = found["data_config"] | {"input_size": [channels, *task.size]}
     if task.outputs:  # without a head of its own, it has the backbone's
         found, made = found | {"classes": task.classes}, made | {"num_classes": task.outputs}
     if made and "timm_model" in found:

@@ -24,9 +24,10 @@ def onnx(
     from ..tasks.prediction import task_model
 
     loaded = load_bank(bank)
-    if not (size := loaded.backbone.get("data_config", {}).get("input_size")):
+    about = backbone(loaded, read(task, loaded))
+    if not (size := about.get("data_config", {}).get("input_size")):
         raise ExportError(f"{bank} does not say how large images are: call rg.to_onnx(model, path, input_size).")
-    error = to_onnx(task_model(loaded, task), out, size, backbone(loaded, read(task, loaded)))
+    error = to_onnx(task_model(loaded, task), out, size, about)
     print(f"{out}: logits within {error:.2g} of torch's")
 
 
@@ -48,16 +49,28 @@ def peft(
     task: Task,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("adapter"),
     rank: Annotated[str, typer.Option(help="Of every layer's LoRA; auto: the smallest within the tolerance.")] = "auto",
-    tolerance: Annotated[float, typer.Option(help="How much of what the task adds may be lost (fraction).")] = 0.01,
+    tolerance: Annotated[
+        float, typer.Option(help="Share of what the task adds, or with --images of its logits, that may be lost.")
+    ] = 0.01,
+    images: Annotated[
+        Path | None, typer.Option(help="Images (a file, a folder, an .npz or a CSV) on which the logits are kept.")
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="So many of these images at most.")] = 64,
 ) -> None:
     """Writes a task as a PEFT LoRA adapter, the nearest of its rank.
 
-    Example: recast export peft bank.zarr flowers.safetensors --rank 16 --tolerance 0.5
+    With images, the rank is the smallest that keeps the task's logits on them.
+
+    Example: recast export peft bank.zarr flowers.safetensors --images photos
     """
     from ..model.export import to_peft
+    from ..tasks.prediction import some_of
 
-    made = to_peft(bank, task, out, int(rank) if rank.isdecimal() else rank, tolerance)
+    seen = None if images is None else some_of(bank, task, images, most)
+    made = to_peft(bank, task, out, int(rank) if rank.isdecimal() else rank, tolerance, seen)
     print(f"{out}: rank {made['rank']} loses {made['relative_error']:.3g} of what the task adds (relative)")
+    if seen is not None:
+        print(f"on {len(seen)} images its logits are {made['logits_error']:.2g} away from the task's (relative)")
 
 
 def folder(

@@ -92,6 +92,8 @@ def _print_task(path: str) -> None:
     named = about.get("classes") or ["not named" if head else "none, it has no head"]
     print(f"{path}: task of bank {found.bank}, resolution {listing(sorted(set(found.resolution)))}")
     print(f"classes: {listing(named, 10)}")
+    if found.images:
+        print(f"images: {'x'.join(map(str, found.images))} pixels, not the backbone's")
     if about.get("metrics"):
         print(metrics(about["metrics"]))
     if adapter:

@@ -28,6 +28,10 @@ def adapt(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Of the training after the trials; 3 when not given.")
     ] = None,
+    img_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(min=1, metavar="HEIGHT WIDTH", help="Of the images; the network's own when not given."),
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also train LoRA with rank 1.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of splits, draws and batches.")] = 0,
 ) -> None:
@@ -42,8 +46,9 @@ def adapt(
     from ..tasks.adapt import adapt
 
     found = adapt(
-        model, images, out, parameters=parameters, bytes=size, epochs=epochs, compare=compare, seed=seed, say=print
-    )
+        model, images, out, parameters=parameters, bytes=size, epochs=epochs, compare=compare, seed=seed,
+        img_size=img_size, say=print,
+    )  # fmt: skip
     rows = [["linear probe", found.probe], ["coefficients", found.run]]
     rows += [["LoRA r=1", found.lora]] if found.lora else []
     head = ["", "trained besides the head", "file, bytes", "validation, %", "test, %"]

@@ -87,10 +87,10 @@ class Graph:
 
         Raises TaskError, and ExportError for a graph of another bank and a task whose images have another size.
         """
-        if task.tables:
+        if task.size:
             raise ExportError(
-                f"{self.path} takes images of the backbone's size, and the task brings {listing(task.tables, 4)} for "
-                "another: use it without the graph."
+                f"{self.path} takes images of the backbone's size, and the task's are {task.size}: use it without the "
+                "graph."
             )
         made = generate(self.bank, task)
         if missing := sorted(self.inputs - made.keys()):

@@ -63,7 +63,8 @@ class TaskLibrary:
         differ = switching.drifted(state := switching.beneath(self.model), self.model, self.bank)
         self._size, tables = sizes.of(self.model), sizes.tables(self.model, self.bank, differ)
         self._tables = {name: state[name].clone() for name in tables}  # as the model has them without a task
-        self._base = None if tables else self._size  # of tasks that do not say
+        self._base = None if sizes.of_task(self.model, self.bank, tables) else self._size  # of tasks that do not say
+        self._sized = bool(self._tables)  # whether the model may have to change for a task
         self._drifted = [name for name in differ if name not in tables]
         self._places = attached(self.model)
         self._cache: dict[str, Any] = {}
@@ -99,6 +100,7 @@ class TaskLibrary:
                 new = [tensor for tensor in task.head if tensor in state and not tensor.startswith(left)]
                 self._head |= {tensor: state[tensor].clone() for tensor in new if tensor not in self._head}
                 self._tables |= {name: state[name].clone() for name in task.tables.keys() - self._tables.keys()}
+                self._sized |= "size" in task.about
                 self._cache[name] = version, task, {key: to_torch(array) for key, array in task.head.items()}
             return self._cache[name][1]
 
@@ -219,7 +221,7 @@ class TaskLibrary:
 
     def _resize(self, task: taskfile.Task | None = None, path: str | Path = "the model") -> None:
         """Makes the model one for a task's images, or for those that it was opened with."""
-        if self._tables:
+        if self._sized:
             sizes.resize(self.model, self.bank, *self._form(task), path)
 
     def _form(self, task: taskfile.Task | None) -> tuple[sizes.Size | None, dict[str, torch.Tensor]]:

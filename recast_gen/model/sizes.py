@@ -1,22 +1,25 @@
 """The size of images that a model is made for, and the tables of positions that come with it."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..bank.bank import TemplateBank
+from ..bank.resampling import prefix_of, resampled
 from ..bank.taskfile import Task
-from ..errors import TaskError, listing
+from ..errors import AttachError, TaskError, listing
 from ..weights.qkv import owner
-from ..weights.tensors import to_torch
+from ..weights.tensors import to_numpy, to_torch
 from ..weights.wrapping import unwrapped
 from .attach import put_in
 
+IMAGES = "_recast_images"  # a model's attribute: height and width of its images, where it takes any and a task has some
 RESIZERS = ("set_input_size", "set_window_size")  # methods of timm's modules whose tables change with the size
 Size = dict[str, Any]  # ``img_size`` (h, w) and, of windowed attention, ``window_size`` of every stage, as timm takes
 
@@ -41,6 +44,82 @@ def of_bank(bank: TemplateBank) -> list[int] | None:
     """Height and width of the images that a bank's backbone is made for, where it says so."""
     size = (bank.backbone.get("data_config") or {}).get("input_size")
     return list(map(int, size[1:])) if size else None
+
+
+def of_task(model: nn.Module, bank: TemplateBank, tables: Iterable[str]) -> Size | None:
+    """The size that a model is made for where that is another than the backbone's; `tables` of it differ then, or it
+    takes images of no size besides."""
+    size, base = of(model), of_bank(bank)
+    strict = getattr(getattr(unwrapped(model), "patch_embed", None), "strict_img_size", True)
+    return size if size and (any(tables) or (strict and base and size["img_size"] != base)) else None
+
+
+def grids(model: nn.Module, bank: TemplateBank) -> list[list[int]] | None:
+    """Patches (rows, columns) of the images of a bank's backbone, and of those that a model is made for."""
+    base: list[int] | None = of_bank(bank)
+    embed: Any = getattr(unwrapped(model), "patch_embed", None)
+    counted = getattr(embed, "dynamic_feat_size", None)
+    if not (counted and base and of(model)):
+        return None
+    return [[int(count) for count in counted(size)] for size in (base, embed.img_size)]
+
+
+def about(
+    model: nn.Module, bank: TemplateBank, tables: Iterable[str], img_size: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """What a task says of the size of its images; nothing where it is the backbone's.
+
+    img_size: height and width, of a network that takes any; what it was made for (`make_for_task`) when not given.
+    Raises TaskError where the network is for another size.
+    """
+    size, now = of_task(model, bank, tables), of(model)
+    asked = list(img_size or vars(unwrapped(model)).get(IMAGES) or [])
+    if now and img_size and asked != now["img_size"]:
+        raise TaskError(f"img_size={asked}, but the model is for images of {now['img_size']}: leave it out.")
+    if not now:
+        return {"input_size": asked} if asked and asked != of_bank(bank) else {}
+    found = grids(model, bank) if size and any(tables) else None
+    return ({"size": size} if size else {}) | ({"grids": found} if found else {})
+
+
+def make(model: Any, img_size: Sequence[int]) -> bool:
+    """Makes a plain model one for images of a size (h, w), in place, by timm's rule; whether it had to be changed.
+
+    A network that does not say a size takes images of any.
+    Raises AttachError where it cannot be made so.
+    """
+    now, asked = of(model), list(img_size)
+    if not now or now["img_size"] == asked:
+        return False
+    said = "timm has no set_input_size for it"
+    try:
+        if _resizes(model):
+            model.set_input_size(img_size=tuple(asked))
+            return True
+    except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
+        said = str(error)
+    raise AttachError(
+        f"This model is for images of {now['img_size']}, and cannot be made for {asked} ({said}): leave out "
+        "`img_size`, or take another network."
+    )
+
+
+def make_for_task(model: nn.Module, bank: TemplateBank, img_size: Sequence[int] | None) -> None:
+    """Makes a plain model of a bank's backbone one for a task's images of a size (h, w), in place; None is the usual.
+
+    Tables of positions are what a task file need not hold (`resampling`).
+    Raises AttachError where it cannot be made so.
+    """
+    if img_size is None or list(img_size) == of_bank(bank):
+        return
+    if not make(model, img_size):
+        setattr(model, IMAGES, list(img_size))
+        return
+    state, found = model.state_dict(), grids(model, bank)
+    for name in tables(model, bank, bank.rest) if found else ():
+        base, now = bank.rest[name][...], to_numpy(name, state[name])
+        if prefix_of(base.shape, found[0]) is not None and not np.array_equal(base, now):
+            put_in(model, {name: to_torch(resampled(base, *found))})
 
 
 def tables(model: nn.Module, bank: TemplateBank, differ: Iterable[str]) -> list[str]:

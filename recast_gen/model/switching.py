@@ -1,7 +1,7 @@
 """A live model's task <-> a task file."""
 
 import re
-from collections.abc import Iterable, Mapping, Reversible
+from collections.abc import Iterable, Mapping, Reversible, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ def save_task(
     metrics: dict | None = None, recipe: str | None = None, dtype: str = "float32",
     head_bits: int | str | None = None, coefficient_bits: int | None = None, features: Any = None, labels: Any = None,
     validation: tuple[Any, Any] | None = None, tolerance: float = choice.TOLERANCE, tie: str | int = "none",
+    img_size: Sequence[int] | None = None,
 ) -> int:  # fmt: skip
     """Writes coefficients, adapter and head of `model` as a task of `bank`; returns the file's size in bytes.
 
-    head, classes, metrics, recipe: as `task_of`.
+    head, classes, metrics, recipe, img_size: as `task_of`.
     head_bits: of each number of the head: 32, 16, 8, 4, 3, 2 or 1; below 16 it has to be linear.  ``auto``: the fewest
     that lose at most `tolerance` points on `validation`; so it is when that is given and nothing else asked for.
     coefficient_bits: 32, 16, 8 or 4, of how far each is from the base's.  dtype: what both are when not given,
@@ -49,7 +50,7 @@ def save_task(
     bits: list[Any] = [
         DTYPES[dtype] if bits is None else bits for bits in (32 if auto else head_bits, coefficient_bits)
     ]
-    task = task_of(model, bank, head, classes, metrics, recipe)
+    task = task_of(model, bank, head, classes, metrics, recipe, img_size)
     tied = tie_of(tie)
     if tied:
         _refuse_untied(task, rounding.rounded(task, bank, 32, 32, tie=tied))
@@ -82,13 +83,14 @@ def _near(one: np.ndarray, other: np.ndarray) -> bool:
 
 def task_of(
     model: nn.Module, bank: TemplateBank, head: str | None = None, classes: list[str] | None = None,
-    metrics: dict | None = None, recipe: str | None = None,
+    metrics: dict | None = None, recipe: str | None = None, img_size: Sequence[int] | None = None,
 ) -> taskfile.Task:  # fmt: skip
     """Coefficients, adapter and head of `model` as a task of `bank`.
 
     head: the module's name; "" for none; when not given, the one that the bank or timm knows as the model's own, else
     ``head``.  A tensor that the head shares with another layer is the backbone's, and is not written.
     classes: their names, in the order of the head's outputs; their places when not given.  recipe: where it comes from.
+    img_size: height and width of its images, of a network that takes any; others say it themselves.
     Raises AttachError for a model that `bank` is not attached to; TaskError for a head that is not there, names that
     are not as many as its outputs, and a model that differs from the bank in what a task file does not hold.
     """
@@ -130,8 +132,7 @@ def task_of(
         about["backbone"] = model_name
     if odd := _odd(model):
         about["layers"] = odd
-    if tables and (size := sizes.of(model)):
-        about["size"] = size
+    about |= sizes.about(model, bank, tables, img_size)
     if parts:
         about["adapter"] = apply.kind(parts)
     if inside := [place for place in parts if head and place.startswith(f"{head}.")]:
@@ -210,9 +211,9 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
     before = {name: bank.rest[name][...] for name in kept.names & bank.rest.keys()}
     head, bare = task.head or _own_head(bank), None if task.head else _bare(model, bank)
     parts = parts_for(model, task, path)
-    if tables or task.tables:
-        usual = vars(model).setdefault(USUAL, None if tables else sizes.of(model))
-        sizes.resize(model, bank, sizes.wanted(task, bank, usual), sizes.arrays(task, bank, tables), path)
+    usual = vars(model).setdefault(USUAL, None if sizes.of_task(model, bank, tables) else sizes.of(model))
+    sizes.resize(model, bank, sizes.wanted(task, bank, usual), sizes.arrays(task, bank, tables), path)
+    vars(model)[sizes.IMAGES] = task.about.get("input_size")
     for name, (module, leaf, _) in attached(model).items():
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
     if head or before or bare or kept.left:

@@ -104,7 +104,7 @@ def add_task(
 def _refuse(task: taskfile.Task, bank: TemplateBank, path: str | Path) -> None:
     what = {
         "an adapter of its own": bool(task.adapter),
-        "tables of another size of images": bool(task.tables),
+        "another size of images": bool(task.tables or "size" in task.about),
         "coefficients of other sets than its bank's": any(
             task.coefficients[name].shape[0] != base.shape[0] for group in bank.groups.values() for name, base in group
         ),

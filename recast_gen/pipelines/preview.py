@@ -3,13 +3,14 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DataError, FitError, RecastError, StoreError, listing
+from ..errors import DataError, FitError, RecastError, StoreError, listing, takes_images
 from ..recipe.images import Task
 from ..recipe.reading import Recipe, load
 from ..tasks.readers import READERS
@@ -49,6 +50,7 @@ class _Preview:
         self.config: dict = {}
         self.shapes: dict[str, tuple[tuple[int, ...], str]] = {}
         self.images: dict[str, dict[str, int]] = {}  # task -> part -> count
+        self.sizes: dict[str, list[int]] = {}  # task -> height and width of its images
 
     def steps(self) -> list[tuple[str, Callable[[], str]]]:
         tasks = [(f"task {task.name}", lambda task=task: self.task(task)) for task in self.recipe.tasks]
@@ -109,6 +111,7 @@ class _Preview:
         if counts["train"] <= 0:
             raise DataError(f"{listing(parts)} alone: a task needs images to train on.")
         self.images[task.name] = {part: counts[part] for part in PARTS}
+        size = self._sized(task)
         each = dict.fromkeys(keep.values(), 0)
         for label, name in keep.items():
             each[name] += sum(int((found == label).sum()) for found in labels.values())
@@ -116,8 +119,30 @@ class _Preview:
         left = f"; {len(skipped)} that cannot be read are left out" if skipped else ""
         return (
             f"{len(each)} classes; images: {', '.join(f'{part} {counts[part]}' for part in PARTS)}; fewest of "
-            f"{fewest!r}, {each[fewest]}{left}"
+            f"{fewest!r}, {each[fewest]}{left}{size}"
         )
+
+    def _sized(self, task: Task) -> str:
+        """In words, the size of a task's images where it has one of its own, which the model takes."""
+        if not task.size:
+            return ""
+        self.sizes[task.name] = task.size
+        if self.model is not None:
+            self._of(task.size)
+        return f"; of {task.size[0]}x{task.size[1]} pixels"
+
+    def _of(self, size: list[int]) -> "nn.Module":
+        """The model, made for images of a size (h, w).  Raises AttachError or DataError where it takes no such."""
+        import torch
+
+        from ..model.sizes import make
+        from ..weights.modes import evaluating
+
+        model, channels = deepcopy(self.model), (self.config.get("input_size") or [3])[0]
+        make(model, size)
+        with torch.no_grad(), evaluating(model), takes_images(f"size {size}", DataError, "give another `img_size`."):
+            model(torch.zeros(1, channels, *size))
+        return model
 
     def disk(self) -> str:
         """Layers, three banks, and the generated weights of every task."""
@@ -138,10 +163,16 @@ class _Preview:
         said = f"{full} of {train.epochs} epochs on images, {heads} of heads alone on features"
         if self.model is None or not self.config.get("input_size") or len(self.images) < tasks:
             return said
-        forward, step = _seconds(self.model, self.config["input_size"], train.batch_size)
-        mean = {part: sum(count[part] for count in self.images.values()) / tasks for part in PARTS}
-        seconds = tasks * sum(mean.values()) * forward
-        seconds += full * train.epochs * (mean["train"] * step + mean["validation"] * forward)
+        channels, *usual = self.config["input_size"]
+        of_size: dict[tuple[int, ...], tuple[float, float]] = {}
+        seconds = 0.0
+        for name, count in self.images.items():
+            size = self.sizes.get(name, usual)
+            if tuple(size) not in of_size:
+                of_size[tuple(size)] = _seconds(self._of(size), [channels, *size], train.batch_size)
+            forward, step = of_size[tuple(size)]
+            each = count["train"] * step + count["validation"] * forward
+            seconds += sum(count.values()) * forward + full / tasks * train.epochs * each
         return f"{said}; at most about {in_words(seconds)} on this machine, as busy as it is now"
 
 

@@ -33,6 +33,7 @@ class Measured:
 
 def sections(measured: Measured, folder: Folder) -> list[Section]:
     tasks = folder.of("train", "tasks")
+    images = {task: taskfile.record(tasks / f"{task}.safetensors").images for task in measured.tasks}
     sizes = {task: _bytes(tasks / f"{task}.safetensors") for task in measured.tasks}
     said = "; ".join(f"{task}: head {head:,}, all else {rest:,} bytes" for task, (head, rest) in sizes.items())
     return [
@@ -40,7 +41,7 @@ def sections(measured: Measured, folder: Folder) -> list[Section]:
             "Tasks",
             "Test accuracy, mean ± spread over seeds, with what was trained and the bytes of the whole task file. "
             "Epochs and the probe's learning rate are chosen on validation.",
-            _tasks(measured.tasks),
+            _tasks(measured.tasks, images),
         ),
         Section(
             "Where the bytes of a task are",
@@ -72,15 +73,19 @@ def _bytes(path: Path) -> tuple[int, int]:
     return head, path.stat().st_size - head
 
 
-def _tasks(tasks: dict[str, dict]) -> str:
+def _tasks(tasks: dict[str, dict], images: dict[str, list[int] | None]) -> str:
     kinds = [kind for kind in KINDS if any(found[kind] for methods in tasks.values() for found in methods.values())]
+    sized = any(images.values())
+    said = {task: "x".join(map(str, size)) if size else "the backbone's" for task, size in images.items()}
     rows = [
-        [task, method.replace("_", " "), f"{100 * found['start']:.1f}",
+        [task, *[said[task]] * sized, method.replace("_", " "), f"{100 * found['start']:.1f}",
          f"{100 * found['test']:.1f} ± {100 * found['spread']:.1f}", *(f"{found[kind]:,}" for kind in kinds),
          f"{found['bytes']:,}", f"{found['head_bytes']:,}"]
         for task, methods in tasks.items() for method, found in methods.items()
     ]  # fmt: skip
-    return table(rows, ["task", "method", "start, %", "test, %", *kinds, "file, bytes", "of it the head"])
+    return table(
+        rows, ["task", *["images"] * sized, "method", "start, %", "test, %", *kinds, "file, bytes", "of it the head"]
+    )
 
 
 def _curves(measured: Measured, epochs: list[dict]) -> list[str]:

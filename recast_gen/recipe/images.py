@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ..errors import listing, repeated
-from .fields import PLACE, Section, Share
+from .fields import PLACE, Count, Section, Share
 
 Labels = Annotated[list[int], Field(min_length=1)]
 
@@ -62,3 +62,15 @@ class Data(Section):
 class Task(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # of its file, metrics and pictures
     data: Data  # its images and labels
+    # height and width of its images, or one number for both; the backbone's when not given
+    img_size: Count | Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
+
+    @property
+    def size(self) -> list[int] | None:
+        """Height and width of its images, where it says them."""
+        return [self.img_size, self.img_size] if isinstance(self.img_size, int) else self.img_size
+
+    def wanted(self, data_config: Mapping[str, Any]) -> dict[str, Any]:
+        """How a network of this `data_config` wants the task's images."""
+        channels = (data_config.get("input_size") or [3])[0]
+        return dict(data_config) | ({"input_size": [channels, *self.size]} if self.size else {})

@@ -2,14 +2,14 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..bank.bank import TemplateBank
 from ..errors import FitError, TaskError
-from ..recipe.images import Data
+from ..recipe.images import Data, Task
 from ..recipe.training import Train
 from ..weights import networks, sources
 from ..weights.files import atomic
@@ -59,8 +59,9 @@ class Adapted:
 
 
 def adapt_one(
-    bank: TemplateBank, data: Data | Splits, settings: Train, path: str | Path, seed: int = 0, name: str = "task"
-) -> Adapted:
+    bank: TemplateBank, data: Data | Splits, settings: Train, path: str | Path, seed: int = 0, name: str = "task",
+    img_size: Sequence[int] | None = None,
+) -> Adapted:  # fmt: skip
     """Trains coefficients (or what `settings` ask for) and a head on a bank, beside the linear probe; writes the file.
 
     Nothing that is trained ends below its start on validation.  The test images decide nothing.
@@ -71,22 +72,26 @@ def adapt_one(
         path: of the task file.
         seed: of the splits, where the source has none of its own.
         name: of the task, in rows.
+        img_size: height and width of its images; the backbone's when not given.
 
     Raises:
         DataError: images cannot be read, or do not go with the backbone.
         FitError: training cannot be done as asked.
     """
+    size = None if img_size is None else list(img_size)
     if isinstance(data, Data):
-        data = load(data, bank.backbone["data_config"], seed, settings.augment)
+        task = Task(name="task", data=data, img_size=size)
+        data = load(data, task.wanted(bank.backbone["data_config"]), seed, settings.augment)
     with tempfile.TemporaryDirectory() as folder:
-        learner = Learner(name, lambda: data, bank, bank.base(), settings, Path(folder))
+        learner = Learner(name, lambda: data, bank, bank.base(), settings, Path(folder), img_size=size)
         return _learnt(learner, Path(path))
 
 
 def adapt(
     model: Any, images: Data | str | Path, out: str | Path, *, parameters: int | None = None, bytes: int | None = None,
     epochs: int | None = None, compare: bool = False, seed: int = 0, batch_size: int = 128,
-    timm_kwargs: dict[str, Any] | None = None,    say: Callable[[str], None] = lambda line: None,
+    timm_kwargs: dict[str, Any] | None = None, img_size: Sequence[int] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Adapted:  # fmt: skip
     """Adapts a network to images: chooses what to train on validation, trains it, writes the task file.
 
@@ -107,6 +112,7 @@ def adapt(
         seed: of the splits, draws and batches.
         batch_size: images a step.
         timm_kwargs: what a live network was made with besides its name and class count.
+        img_size: height and width of the images; the network's own when not given.
         say: is told what is done, line by line.
     Raises:
         SourceError: this is no network or bank; DataError: images cannot be read or do not go with it.
@@ -130,7 +136,11 @@ def adapt(
         )
     weights = given.base() if given else _weights(model, timm_kwargs)
     say(f"network: {weights.backbone.get('timm_model')}{f', bank {given.hash}' if given else ''}")
-    data = load(images if isinstance(images, Data) else Data.of(images), weights.backbone["data_config"], seed)
+    task = Task(
+        name="task", data=images if isinstance(images, Data) else Data.of(images),
+        img_size=None if img_size is None else list(img_size),
+    )  # fmt: skip
+    data = load(task.data, task.wanted(weights.backbone["data_config"]), seed)
     say(
         f"{len(data.classes)} classes; images: train {len(data.train)}, validation {len(data.validation)}, test "
         f"{len(data.test)}"
@@ -145,7 +155,7 @@ def adapt(
         max_bytes=bytes, **PROBE,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        choice = choose(found, data, weights, settings, Path(folder), say)
+        choice = choose(found, data, weights, settings, Path(folder), say, task.size)
         if given is None:
             choice.candidate.bank.save(beside)
             say(f"{beside}: bank {choice.candidate.bank.hash}, which further tasks can share")

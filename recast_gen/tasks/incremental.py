@@ -11,6 +11,7 @@ import torch
 
 from ..bank.bank import TemplateBank
 from ..errors import DataError, RecipeError, listing
+from ..model.sizes import make_for_task
 from ..recipe.images import Task
 from ..recipe.incremental import Incremental
 from ..recipe.training import Training
@@ -48,8 +49,9 @@ def features_of(bank: TemplateBank, tasks: list[Task], settings: Training, seed:
     classes: list[str] = []
     places, base = [], bank.base()
     for task in tasks:
-        splits = data.load(task.data, bank.backbone["data_config"], seed)
+        splits = data.load(task.data, task.wanted(bank.backbone["data_config"]), seed)
         model = rebuild(base, num_classes=len(splits.classes))
+        make_for_task(model, bank, task.size)
         seen = before_head(model, model.get_submodule(bank.backbone["head"]), splits, settings)
         if seen is None or seen.train[0][0].ndim != 1:
             raise DataError(f"{task.name}: the backbone's head is not its last step on one row of features an image.")

@@ -78,6 +78,7 @@ class Learner:
         base: the bank's backbone.
         folder: of what runs leave; what is there is not run again.
         recipe: its name, for the task files.
+        img_size: height and width of its images; the backbone's when not given.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Learner:
     settings: Train
     folder: Path
     recipe: str | None = None
+    img_size: list[int] | None = None
     costs: list[dict] = field(default_factory=list)
 
     @cached_property
@@ -247,11 +249,14 @@ class Learner:
 
     def _prepare(self, method: str, seed: int) -> tuple[nn.Module, dict]:
         """As `methods.prepare`, with the head at its start."""
-        classes = len(self.splits.classes)
-        model, trained = prepare(method, self.bank, self.base, classes, self.settings, seed)
+        model, trained = self._made(method, seed)
         if start := self.known.start:
             self._head(model).load_state_dict(start.state_dict())
         return model, trained
+
+    def _made(self, method: str, seed: int) -> tuple[nn.Module, dict]:
+        classes = len(self.splits.classes)
+        return prepare(method, self.bank, self.base, classes, self.settings, seed, self.img_size)
 
     def _head(self, model: nn.Module) -> nn.Module:
         return model.get_submodule(self.bank.backbone["head"])
@@ -260,7 +265,7 @@ class Learner:
     def known(self) -> Known:
         """Found by one pass over the images, before the first run."""
         meter, settings, splits = Meter(), self.settings, self.splits
-        model, _ = prepare(self.method, self.bank, self.base, len(splits.classes), settings, settings.seeds[0])
+        model, _ = self._made(self.method, settings.seeds[0])
         head, same = self._head(model), settings.augment == "none"
         ridge = wants_ridge(head, settings)
         if not (same or ridge):

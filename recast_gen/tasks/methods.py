@@ -1,5 +1,7 @@
 """What each method trains of a model: named sets of parameters, and how fast each learns."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -8,6 +10,7 @@ from ..model.adapters.apply import ADAPTERS, add_adapter
 from ..model.attach import attach, attached
 from ..model.learning_rates import rates as relative_rates
 from ..model.parametrizations import steps_on
+from ..model.sizes import make_for_task
 from ..model.verbs import freeze
 from ..recipe.training import Train
 from ..weights.named import Weights
@@ -27,17 +30,20 @@ def adapted(settings: Train) -> str:
 
 
 def prepare(
-    method: str, bank: TemplateBank, base: Weights, classes: int, settings: Train, seed: int
-) -> tuple[nn.Module, Trained]:
+    method: str, bank: TemplateBank, base: Weights, classes: int, settings: Train, seed: int,
+    img_size: Sequence[int] | None = None,
+) -> tuple[nn.Module, Trained]:  # fmt: skip
     """A fresh model with `bank` attached, and what `method` trains of it, by kind; all else is frozen.
 
     A resolution that a study chose comes with the bank.  base: the bank's backbone.  seed: of the fresh head.
-    classes: outputs of the head.
+    classes: outputs of the head.  img_size: height and width of images; the backbone's when not given.
     """
     if sum(tensor.nbytes for tensor in base.values()) > LARGE:
         collect()  # the last model, before the next is made
     torch.manual_seed(seed)
-    model = attach(rebuild(base, num_classes=classes), bank, bank.fit.get("resolution", settings.resolution))
+    model = rebuild(base, num_classes=classes)
+    make_for_task(model, bank, img_size)
+    attach(model, bank, bank.fit.get("resolution", settings.resolution))
     adapts, name = method == adapted(settings), bank.backbone["head"]
     head = freeze(model, name, coefficients=adapts and settings.coefficients)
     trained = {"head": list(head.parameters())}

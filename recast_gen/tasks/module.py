@@ -175,7 +175,9 @@ def _share(logits: torch.Tensor, labels: torch.Tensor) -> float:
 def check(model: nn.Module, splits: Splits) -> None:
     """Raises DataError unless the model takes the images and has one output a class."""
     image = splits.train[0][0][None]
-    remedy = "say what it wants as `model.data_config.input_size: [channels, height, width]`."
+    remedy = (
+        "say what it wants as `model.data_config.input_size: [channels, height, width]`, or of a task as `img_size`."
+    )
     with torch.no_grad(), takes_images(f"shape {tuple(image.shape[1:])}", DataError, remedy):
         outputs = model.eval()(image.to(next(model.parameters()).device))
     if outputs.ndim != 2 or outputs.shape[1] != len(splits.classes):

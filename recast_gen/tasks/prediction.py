@@ -157,6 +157,37 @@ def _batch(predictor: Predictor, images: list, start: int) -> list[Prediction]:
     return [Prediction(name, answers.get(name, {}), errors.get(name)) for name in names]
 
 
+def some_of(bank: TemplateBank | str | Path, task: str | Path, images: Path, most: int) -> np.ndarray:
+    """At most so many images ``n c h w``, evenly from all of a file, folder, ``.npz`` or CSV, as a task wants them.
+
+    Raises DataError for images that cannot be read, and none.
+    """
+    from ..bank.saved import open_bank
+    from ..recipe.images import Data
+    from .readers import READERS
+    from .readers.pixels import open_image
+
+    bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    config = taskfile.backbone(bank, taskfile.read(task, bank)).get("data_config") or {}
+    read: Callable[[int], Image]
+    if (data := Data.of(images)).source == "folder":
+        files = files_of([images])
+        names, read = list(map(str, files)), lambda place: open_image(files[place])
+    else:
+        parts = READERS[data.source](data)[0]
+        raw = next(parts[part] for part in ("validation", "test", "train") if part in parts)
+        names, read = raw.names, raw.image
+    places = np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)).tolist()
+    found = []
+    for place in places:
+        try:
+            found.append(prepare(read(place), config))
+        except Exception as error:  # a decoder may raise anything on damaged bytes
+            said = f"{type(error).__name__}: {error}"
+            raise DataError(f"{names[place]} cannot be read ({said}): leave it out.") from error
+    return np.stack(found)
+
+
 def files_of(paths: Iterable[Path]) -> list[Path]:
     """The files among paths, and of folders the images in them.  Raises DataError for a folder without any."""
     from .readers.files import images_in

@@ -76,7 +76,7 @@ def _reader(bank: TemplateBank, settings: Train, seed: int) -> Callable[[Task], 
     def read(task: Task) -> Splits:
         if task.name not in last:
             last.clear()  # before others are in memory
-            last[task.name] = data.load(task.data, bank.backbone["data_config"], seed, settings.augment)
+            last[task.name] = data.load(task.data, task.wanted(bank.backbone["data_config"]), seed, settings.augment)
         return last[task.name]
 
     return read
@@ -88,12 +88,12 @@ def _learner(
 ) -> Learner:  # fmt: skip
     """Looks at a task before any is trained."""
     splits = read(task)
-    check(prepare(adapted(settings), bank, base, len(splits.classes), settings, seed)[0], splits)
+    check(prepare(adapted(settings), bank, base, len(splits.classes), settings, seed, task.size)[0], splits)
     results.splits += [{"task": task.name, **row} for row in splits.split_off]
     results.skipped[task.name] = splits.skipped
     asked = [bank.hash, settings.model_dump(exclude=ELSEWHERE), task.model_dump(), recipe, seed]
     folder = runs / task.name / key(asked, splits.origin, "tasks.learner")
-    return Learner(task.name, partial(read, task), bank, base, settings, folder, recipe)
+    return Learner(task.name, partial(read, task), bank, base, settings, folder, recipe, task.size)
 
 
 def _learn(learner: Learner, results: Results, say: Callable[[str], None], progress: Progress) -> Run:

@@ -36,7 +36,7 @@ class Choice:
 
 def choose(
     candidates: list[Candidate], data: Splits, base: Weights, settings: Train, folder: Path,
-    say: Callable[[str], None],
+    say: Callable[[str], None], img_size: list[int] | None = None,
 ) -> Choice:  # fmt: skip
     """The source that is best at one learning rate, then the learning rate that is best with it."""
     trials: list[dict] = []
@@ -44,7 +44,7 @@ def choose(
         index: Learner(
             "task", lambda: data, each.bank, base,
             settings.model_copy(update={"resolution": each.resolution or 1, "relative_lr": MIDDLE}),
-            _made(folder / str(index)),
+            _made(folder / str(index)), img_size=img_size,
         )
         for index, each in enumerate(candidates)
     }  # fmt: skip

@@ -114,7 +114,8 @@ class Measure:
     def _task(self):
         from ..tasks import data
 
-        return data.load(self.recipe.tasks[0].data, self.fits.weights.backbone["data_config"], self.recipe.seed)
+        task = self.recipe.tasks[0]
+        return data.load(task.data, task.wanted(self.fits.weights.backbone["data_config"]), self.recipe.seed)
 
     def _accuracy(self, bank: TemplateBank, resolution: int | str | None, on_epoch: Callable | None) -> float:
         from ..tasks.analytic import gentle, ridge_start, wants_ridge
@@ -127,7 +128,8 @@ class Measure:
         asked, seed, bank = self.recipe.train, self.recipe.seed, with_norms(bank, self.recipe.tune.norms)
         changed = {"epochs": self.recipe.tune.accuracy_epochs, "resolution": resolution or asked.resolution}
         settings = asked.model_copy(update=changed | {"devices": 1})  # a study's workers are its processes
-        model, trained = prepare(adapted(settings), bank, bank.base(), len(self._task.classes), settings, seed)
+        made_for = len(self._task.classes), settings, seed, self.recipe.tasks[0].size
+        model, trained = prepare(adapted(settings), bank, bank.base(), *made_for)
         head = model.get_submodule(bank.backbone["head"])
         seen = None
         if wants_ridge(head, settings):

@@ -9,6 +9,7 @@ import peft
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -259,5 +260,13 @@ def test_recast_export_writes_all_three(store, tmp_path):
         assert done.returncode == 0, done.stderr
     assert "rank 1 loses" in done.stdout and (tmp_path / "model.onnx").stat().st_size > 10_000
     assert load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    (tmp_path / "photos").mkdir()
+    for shade in range(0, 250, 25):
+        Image.new("RGB", (20, 20), (shade, 100, 250 - shade)).save(tmp_path / "photos" / f"{shade}.png")
+    done = recast("export", "peft", "bank.zarr", "one.safetensors", "--images", "photos", "--most", "4", cwd=tmp_path)
+    assert done.returncode == 0 and "on 4 images its logits are" in done.stdout, done.stderr
+    (tmp_path / "photos" / "0.png").write_bytes(b"damaged")
+    done = recast("export", "peft", "bank.zarr", "one.safetensors", "--images", "photos", cwd=tmp_path)
+    assert done.returncode == 1 and "0.png cannot be read" in done.stderr and "Traceback" not in done.stderr
     done = recast("export", "folder", "bank.zarr", "one.safetensors", "two.safetensors", cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path / "published" / "README.md").is_file(), done.stderr

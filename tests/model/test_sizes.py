@@ -1,5 +1,6 @@
 """Tasks whose images have another size than the backbone's."""
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 import recast_gen as rg
 from recast_gen.bank import generation, taskfile
 from recast_gen.errors import ExportError, TaskError
+from recast_gen.model import sizes
 from recast_gen.weights import networks, sources
 from recast_gen.weights.named import Weights
 
@@ -22,7 +24,7 @@ KINDS = [
 ]
 
 
-def taught(kind, path, size=None, seed=0):
+def taught(kind, path, size=None, seed=0, **options):
     """A task at a size of images (the backbone's when None): its bank, images, and the logits it gave."""
     name, kwargs, glob, _ = kind
     with torch.random.fork_rng():
@@ -30,7 +32,7 @@ def taught(kind, path, size=None, seed=0):
         model = timm.create_model(name, **kwargs).eval()
         bank = rg.mimic(model, families=[glob], timm_kwargs=kwargs)
         if size:
-            model.set_input_size(img_size=size)
+            model.set_input_size(img_size=size, **options)
         rg.attach(model, bank)
         torch.manual_seed(1 + seed)
         for parameter in [*rg.coefficients(model), *model.get_submodule(bank.backbone["head"]).parameters()]:
@@ -173,3 +175,52 @@ def test_a_network_that_cannot_be_resized_is_left_as_it_is(tmp_path, own):
     again = rg.attach(placed(12), bank)
     rg.load_task(tmp_path / "t.safetensors", again, bank)
     assert torch.equal(again(images), large(images))
+
+
+def test_a_table_that_follows_timms_rule_costs_no_bytes_and_one_of_timm_itself_few(tmp_path):
+    kind = KINDS[0]
+    bank, images, logits = taught(kind, tmp_path / "timms.safetensors", (48, 80))
+    model = networks.rebuild(bank.base()).eval()
+    sizes.make_for_task(model, bank, (48, 80))
+    rg.attach(model, bank)
+    rg.save_task(tmp_path / "own.safetensors", model, bank)
+    table = model.pos_embed.detach().numpy()
+    assert taskfile.parts(tmp_path / "own.safetensors").get("tables", 0) == 0
+    assert 0 < taskfile.parts(tmp_path / "timms.safetensors")["tables"] < 0.7 * table.nbytes
+    assert np.array_equal(taskfile.read(tmp_path / "own.safetensors", bank).tables["pos_embed"], table)
+    rg.load_task(tmp_path / "own.safetensors", again := backbone(kind, bank), bank)
+    assert torch.equal(again(images), model(images))
+
+
+def test_a_size_that_changes_no_table_is_kept_too(tmp_path):
+    kind = (WINDOWS, SWIN | {"num_classes": 3}, KINDS[2][2], (96, 96))
+    bank, images, logits = taught(kind, tmp_path / "large.safetensors", kind[-1], window_size=(4, 4))
+    _, usual_images, usual = taught(kind, tmp_path / "usual.safetensors", seed=1)
+    task = taskfile.read(tmp_path / "large.safetensors", bank)
+    assert task.size == [96, 96] and not task.tables
+    lib = rg.TaskLibrary(tmp_path, bank=bank)
+    for name, given, expected in (("large", images, logits), ("usual", usual_images, usual), ("large", images, logits)):
+        lib.use(name)
+        assert torch.equal(lib(given), expected)
+    model = backbone(kind, bank)
+    for name, given, expected in (("large", images, logits), ("usual", usual_images, usual)):
+        rg.load_task(tmp_path / f"{name}.safetensors", model, bank)
+        assert torch.equal(model(given), expected)
+
+
+def test_a_network_that_takes_any_size_has_its_tasks_size_said(cnn, tmp_path):
+    model = cnn()
+    bank = rg.mimic(model, families=cnn.families)
+    bank.backbone["data_config"] = {"input_size": [3, 16, 16]}
+    rg.attach(model, bank)
+    rg.save_task(tmp_path / "t.safetensors", model, bank, img_size=(24, 40))
+    rg.load_task(tmp_path / "t.safetensors", model, bank)
+    rg.save_task(tmp_path / "again.safetensors", model, bank)
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "t.safetensors").read_bytes()
+    lib = rg.TaskLibrary(tmp_path, model, bank)
+    lib.use("t")
+    assert lib.transform(Image.new("RGB", (9, 9))).shape == (3, 24, 40)
+    with pytest.raises(TaskError, match="for images of"):
+        kind = KINDS[0]
+        bank, *_ = taught(kind, tmp_path / "vit.safetensors")
+        rg.save_task(tmp_path / "v.safetensors", backbone(kind, bank), bank, img_size=(9, 9))
