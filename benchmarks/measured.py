@@ -70,16 +70,18 @@ def markdown(columns: Iterable[str], rows: Iterable[Iterable]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def ratio(runs: int, one: Callable, other: Callable) -> tuple[float, float]:
+def ratio(
+    runs: int, one: Callable, other: Callable, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float]:
     """Median seconds of `one`, and of the ratio of `one` to `other`, which take turns."""
     one(), other()
     taken = []
     for _ in range(runs):
-        start = time.perf_counter()
+        start = clock()
         one()
-        middle = time.perf_counter()
+        middle = clock()
         other()
-        taken.append((middle - start, time.perf_counter() - middle))
+        taken.append((middle - start, clock() - middle))
     return statistics.median(a for a, _ in taken), statistics.median(a / b for a, b in taken)
 
 
