@@ -82,7 +82,7 @@ def recipe(name: str, folder: Path, count: int = 2) -> Path:
         images = rng.integers(0, 128, (32, 32, 32, 3))
         images[..., task % 3] += 64 * labels[:, None, None]
         np.savez(path, x_train=images.astype(np.uint8), y_train=labels)
-        tasks.append({"name": f"task {task}", "data": {"source": "npz", "path": str(path)}})
+        tasks.append({"name": f"task{task}", "data": {"source": "npz", "path": str(path)}})
     train = {"epochs": 1, "batch_size": 8, "seeds": [0], "accelerator": "cpu"}
     path = folder / "pipelines" / "real.yaml"
     path.parent.mkdir()
