@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .bank.tokens import load_tokens as load_tokens
     from .errors import RecastError as RecastError
     from .mimicry.extension import extend as extend
+    from .mimicry.few_bits import quantise as quantise
     from .mimicry.norms import with_norms as with_norms
+    from .mimicry.ordering import nest as nest
     from .model.adapters.apply import add_adapter as add_adapter
     from .model.adapters.apply import remove_adapter as remove_adapter
     from .model.attach import attach as attach
@@ -58,6 +60,8 @@ _NAMES = {
     "bank.sampling": "sample interpolate",
     "mimicry.norms": "with_norms",
     "mimicry.extension": "extend",
+    "mimicry.few_bits": "quantise",
+    "mimicry.ordering": "nest",
     "model.attach": "attach coefficients",
     "model.adapters.apply": "add_adapter remove_adapter",
     "model.tying": "tie",

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -105,6 +106,29 @@ def test_a_bank_is_packed_unpacked_and_generated_from_either_way(tmp_path):
     lost = recast("generate", "bank.zarr", "--out", "bank.zarr", cwd=tmp_path)
     assert lost.returncode == 1 and "would be lost" in lost.stderr
     assert (tmp_path / "bank.zarr.made").read_bytes() == (tmp_path / "bank.safetensors.made").read_bytes()
+
+
+def test_a_bank_is_cut_and_rounded_and_never_onto_itself(tmp_path):
+    model = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=16, depth=4, num_heads=2)
+    kwargs = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2}
+    bank = rg.mimic(model, gauge="identity", timm_kwargs=kwargs)
+    bank.save(tmp_path / "bank.zarr")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)
+    np.savez(tmp_path / "images.npz", x_train=pixels, y_train=np.arange(40) % 2)
+
+    def run(*words) -> str:
+        done = CliRunner().invoke(app, [str(tmp_path / word) if "." in word else word for word in words])
+        return done.output if done.exception is None else str(done.exception)
+
+    said = run("nest", "bank.zarr", "--templates", "2", "--out", "small.zarr")
+    assert rg.load_bank(tmp_path / "small.zarr").hash == rg.nest(bank, 2).hash and rg.nest(bank, 2).hash in said
+    run("quantise", "small.zarr", "--bits", "ternary", "--out", "few.safetensors")
+    assert rg.load_bank(tmp_path / "few.safetensors").hash == rg.quantise(rg.nest(bank, 2), "ternary").hash
+    run("quantise", "bank.zarr", "--images", "images.npz", "--count", "16", "--out", "four.zarr")
+    assert rg.load_bank(tmp_path / "four.zarr").fit["calibrated"]
+    assert "would be lost" in run("nest", "bank.zarr", "--templates", "2", "--out", "bank.zarr")
+    assert "8 or 4 bits" in run("quantise", "bank.zarr", "--bits", "5", "--out", "five.zarr")
+    assert rg.load_bank(tmp_path / "bank.zarr").hash == bank.hash and not (tmp_path / "five.zarr").exists()
 
 
 @pytest.mark.parametrize("kind", ["bank.zarr", "bank.safetensors"])

@@ -25,7 +25,7 @@ from .templates import Lazy, ahead, mix
 class Group:
     """Layers of one family and the templates they share.
 
-    names: tensor names in depth order.  templates: ``t o ...`` float32, `Lazy` in an opened bank.
+    names: tensor names in depth order.  templates: ``t o ...`` float32, `Lazy` in an opened bank, or `LowBit`.
     coefficients: ``l s b t`` float32; b = 1, in groups of scales or shifts as many as they have parameters.
     dtype: of the original tensors.  certificate: how good the fit is.  random: how many of the last templates come
     from `seed`.  posterior: ``2 l t`` mean and standard deviation of the VAE's coefficients, or None.
@@ -36,7 +36,7 @@ class Group:
 
     family: str
     names: tuple[str, ...]
-    templates: np.ndarray = field(repr=False)
+    templates: Any = field(repr=False)
     coefficients: np.ndarray = field(repr=False)
     dtype: str
     certificate: dict[str, Any] = field(repr=False)
@@ -116,6 +116,12 @@ class TemplateBank:
     rest: dict[str, np.ndarray] = field(repr=False)
     backbone: dict[str, Any] = field(default_factory=dict)
     fit: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, key: slice) -> "TemplateBank":
+        """``bank[:t]``: the bank of each group's first t templates; see `nesting.nested`, which also raises."""
+        from .nesting import nested
+
+        return nested(self, key)
 
     @property
     def certificate(self) -> dict[tuple[str, int], dict[str, Any]]:

@@ -1,14 +1,15 @@
 """What a bank has on disk: stacks by name, and attributes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..weights import store
+from .low_bit import LowBit
 
 if TYPE_CHECKING:
-    from .bank import Group, TemplateBank
+    from .bank import TemplateBank
 
 ROW = 2**18  # values in a row of what lies flat in a bank: what is read and verified at once
 
@@ -18,8 +19,13 @@ def contents(bank: "TemplateBank") -> tuple[dict[str, store.Rows], dict[str, Any
     arrays, described = {}, []
     for family in dict.fromkeys(family for family, _ in bank.groups):
         members = [group for group in bank.groups.values() if group.family == family]
-        if not members[0].layout:
-            arrays[f"templates.{family}"] = _own_templates(members)
+        if isinstance(members[0].templates, LowBit):
+            parts = [group.templates for group in members]
+            arrays[f"levels.{family}"] = _one_after_the_other([part.codes for part in parts])
+            arrays[f"scales.{family}"] = _one_after_the_other([part.scales for part in parts])
+        elif not members[0].layout:
+            kept = [len(group.templates) - group.random for group in members]
+            arrays[f"templates.{family}"] = _one_after_the_other([group.templates for group in members], kept)
         described += [
             {
                 "family": family, "names": group.names, "dtype": group.dtype, "certificate": group.certificate,
@@ -28,6 +34,7 @@ def contents(bank: "TemplateBank") -> tuple[dict[str, store.Rows], dict[str, Any
                 "posterior": group.posterior is not None,
                 **({"layout": group.layout.about()} if group.layout else {}),
                 **({"own": group.own.about()} if group.own else {}),
+                **({"bits": group.templates.bits, "shape": group.shape} if isinstance(group.templates, LowBit) else {}),
             }
             for group in members
         ]  # fmt: skip
@@ -43,16 +50,15 @@ def contents(bank: "TemplateBank") -> tuple[dict[str, store.Rows], dict[str, Any
     return arrays, {"backbone": bank.backbone, "fit": bank.fit, "groups": described, "rest": index}
 
 
-def _own_templates(groups: "list[Group]") -> store.Rows:
-    """All templates of a family that do not come from a seed, ``(group t) o ...``; one group's at a time are held."""
-    kept = [len(group.templates) - group.random for group in groups]
-    like = groups[0].templates
+def _one_after_the_other(groups: Sequence[Any], kept: Sequence[int] | None = None) -> store.Rows:
+    """Arrays ``t o ...`` of a family's groups as ``(group t) o ...``, the first so many of each; one is held."""
+    kept = kept or [len(group) for group in groups]
 
     def rows() -> Iterator[np.ndarray]:
         for group, count in zip(groups, kept):
-            yield from group.templates[:count]
+            yield from group[:count]
 
-    return store.Rows((sum(kept), *like.shape[1:]), like.dtype.name, rows)
+    return store.Rows((sum(kept), *groups[0].shape[1:]), groups[0].dtype.name, rows)
 
 
 def _flat(arrays: list[np.ndarray]) -> store.Rows:

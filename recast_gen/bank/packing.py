@@ -42,16 +42,20 @@ def kind(array: np.ndarray | Levels) -> str | int:
     return array.top if isinstance(array, Levels) else array.dtype.name
 
 
+def packed(levels: np.ndarray, bits: int) -> bytes:
+    """Levels (uint8) in so many bits each, one after the other, the highest bit first."""
+    return np.packbits(np.unpackbits(levels.reshape(-1, 1), axis=1)[:, 8 - bits :]).tobytes()
+
+
 def to_bytes(array: np.ndarray | Levels) -> tuple[bytes, bool]:
     """An array as bytes, and whether its levels are entropy-coded (Huffman's code, as deflate has it)."""
     if not isinstance(array, Levels):
         return np.ascontiguousarray(array).reshape(-1).view(np.uint8).tobytes(), False
-    levels = np.ascontiguousarray(array.levels).reshape(-1)
-    packed = np.packbits(np.unpackbits(levels[:, None], axis=1)[:, 8 - array.bits :]).tobytes()
+    levels, few = np.ascontiguousarray(array.levels).reshape(-1), packed(array.levels, array.bits)
     coder = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_HUFFMAN_ONLY)
     coded = coder.compress(levels.tobytes()) + coder.flush()
-    short = len(coded) < len(packed)
-    return array.scales.astype("<f2").tobytes() + (coded if short else packed), short
+    short = len(coded) < len(few)
+    return array.scales.astype("<f2").tobytes() + (coded if short else few), short
 
 
 def from_bytes(data: bytes, shape: tuple[int, ...], kind: str | int, coded: bool) -> tuple[np.ndarray | Levels, bytes]:

@@ -51,7 +51,7 @@ def moments(features: np.ndarray) -> Moments:
 def nearest(weight: np.ndarray, top: int) -> Levels:
     """Rows ``k d`` on grids up to their largest number, each number at the nearest level."""
     scales = _float16(np.abs(weight).max(1, initial=0.0))
-    return Levels(_levels(weight, scales, top).astype(np.uint8), scales.astype(np.float16), top)
+    return Levels(levels_of(weight, scales, top).astype(np.uint8), scales.astype(np.float16), top)
 
 
 def rounded(weight: np.ndarray, bits: int, seen: Moments | None = None) -> Levels:
@@ -68,7 +68,7 @@ def rounded(weight: np.ndarray, bits: int, seen: Moments | None = None) -> Level
     shares = SHARES if bits > 1 else SHARES / 2
     scales = _float16(np.concatenate([share * np.abs(weight).max(1, initial=0.0) for share in shares]))
     many = np.tile(weight, (len(shares), 1))
-    levels = _levels(many, scales, top) if seen is None else _gptq(many, scales, top, seen)
+    levels = levels_of(many, scales, top) if seen is None else gptq(many, scales, top, seen)
 
     def best(count: int) -> np.ndarray:
         """Of all that was tried for each row, `count` with the least error: all their rows, one after the other."""
@@ -78,10 +78,10 @@ def rounded(weight: np.ndarray, bits: int, seen: Moments | None = None) -> Level
     kept = best(BEAM)
     many, levels, scales = many[kept], levels[kept], scales[kept]
     for _ in range(ROUNDS):
-        grid = _grid(levels, top)
-        fitting = ((grid @ cov) * many).sum(1) / np.maximum(((grid @ cov) * grid).sum(1), 1e-300)
+        on = grid(levels, top)
+        fitting = ((on @ cov) * many).sum(1) / np.maximum(((on @ cov) * on).sum(1), 1e-300)
         fitting = np.where(fitting > 0, _float16(np.maximum(fitting, 0)), scales)
-        again = _levels(many, fitting, top) if seen is None else _swept(many, levels, fitting, top, cov)
+        again = levels_of(many, fitting, top) if seen is None else _swept(many, levels, fitting, top, cov)
         better = _errors(many, again, fitting, top, cov) < _errors(many, levels, scales, top, cov)
         levels, scales = np.where(better[:, None], again, levels), np.where(better, fitting, scales)
     kept = best(1)
@@ -106,39 +106,42 @@ def _float16(scales: np.ndarray) -> np.ndarray:
     return held
 
 
-def _grid(levels: np.ndarray, top: int) -> np.ndarray:
+def grid(levels: np.ndarray, top: int) -> np.ndarray:
+    """Levels 0 to `top` as numbers from -1 to 1."""
     return levels * (2 / top) - 1
 
 
-def _levels(weight: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
+def levels_of(weight: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
+    """The nearest level of every number on the grid of its row, not rounded to integers' dtype."""
     step = np.where(scales > 0, scales, 1.0).reshape(-1, *[1] * (weight.ndim - 1))
     return np.minimum(np.maximum(np.rint((weight / step + 1) * (top / 2)), 0), top)
 
 
 def _errors(weight: np.ndarray, levels: np.ndarray, scales: np.ndarray, top: int, cov: np.ndarray) -> np.ndarray:
     """``k``: of each row."""
-    change = weight - scales[:, None] * _grid(levels, top)
+    change = weight - scales[:, None] * grid(levels, top)
     return np.asarray(((change @ cov) * change).sum(1))
 
 
-def _gptq(weight: np.ndarray, scales: np.ndarray, top: int, seen: Moments) -> np.ndarray:
+def gptq(weight: np.ndarray, scales: np.ndarray, top: int, seen: Moments) -> np.ndarray:
+    """Levels ``k d`` of rows on grids of these scales, column by column; each moves its error on to the next ones."""
     left, levels, factor = weight[:, seen.order], np.empty(weight.shape), seen.factor
     for at, column in enumerate(seen.order):
-        levels[:, column] = _levels(left[:, at], scales, top)
-        error = (left[:, at] - scales * _grid(levels[:, column], top)) / factor[at, at]
+        levels[:, column] = levels_of(left[:, at], scales, top)
+        error = (left[:, at] - scales * grid(levels[:, column], top)) / factor[at, at]
         left[:, at + 1 :] -= error[:, None] * factor[at, at + 1 :]
     return levels
 
 
 def _swept(weight: np.ndarray, levels: np.ndarray, scales: np.ndarray, top: int, cov: np.ndarray) -> np.ndarray:
     """Every number set to its best level given all others, column by column, until none changes."""
-    levels, values = levels.copy(), scales[:, None] * _grid(levels, top)
+    levels, values = levels.copy(), scales[:, None] * grid(levels, top)
     pull, own = (weight - values) @ cov, cov.diagonal()
     for _ in range(SWEEPS):
         moved = False
         for column in range(len(cov)):
-            levels[:, column] = _levels(values[:, column] + pull[:, column] / own[column], scales, top)
-            new = scales * _grid(levels[:, column], top)
+            levels[:, column] = levels_of(values[:, column] + pull[:, column] / own[column], scales, top)
+            new = scales * grid(levels[:, column], top)
             change = new - values[:, column]
             if change.any():
                 pull -= change[:, None] * cov[column]

@@ -11,14 +11,17 @@ import numpy as np
 from ..weights import store
 from .bank import Group, TemplateBank, remember
 from .layouts import Layout
+from .low_bit import LowBit
 from .own import Own
 from .templates import Lazy, random_templates
 
 
-def open_bank(path: str | Path) -> TemplateBank:
+def open_bank(path: str | Path, templates: int | None = None) -> TemplateBank:
     """A bank whose templates and rest stay on disk, a zarr directory or packed, until they are used.
 
-    Raises StoreError when it is missing, foreign or damaged; damaged values are found when they are read.
+    templates: as many of each group, at most; no others are read.
+    Raises StoreError when it is missing, foreign or damaged; damaged values are found when they are read; FitError for
+    a bank that cannot be cut.
     """
     arrays, about, found = store.load(path, "bank")
     described, groups = about["groups"], {}
@@ -32,16 +35,16 @@ def open_bank(path: str | Path) -> TemplateBank:
     owns = {i: Own(**entry["own"]) for i, entry in enumerate(described) if "own" in entry}
     laid = {i: Layout.of(entry["layout"]) for i, entry in enumerate(described) if "layout" in entry}
     flat = {i: (described[i]["coefficients"][3], layout.columns) for i, layout in laid.items()}
-    templates = _slices(arrays["templates"], flat) if flat else {}
+    values = _slices(arrays["templates"], flat) if flat else {}
     for index, entry in enumerate(described):
         family, base = entry["family"], coefficients[index]
         start = stored.setdefault(family, [0])
         stop = start[-1] + base.shape[3] - entry["random"] - (owns[index].count if index in owns else 0)
         if index not in laid:
             base = base[...]
-            templates[index] = _templates(arrays[f"templates.{family}"], start[-1], stop, entry)
+            values[index] = _templates(arrays, start[-1], stop, entry)
         groups[family, len(start) - 1] = Group(
-            family, tuple(entry["names"]), templates[index], base, entry["dtype"], entry["certificate"],
+            family, tuple(entry["names"]), values[index], base, entry["dtype"], entry["certificate"],
             entry["random"], entry["seed"], posterior[index][...] if index in posterior else None, laid.get(index),
             owns.get(index),
         )  # fmt: skip
@@ -52,23 +55,31 @@ def open_bank(path: str | Path) -> TemplateBank:
     rest = {name: rest[name] for name, _, _ in about["rest"]}
     bank = TemplateBank(groups, rest, about["backbone"], about["fit"])
     remember(bank, found)
-    return bank
+    return bank if templates is None else bank[:templates]
 
 
-def load_bank(path: str | Path) -> TemplateBank:
+def load_bank(path: str | Path, templates: int | None = None) -> TemplateBank:
     """Reads and verifies all of a bank, a zarr directory or packed.
 
+    Args:
+        templates: as many of each group, at most, and no others: ``bank[:templates]`` without reading all of it.
     Raises:
         StoreError: it is missing, foreign or damaged.
+        FitError: it cannot be cut: its basis has no order, or it has fewer templates.
     """
-    bank = open_bank(path)
+    bank = open_bank(path, templates)
     groups = {
-        key: replace(group, templates=group.templates[...], coefficients=group.coefficients[...])
+        key: replace(group, templates=_loaded(group.templates), coefficients=group.coefficients[...])
         for key, group in bank.groups.items()
     }
     loaded = replace(bank, groups=groups, rest={name: tensor[...] for name, tensor in bank.rest.items()})
-    remember(loaded, bank.hash)
+    if "hash" in bank.__dict__:  # verified; that of a cut one is computed where it is asked for
+        remember(loaded, bank.hash)
     return loaded
+
+
+def _loaded(templates: Lazy | LowBit) -> np.ndarray | LowBit:
+    return templates.loaded() if isinstance(templates, LowBit) else templates[...]
 
 
 def pack(bank: str | Path, file: str | Path) -> str:
@@ -108,15 +119,29 @@ def _slices(stored: store.Stored, shapes: Mapping[Any, Sequence[int]]) -> dict[A
                 filled += len(part)
             return flat.reshape(shape)
 
-        found[key], start = Lazy(tuple(shape), stored.dtype.name, read), stop
+        def rows(count: int, start: int = start, inner: tuple[int, ...] = tuple(shape[1:])) -> np.ndarray:
+            return read(start, start + count * int(np.prod(inner, dtype=np.int64)), (count, *inner))
+
+        found[key], start = Lazy(tuple(shape), stored.dtype.name, read, rows), stop
     return found
 
 
-def _templates(stored: store.Stored, start: int, stop: int, entry: dict[str, Any]) -> Lazy:
-    count, layer = entry["random"], stored.shape[1:]
+def _templates(arrays: Mapping[str, store.Stored], start: int, stop: int, entry: dict[str, Any]) -> Lazy | LowBit:
+    """A group's templates, of which rows `start` to `stop` of its family are stored."""
+    family, count, bits = entry["family"], entry["random"], entry.get("bits")
 
-    def read() -> np.ndarray:
-        own = stored[start:stop]
-        return np.concatenate([own, random_templates((count, *layer), entry["scale"], entry["seed"])]) if count else own
+    def rows(name: str) -> Lazy:
+        stored = arrays[f"{name}.{family}"]
+        return Lazy(
+            (stop - start, *stored.shape[1:]), stored.dtype.name, lambda: stored[start:stop],
+            lambda count: stored[start : start + count],
+        )  # fmt: skip
 
-    return Lazy((stop - start + count, *layer), stored.dtype.name, read)
+    own = LowBit(rows("levels"), rows("scales"), bits, tuple(entry["shape"])) if bits else rows("templates")
+    if not count:
+        return own
+    layer = own.shape[1:]
+    drawn = Lazy((count, *layer), "float32", lambda: random_templates((count, *layer), entry["scale"], entry["seed"]))
+    if isinstance(own, LowBit):
+        return replace(own, drawn=drawn)
+    return Lazy((len(own) + count, *layer), own.dtype.name, lambda: np.concatenate([own[...], drawn[...]]))

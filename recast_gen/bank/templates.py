@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,10 +55,16 @@ def ahead(arrays: Iterable["np.ndarray | Lazy"]) -> Iterator[np.ndarray]:
 
 
 class Lazy:
-    """An array on disk, in place of one in memory: every ``[...]`` reads and verifies it.  Raises StoreError then."""
+    """An array on disk, in place of one in memory: every ``[...]`` reads and verifies it.  Raises StoreError then.
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, read: Callable[[], np.ndarray]) -> None:
-        self.shape, self.dtype, self._read = tuple(shape), dtype_of(dtype), read
+    first: what reads so many of its first rows alone, where that is less work.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: str, read: Callable[[], np.ndarray],
+        first: Callable[[int], np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
+        self.shape, self.dtype, self._read, self._first = tuple(shape), dtype_of(dtype), read, first
 
     @property
     def ndim(self) -> int:
@@ -68,3 +75,13 @@ class Lazy:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         return np.asarray(self._read()[key])
+
+    def first(self, count: int) -> "Lazy":
+        """Its first `count` rows."""
+        read = partial(self._first or (lambda count: self[:count]), count)
+        return Lazy((count, *self.shape[1:]), self.dtype.name, read, self._first)
+
+
+def leading(array: Any, count: int) -> Any:
+    """The first `count` rows of an array, of one on disk without reading the others where it can."""
+    return array[:count] if isinstance(array, np.ndarray) else array.first(count)

@@ -13,8 +13,8 @@ from . import draws, export, inspection, recipes, tasks, weights
 COMMANDS = {
     "Tasks": [tasks.adapt, tasks.evaluate, tasks.predict, tasks.tasks],
     "Networks, banks and weights": [
-        inspection.inspect, weights.compare, weights.generate, weights.pack, weights.unpack, draws.sample,
-        draws.interpolate, draws.project,
+        inspection.inspect, weights.compare, weights.generate, weights.pack, weights.unpack, weights.nest,
+        weights.quantise, draws.sample, draws.interpolate, draws.project,
     ],
     "Recipes": [recipes.init, recipes.check, recipes.run, recipes.report, recipes.tune_worker, recipes.studies],
 }  # fmt: skip

@@ -7,6 +7,8 @@ import typer
 
 from .arguments import Bank
 
+Out = Annotated[Path, typer.Option(help="The bank to write: a directory, or packed if it ends in .safetensors.")]
+
 
 def compare(
     bank: Bank,
@@ -73,6 +75,70 @@ def pack(
     from ..bank.saved import pack
 
     print(f"{file}: bank {pack(bank, file)}")
+
+
+def nest(
+    bank: Bank,
+    templates: Annotated[int, typer.Option(min=1, help="Templates a group, at most.")],
+    out: Out,
+) -> None:
+    """Cuts a bank to the first templates of every group, the best there are of so many.
+
+    Example: recast nest bank.zarr --templates 4 --out small.zarr
+    """
+    from ..bank.saved import open_bank
+    from ..mimicry.ordering import nest
+
+    _save(nest(open_bank(bank), templates), bank, out)
+
+
+def quantise(
+    bank: Bank,
+    out: Out,
+    bits: Annotated[str, typer.Option(help="8, 4 or ternary.")] = "4",
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of images or an .npz: what layers make of them changes least.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="So many of its training images, at most.")] = 256,
+) -> None:
+    """Rounds a bank's templates to 8 or 4 bits or to ternary, and solves its coefficients again for them.
+
+    Example: recast quantise bank.zarr --bits 4 --images photos --out bank4.zarr
+    """
+    from ..bank.saved import open_bank
+    from ..mimicry.few_bits import quantise
+
+    opened = open_bank(bank)
+    moments = None if images is None else _moments(opened, images, count)
+    _save(quantise(opened, int(bits) if bits.isdecimal() else bits, moments), bank, out)
+
+
+def _moments(bank, images: Path, count: int) -> dict:
+    """Of the inputs of a bank's layers, on images drawn with seed 0."""
+    import numpy as np
+    import torch
+
+    from ..mimicry.moments import moments
+    from ..recipe.images import Data
+    from ..tasks.data import load
+    from ..weights.networks import rebuild
+
+    base = bank.base()
+    found = load(Data.of(str(images)), base.backbone.get("data_config", {}), 0).train
+    drawn = np.random.default_rng(0).permutation(len(found))[:count]
+    names = [name for name, group in bank.layers.items() if not group.vectors]
+    return moments(rebuild(base), torch.stack([found[int(index)][0] for index in drawn]), names)
+
+
+def _save(bank, source: Path, out: Path) -> None:
+    from ..errors import StoreError
+    from ..mimicry.measures import print_certificate
+
+    if out.resolve() == source.resolve():
+        raise StoreError(f"{out} is the bank itself, and would be lost: write to another path.")
+    written = bank.save(out, packed=out.suffix == ".safetensors")
+    print_certificate(bank)
+    print(f"{out}: bank {written}")
 
 
 def unpack(

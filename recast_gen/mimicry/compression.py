@@ -113,7 +113,7 @@ def compress(
         tried = [cut_up(weights, family, **cut | {"group_size": size}) for size in sizes]
         grouped = [name for name in family.names if any(name in names for names in tried[0])]
         layers = weights.stack(grouped)
-        metric = None if moments is None else np.stack([_metric(name, layers[0], moments) for name in grouped])
+        metric = None if moments is None else np.stack([input_metric(name, layers[0], moments) for name in grouped])
         cuts = [[[grouped.index(name) for name in names] for names in members] for members in tried]
         try:
             found = layouts(layout, family.shape, axes)
@@ -151,7 +151,7 @@ def _group(family: Family, names: tuple[str, ...], problem: Problem, fitted: Fac
     return Group(family.name, names, templates, coefficients, family.dtype, measured, layout=layout)
 
 
-def _metric(name: str, layer: np.ndarray, moments: Mapping[str, np.ndarray]) -> np.ndarray:
+def input_metric(name: str, layer: np.ndarray, moments: Mapping[str, np.ndarray]) -> np.ndarray:
     """The invertible moment ``i i`` of a layer's inputs.  Raises FitError where it is missing or of another shape."""
     size = int(np.prod(layer.shape[1:]))
     if name not in moments:

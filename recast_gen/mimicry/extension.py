@@ -10,6 +10,7 @@ import numpy as np
 
 from ..bank import taskfile
 from ..bank.bank import Group, TemplateBank
+from ..bank.low_bit import LowBit
 from ..bank.own import SOURCES as OWN
 from ..bank.own import Own
 from ..bank.templates import mix, random_templates
@@ -76,7 +77,7 @@ def extend(
                 continue
             drawn = SOURCES[source](bank, key, size, own_seed, given)
             seeded = {"random": size, "seed": own_seed} if source == "random" else {}
-            joined = np.concatenate([group.templates[...], drawn])
+            joined = _joined(key, group, drawn, source)
             groups[key] = _longer(group, size, 0 if seeded else drawn.nbytes, templates=joined, **seeded)
     extended = bank.fit.get("extended", {}) | {source: size, "seed": seed}
     return TemplateBank(groups, bank.rest, bank.backbone, bank.fit | {"extended": extended})
@@ -95,6 +96,17 @@ def _longer(group: Group, more: int, stored: int = 0, **changed) -> Group:
     measured = group.certificate | measured | {"stored_bytes": stored}
     longer = np.concatenate([group.coefficients, zeros], axis=3)
     return replace(group, coefficients=longer, posterior=posterior, certificate=measured, **changed)
+
+
+def _joined(key: tuple, group: Group, drawn: np.ndarray, source: str) -> np.ndarray | LowBit:
+    if not isinstance(group.templates, LowBit):
+        return np.concatenate([group.templates[...], drawn])
+    if source != "random":
+        raise FitError(
+            f"Group {key} has templates in few bits, behind which those of source {source!r} would be floats: extend "
+            "the bank it came from, then round it, or take a source that is not stored: random, singular, fourier."
+        )
+    return replace(group.templates, drawn=drawn)
 
 
 def _scale(templates: np.ndarray) -> float:

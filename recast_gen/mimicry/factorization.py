@@ -149,11 +149,11 @@ def regauge(fit: Factorization, gauge: str | np.ndarray, in_place: bool = False)
     return replace(
         fit, templates=combine(change, fit.templates, in_place), coefficients=new.astype(np.float32),
         mixing=fit.mixing and (*fit.mixing, change),
-        posterior=None if fit.posterior is None else _move(fit.posterior, coefficients, new),
+        posterior=None if fit.posterior is None else moved(fit.posterior, coefficients, new),
     )  # fmt: skip
 
 
-def _move(posterior: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+def moved(posterior: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Mean and deviation of coefficients after ``old -> new = old @ inverse``, axes taken as independent."""
     inverse = np.linalg.lstsq(old, new, rcond=None)[0]
     return np.stack([posterior[0] @ inverse, np.sqrt(posterior[1] ** 2 @ inverse**2)]).astype(np.float32)

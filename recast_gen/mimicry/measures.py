@@ -122,7 +122,7 @@ def print_certificate(bank: TemplateBank) -> None:
     }
     show([HEAD, *map(_cells, found), _cells(everything | total)])
     above = [row for row in found if row["gap"] > NO_GAP]
-    if above and not bank.fit.get("whitened"):  # that is nearest in what layers give, not in weights
+    if above and not (bank.fit.get("whitened") or "bits" in bank.fit):  # nearest in outputs, or of rounded templates
         worst = max(above, key=lambda row: row["gap"])
         print(
             f"{len(above)} of {len(found)} groups are above the least error at their number of templates, at most by "

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..mimicry import fit
+from ..mimicry.few_bits import quantise
 from ..mimicry.measures import overall, print_certificate, rows
 from ..recipe.fits import Groups
 from ..recipe.reading import Recipe
@@ -18,8 +19,12 @@ from .stage import main, progress
 
 def run(recipe: Recipe, folder: Folder) -> dict:
     weights = folder.layers(recipe)
-    compression = recipe.mimic.compression() | ({"moments": _moments(weights, recipe)} if recipe.mimic.whiten else {})
-    return fit_bank(partial(fit.mimic, **compression), weights, recipe, recipe.mimic, folder)
+    moments = {"moments": _moments(weights, recipe)} if recipe.mimic.whiten else {}
+    make: Callable = partial(fit.mimic, **recipe.mimic.compression(), **moments)
+    if bits := recipe.mimic.bits:
+        fitted = make
+        make = lambda *given, **settings: quantise(fitted(*given, **settings), bits, **moments)  # noqa: E731
+    return fit_bank(make, weights, recipe, recipe.mimic, folder)
 
 
 def _moments(weights: Weights, recipe: Recipe) -> dict:

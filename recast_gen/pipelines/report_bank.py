@@ -1,5 +1,7 @@
 """The report's sections on the bank: fits, spectra, sizes, generated weights, the study that chose it."""
 
+import math
+
 import numpy as np
 from safetensors.numpy import load_file
 
@@ -75,7 +77,7 @@ def _spectra(bank: TemplateBank) -> list[str]:
 def _counts(bank: TemplateBank, measured: Measured) -> dict[str, int]:
     largest = max((methods[measured.method] for methods in measured.tasks.values()), key=lambda each: each["head"])
     counts = {
-        "templates": sum(group.templates.size for group in bank.groups.values()),
+        "templates": sum(math.prod(group.templates.shape) for group in bank.groups.values()),
         "rest of the backbone": sum(tensor.size for tensor in bank.rest.values()),
         **{f"{kind} of a task": largest[kind] for kind in KINDS},
     }

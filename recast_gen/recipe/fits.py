@@ -64,7 +64,8 @@ class Direct(Section):
 
 
 class Mimic(Groups):
-    """Neural Mimicry.  `layout`, `budget` and `whiten` compress the network; the study is of whole layers always."""
+    """Neural Mimicry.  `layout`, `budget`, `whiten` and `bits` compress the network; the study is of whole layers in
+    floats always."""
 
     gauge: Gauge = "svd"  # basis of the template space
     solver: Literal["closed_form", "direct"] = "closed_form"  # direct: the paper's gradient loop
@@ -76,11 +77,14 @@ class Mimic(Groups):
     whiten: bool = False  # weigh errors by the layers' inputs on calibration images
     calibration: Data | None = None  # these images; what the backbone was trained on here when not given
     images: Count = 256  # calibration images, at most
+    bits: Literal[8, 4, "ternary"] | None = None  # of templates, one scale a row; floats when not given
 
     @model_validator(mode="after")
     def closed(self) -> Self:
         if self.budget is not None and self.templates != "full":
             raise ValueError("give `templates` or `budget`, not both")
+        if self.bits and self.layout != "layer":
+            raise ValueError("`bits` are of whole layers: leave out `layout`")
         if self.layout != "layer" or self.axes or self.budget is not None or self.whiten:
             wrong = [key for key in ("gauge", "solver", "sets") if key in self.model_fields_set]
             if wrong:

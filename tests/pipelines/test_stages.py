@@ -110,6 +110,16 @@ def test_direct_and_the_plain_autoencoder_run_from_a_recipe(fitted, capsys):
         rg.sample(bank)
 
 
+def test_a_recipe_rounds_its_templates_and_tasks_train_on_them(fitted):
+    few = pico("digits", fitted, mimic={"bits": 4, "whiten": True, "images": 32}, tune={"choose": "mimic", "trials": 1})
+    metrics = execute("mimic", few)
+    assert metrics["fit"]["bits"] == 4 and metrics["fit"]["calibrated"] and 0.1 < metrics["stored_share"] < 0.25
+    execute("tune", few)
+    execute("train", few)
+    execute("generate", few)
+    assert rg.load_bank("weights_store/digits/tune/bank.zarr").fit["bits"] == 4
+
+
 def test_a_recipe_compresses_at_a_budget_by_images_of_its_own(fitted):
     recipe = pico("digits", fitted, mimic={"layout": "auto", "budget": 0.6, "whiten": True, "images": 32})
     metrics = execute("mimic", recipe)
