@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .api import project as project
     from .bank.bank import TemplateBank as TemplateBank
     from .bank.generation import generate as generate
+    from .bank.population import Population as Population
+    from .bank.population import load_population as load_population
     from .bank.sampling import interpolate as interpolate
     from .bank.sampling import sample as sample
     from .bank.saved import load_bank as load_bank
@@ -57,6 +59,7 @@ _NAMES = {
     "bank.saved": "load_bank pack unpack",
     "bank.tokens": "TokenBank load_tokens",
     "bank.generation": "generate",
+    "bank.population": "Population load_population",
     "bank.sampling": "sample interpolate",
     "mimicry.norms": "with_norms",
     "mimicry.extension": "extend",

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from .bank.bank import TemplateBank, left_over
+from .bank.population import Population
 from .bank.saved import open_bank
 from .bank.taskfile import Task
 from .bank.tokens import TokenBank
-from .errors import FitError
+from .errors import FitError, listing
 from .mimicry import fit
 from .mimicry.norms import with_norms
 from .weights import networks, sources
@@ -121,16 +122,29 @@ def mimic_vae(
     split_qkv: bool = False,
     weights: str | None = None,
     **settings,
-) -> TemplateBank:
-    """The VAE template generator: like `mimic`, and the bank can be sampled.
+) -> TemplateBank | Population:
+    """The VAE template generator: like `mimic`, and the bank can be sampled; of many networks, a population.
 
     Args:
-        source: as in `mimic`, and so are `families`, `groups`, `timm_kwargs`, `norms`, `split_qkv` and `weights`.
+        source: as in `mimic`, and so are `families`, `groups`, `timm_kwargs`, `norms`, `split_qkv` and `weights`.  Or a
+            list of two or more such sources of one architecture, or a glob of their files.
         **settings: those of `recast_gen.mimicry.fit.mimic_vae`: ``templates="full", solver="vae", seed=0``, and the
-            solver's, such as ``epochs=60, beta=1.0``.
+            solver's, such as ``epochs=60, beta=1.0``.  Of many networks those of
+            `recast_gen.mimicry.population.fit.mimic_population`: ``aligned=True, templates="full", solver="ppca"``.
+    Returns:
+        A bank; of many networks a population, whose samples are complete networks.
     Raises:
-        RecastError: as `mimic`.
+        RecastError: as `mimic`; FitError for networks that are no population.
     """
+    if many := sources.several(source):
+        unused = {"families": families, "groups": groups, "split_qkv": split_qkv, "norms": norms != "none"}
+        if given := [word for word, value in unused.items() if value]:
+            raise FitError(f"{listing(given)} are of one network's layers; a population has whole networks: leave out.")
+        from .mimicry.population.fit import mimic_population
+
+        networks = {name: sources.read(each, timm_kwargs, weights) for name, each in many.items()}
+        first = next(iter(many.values()))
+        return mimic_population(networks, first if hasattr(first, "named_modules") else None, **settings)
     found = _read(source, split_qkv, timm_kwargs, weights)
     return with_norms(fit.mimic_vae(found, families=families, groups=groups, **settings), norms)
 

@@ -1,12 +1,15 @@
-"""New coefficients: drawn from a bank's VAE, or between two tasks or two layers; numpy only."""
+"""New coefficients: drawn from a bank's VAE, or between two tasks or two layers; numpy only.  And new networks."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import FitError, TaskError, check_choice, check_count
+from ..weights.store import kind_of
 from .bank import Group, TemplateBank
+from .population import Population, load_population
 from .saved import open_bank
 from .taskfile import OF_SIZE, Task, of, read
 
@@ -15,25 +18,38 @@ Coefficients = dict[str, np.ndarray]
 
 
 def sample(
-    bank: TemplateBank | str | Path, n: int = 1, temperature: float = 1.0, seed: int = 0, source: str = "posterior"
-) -> list[Coefficients]:
-    """Coefficient sets drawn from the VAE of a bank; the first of a longer draw are the same.
+    bank: TemplateBank | Population | str | Path, n: int = 1, temperature: float = 1.0, seed: int = 0,
+    source: str | None = None, images: Any = None,
+) -> list[dict[str, np.ndarray]]:  # fmt: skip
+    """Coefficient sets drawn from the VAE of a bank, or complete networks drawn from a population.
 
-    A group of one layer keeps its coefficients, and so do normalisation layers in a bank (``1 b t``, as they are
-    there).
+    The first of a longer draw are the same.  Of a bank, a group of one layer keeps its coefficients, and so do
+    normalisation layers (``1 b t``, as they are there).
 
     Args:
-        bank: of `mimic_vae`.
-        n: how many sets.
+        bank: of `mimic_vae`, of one network or of many.
+        n: how many sets or networks.
         temperature: factor on the standard deviation; 0 gives the mean.
         seed: of the draws.
-        source: ``posterior``, around each layer's own coefficients, or ``prior``, which knows of no layer: a network
-            drawn from it has lost what its layers are for.
+        source: ``posterior``, around each layer's own coefficients (of a population: around each original in turn), or
+            ``prior``.  The prior of one network's layers knows of no layer: a network drawn from it has lost what its
+            layers are for.  A bank's default is the posterior, a population's the prior.
+        images: ``n c h w``, without labels, as the networks of a population want them: the statistics of their batch
+            norms are estimated from these (`recast_gen.weights.statistics`).  Networks without batch norm need none.
     Returns:
-        `n` mappings of tensor name -> coefficients ``1 1 t`` (float32).
+        Of a bank: `n` mappings of tensor name -> coefficients ``1 1 t`` (float32).  Of a population: `n` state dicts,
+        tensor name -> array.
     Raises:
-        FitError: the bank has no distribution, or an option is out of range.
+        FitError: the bank has no distribution, an option is out of range, or there are fewer images than batch norms
+            need.
     """
+    if isinstance(bank, str | Path) and kind_of(bank) == "population":
+        bank = load_population(bank)
+    if isinstance(bank, Population):
+        return bank.sample(n, temperature, seed, source or "prior", images)
+    if images is not None:
+        raise FitError("`images` are for the batch norms of a population; a bank's are its backbone's: leave them out.")
+    source = source or "posterior"
     bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
     check_count("n", n, FitError)
     if not 0 <= temperature < np.inf:

@@ -83,10 +83,15 @@ class Coordinates(NamedTuple):
 
 def coordinates(stack: np.ndarray) -> Coordinates:
     """The layers of a stack ``l ...`` in the orthonormal basis of their own span."""
-    values, vectors = spectrum(gram(stack))
+    return coordinates_of(gram(stack))
+
+
+def coordinates_of(products: np.ndarray) -> Coordinates:
+    """Of layers with these inner products ``l l``."""
+    values, vectors = spectrum(products)
     rank = max(1, int((values > values[0] * 1e-10).sum()))
     singular = np.sqrt(values[:rank]).clip(min=np.finfo(np.float32).tiny)
-    scale = float(np.sqrt((singular**2).sum() / (len(stack) * rank)))
+    scale = float(np.sqrt((singular**2).sum() / (len(products) * rank)))
     return Coordinates(vectors[:, :rank] * singular / scale, (vectors[:, :rank] / singular).T, scale)
 
 

@@ -1,5 +1,6 @@
 """Where weights come from: a model, a file, a mapping, a name."""
 
+import glob
 import json
 import re
 from collections.abc import Mapping
@@ -44,6 +45,20 @@ def read(source: Any, timm_kwargs: dict[str, Any] | None = None, weights: str | 
     raise SourceError(
         f"{type(source).__name__} is no source of weights: give a model, a path, or a mapping of tensors."
     )
+
+
+def several(source: Any) -> dict[str, Any]:
+    """Name -> source, of a list of them or a glob of files; nothing for one source alone."""
+    if isinstance(source, str | Path):
+        if not glob.has_magic(str(source)) or Path(source).exists():
+            return {}
+        found = sorted(glob.glob(str(source), recursive=True))
+        if not found:
+            raise SourceError(f"No file is called {str(source)!r}; expected checkpoints of one architecture.")
+        return {path: path for path in found}
+    if not isinstance(source, list | tuple):
+        return {}
+    return {str(each) if isinstance(each, str | Path) else f"network {i}": each for i, each in enumerate(source)}
 
 
 def _refuse_parametrized(model: "nn.Module") -> None:

@@ -20,7 +20,7 @@ from .files import Stack, TensorFile, atomic, recover, save_tensors
 from .named import LazyTensors, Weights, digest, refuse_nonfinite
 
 FORMAT = 2
-KINDS = ("layers", "bank")
+KINDS = ("layers", "bank", "population")
 REMEDY = "Write it again: `dvc repro --force` of its stage, or copy it afresh."
 
 
@@ -206,7 +206,7 @@ def _open_packed(path: Path) -> tuple[dict[str, Stored], dict[str, Any], dict[st
 
 
 def kind_of(path: str | Path) -> str | None:
-    """``bank`` or ``layers`` for a store, packed or not, ``task`` for a task file, else None."""
+    """``bank``, ``layers`` or ``population`` for a store, packed or not, ``task`` for a task file, else None."""
     path = Path(path)
     with suppress(Exception):
         if path.is_dir():

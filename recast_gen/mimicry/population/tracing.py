@@ -57,7 +57,7 @@ class Trace(TorchFunctionMode):
         self.names: dict[int, str] = {}
         for name, tensor in model.state_dict(keep_vars=True).items():
             self.names.setdefault(id(tensor), name)  # a tied tensor has one name here
-        self.parent, self.sizes = [0], [1]  # of sets of units; the first is that of fixed places
+        self.parents, self.sizes = [PLACES], [1]  # of sets of units, what they lie in; the first is of fixed places
         self.reasons: dict[int, str] = {}
         self.bindings: list[tuple[Binding, Label]] = []
         self.labels: dict[int, Labels] = {}
@@ -82,9 +82,8 @@ class Trace(TorchFunctionMode):
         """(count of units, the axes where they lie) of each set that may be permuted, in the order of the run."""
         members: dict[int, list[Binding]] = {}
         for binding, label in self.bindings:
-            members.setdefault(self._root(label.units), []).append(
-                binding._replace(outer=label.outer, inner=label.inner)
-            )
+            whole = self._resolved(label)
+            members.setdefault(whole.units, []).append(binding._replace(outer=whole.outer, inner=whole.inner))
         for root, found in members.items():
             if root and self.sizes[root] > 1:
                 yield self.sizes[root], tuple(dict.fromkeys(found))
@@ -92,7 +91,7 @@ class Trace(TorchFunctionMode):
     def left(self) -> Iterator[tuple[str, str]]:
         """(tensor, why) of axes that an operation without a rule has fixed."""
         for binding, label in self.bindings:
-            if not self._root(label.units) and (reason := self._reason(label.units)):
+            if self._resolved(label) == PLACES and (reason := self._reason(label.units)):
                 yield binding.tensor, reason
 
     def __torch_function__(self, function: Callable, types, args=(), kwargs=None):
@@ -140,36 +139,45 @@ class Trace(TorchFunctionMode):
         return self.labels[id(tensor)]
 
     def _units(self, size: int) -> Label:
-        self.parent.append(len(self.parent))
         self.sizes.append(size)
-        return Label(len(self.parent) - 1)
+        self.parents.append(Label(len(self.parents)))
+        return self.parents[-1]
 
     def _bind(self, name: str | None, labels: Labels) -> None:
         if name is not None:
             self.bindings += [(Binding(name, axis), label) for axis, label in enumerate(labels) if label]
 
-    def _root(self, units: int) -> int:
-        while self.parent[units] != units:
-            units = self.parent[units]
-        return units
+    def _resolved(self, label: Label) -> Label:
+        """The largest set of units that lies along an axis, and how."""
+        while (parent := self.parents[label.units]).units != label.units:
+            label = Label(parent.units, label.outer * parent.outer, parent.inner * label.inner)
+        return label if label.units else PLACES
 
     def _reason(self, units: int) -> str:
         """Why a set of units is fixed; none where it is of pixels or classes."""
         while units and units not in self.reasons:
-            units = self.parent[units]
+            units = self.parents[units].units
         return self.reasons.get(units, "")
 
     def _same(self, one: Label | None, other: Label | None, reason: str = "") -> Label | None:
         """Makes two sets of units one, or fixes both where they lie otherwise along their axes."""
         if one is None or other is None:
             return one or other
-        first, second = sorted((self._root(one.units), self._root(other.units)))
-        alike = one[1:] == other[1:] or not first
-        for units in (second,) if alike else (first, second):
-            if first == 0 or not alike:
-                self.reasons.setdefault(units, reason)
-            self.parent[units] = first if alike else 0
-        return one if alike and first else PLACES
+        first, second = sorted((self._resolved(one), self._resolved(other)))
+        if first == second:
+            return first
+        if first == PLACES or first[1:] == second[1:]:
+            self.parents[second.units] = first._replace(outer=1, inner=1)
+            if first == PLACES and reason:
+                self.reasons[second.units] = reason
+            return first
+        for whole, part in ((first, second), (second, first)):
+            if part == Label(part.units) and self.sizes[part.units] > self.sizes[whole.units]:  # it was one axis so far
+                self.parents[part.units] = whole
+                return whole
+        for label in (first, second):
+            self._same(label, PLACES, reason or "its units lie otherwise elsewhere")
+        return PLACES
 
     # rules: labels of an operation's output
 
@@ -302,14 +310,14 @@ class Trace(TorchFunctionMode):
         return [next(labels) if size > 1 else None for size in out.shape]
 
     def _regrouped(self, old: list[tuple[int, Label]], new: list[int]) -> Labels:
-        movable = [index for index, (_, label) in enumerate(old) if self._root(label.units)]
+        movable = [index for index, (_, label) in enumerate(old) if self._resolved(label) != PLACES]
         if len(movable) == 1:
             at = movable[0]
-            label, sizes = old[at][1], [size for size, _ in old]
+            label, sizes = self._resolved(old[at][1]), [size for size, _ in old]
             label = Label(label.units, _product(sizes[:at]) * label.outer, label.inner * _product(sizes[at + 1 :]))
             if len(new) == 1:
                 return [label]
-            size = self.sizes[self._root(label.units)]
+            size = self.sizes[label.units]
             for at, part in enumerate(new):
                 if part == size and (_product(new[:at]), _product(new[at + 1 :])) == label[1:]:
                     return [Label(label.units) if index == at else PLACES for index in range(len(new))]

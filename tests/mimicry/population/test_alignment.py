@@ -40,14 +40,11 @@ def drawn(found, seed: int) -> list[np.ndarray]:
     return [rng.permutation(symmetry.size) for symmetry in found]
 
 
-@pytest.mark.parametrize("net", [*NETS, MOBILE], ids=lambda net: net.name)
-def test_every_layer_of_known_kinds_has_its_symmetry(net):
-    model = net()
-    found = symmetries(model, net.images)
-    assert found.left == {}
-    bound = {binding.tensor for symmetry in found.found for binding in symmetry.bindings}
-    matrices = {name for name, tensor in model.state_dict().items() if tensor.ndim > 1}
-    assert matrices <= bound
+# what a reader of the code counts: residual streams, hidden layers, heads
+@pytest.mark.parametrize(("net", "count"), [(VIT, 9), (CNN, 13), (OWN, 4), (CHAIN, 3), (MOBILE, 26)], ids=str)
+def test_every_layer_of_known_kinds_has_its_symmetry(net, count):
+    found = symmetries(net(), net.images)
+    assert (len(found.found), found.left) == (count, {})
 
 
 @pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)

@@ -1,0 +1,163 @@
+"""Population: networks of one architecture as a mean, templates and a code each; draws are complete networks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import FitError, check_choice, check_count, listing
+from ..weights import store
+from ..weights.dtypes import dtype_of
+from ..weights.files import Stack
+from ..weights.named import Weights
+
+SOURCES = ("prior", "posterior")
+STATISTICS = ("running_mean", "running_var")  # of batch norms: a draw has other ones than any original
+
+
+@dataclass(frozen=True)
+class Block:
+    """Tensors that share a code.
+
+    names: of the tensors, which lie one after the other along ``p``.  templates: ``t+1 p`` (float32), the mean first.
+    posterior: ``2 n t``, mean and standard deviation of the code of each original; under the prior a code is normal
+    with mean 0 and deviation 1.
+    """
+
+    names: tuple[str, ...]
+    templates: Stack = field(repr=False)
+    posterior: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Population:
+    """Blocks by name, every tensor that they do not make, and what the architecture is.
+
+    shapes: name -> (shape, dtype name) of every tensor of a network, in its order.
+    """
+
+    blocks: dict[str, Block]
+    rest: dict[str, np.ndarray] = field(repr=False)
+    shapes: dict[str, tuple[tuple[int, ...], str]] = field(repr=False)
+    backbone: dict[str, Any] = field(default_factory=dict)
+    fit: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """How many networks it was fitted to."""
+        return int(next(iter(self.blocks.values())).posterior.shape[1])
+
+    @property
+    def latents(self) -> int:
+        """Length of a code, of all blocks together."""
+        return sum(block.posterior.shape[2] for block in self.blocks.values())
+
+    @property
+    def statistics(self) -> list[str]:
+        """Tensors of batch norms that no code makes, and that images tell."""
+        return [name for name in self.rest if name.rpartition(".")[2] in STATISTICS]
+
+    def network(self, code: np.ndarray) -> dict[str, np.ndarray]:
+        """The state dict of a code, each tensor in its own dtype; statistics of batch norms are the first original's.
+
+        Args:
+            code: all blocks' codes, one after the other.
+        """
+        made: dict[str, np.ndarray] = {}
+        start = 0
+        for block in self.blocks.values():
+            stop = start + block.posterior.shape[2]
+            flat = np.concatenate([np.ones(1), code[start:stop]]).astype(np.float32) @ self._templates(block)
+            at, start = 0, stop
+            for name in block.names:
+                shape, dtype = self.shapes[name]
+                size = int(np.prod(shape, dtype=np.int64))
+                made[name] = flat[at : at + size].reshape(shape).astype(dtype_of(dtype), copy=False)
+                at += size
+        made |= {name: tensor.copy() for name, tensor in self.rest.items()}
+        tied = {other: made[name].copy() for other, name in self.backbone.get("ties", {}).items()}
+        return {name: made[name] for name in self.shapes} | tied
+
+    def _templates(self, block: Block) -> np.ndarray:
+        if isinstance(block.templates, np.ndarray):
+            return block.templates
+        return self._read[id(block)]
+
+    @cached_property
+    def _read(self) -> dict[int, np.ndarray]:
+        """Templates that were opened and not loaded, verified."""
+        return {id(block): np.stack(list(block.templates)) for block in self.blocks.values()}
+
+    def sample(
+        self, n: int = 1, temperature: float = 1.0, seed: int = 0, source: str = "prior", images: Any = None
+    ) -> list[dict[str, np.ndarray]]:
+        """See `recast_gen.bank.sampling.sample`."""
+        check_count("n", n, FitError)
+        if not 0 <= temperature < np.inf:
+            raise FitError(f"temperature={temperature}: give 0 or more.")
+        check_choice("source", source, SOURCES, FitError)
+        if self.statistics and images is None:
+            raise FitError(
+                f"{listing(self.statistics, 2)} are statistics that a drawn network has of its own: give some images, "
+                "`images=`, as the network wants them and without labels."
+            )
+        codes = temperature * np.random.default_rng(seed).standard_normal((n, self.latents))
+        if source == "posterior":
+            mean, deviation = (np.concatenate(parts, 1) for parts in zip(*(b.posterior for b in self.blocks.values())))
+            which = np.arange(n) % len(self)
+            codes = mean[which] + deviation[which] * codes
+        made = [self.network(code) for code in codes]
+        return [self.settled(network, images) for network in made] if self.statistics else made
+
+    def settled(self, network: Mapping[str, np.ndarray], images: Any) -> dict[str, np.ndarray]:
+        """The same network with the statistics of its batch norms as they are on these images."""
+        from ..weights.networks import rebuild
+        from ..weights.statistics import estimate
+        from ..weights.tensors import to_numpy
+
+        model = rebuild(Weights(dict(network), self.backbone))
+        estimate(model, images)
+        state = model.state_dict()
+        return {name: to_numpy(name, state[name]) if name in self.rest else each for name, each in network.items()}
+
+    @property
+    def hash(self) -> str:
+        """Content hash."""
+        return store.fingerprint("population", *self._contents())
+
+    def save(self, path: str | Path) -> str:
+        """Writes it to a zarr directory, atomically; returns its content hash.
+
+        Raises:
+            StoreError: over a directory that is no store.
+        """
+        return store.save(path, "population", *self._contents())
+
+    def _contents(self) -> tuple[dict[str, Stack], dict[str, Any]]:
+        arrays: dict[str, Stack] = {}
+        for name, block in self.blocks.items():
+            arrays |= {f"templates.{name}": block.templates, f"posterior.{name}": block.posterior}
+        arrays |= {f"rest.{name}": tensor[None] for name, tensor in self.rest.items()}
+        about = {
+            "backbone": self.backbone, "fit": self.fit, "shapes": list(map(list, self.shapes.items())),
+            "blocks": [[name, block.names] for name, block in self.blocks.items()], "rest": list(self.rest),
+        }  # fmt: skip
+        return arrays, about
+
+
+def load_population(path: str | Path) -> Population:
+    """Opens a population that was saved; its templates are read and verified when a network is first drawn.
+
+    Raises:
+        StoreError: it is missing, foreign or damaged.
+    """
+    arrays, about, _ = store.load(path, "population")
+    blocks = {
+        name: Block(tuple(names), arrays[f"templates.{name}"], arrays[f"posterior.{name}"][:])
+        for name, names in about["blocks"]
+    }
+    rest = {name: arrays[f"rest.{name}"][0] for name in about["rest"]}
+    shapes = {name: (tuple(shape), dtype) for name, (shape, dtype) in about["shapes"]}
+    return Population(blocks, rest, shapes, about["backbone"], about["fit"])

@@ -1,0 +1,223 @@
+"""Networks of one architecture -> a population: aligned, dual principal components, codes."""
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...bank.population import STATISTICS, Block, Population
+from ...errors import FitError, SourceError, StoreError, check_choice, listing
+from ...weights.named import Weights, refuse_nonfinite
+from ...weights.networks import rebuild
+from ..factorization import combine, coordinates_of, gram
+from ..ppca import ppca
+from ..threads import one_each
+from .alignment import Orders, align, reorder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .symmetries import Symmetries
+
+SAME = 1e-9  # squared distance, relative, of two networks that are one
+SOLVERS = ("ppca", "vae")
+PARTS = ("network", "block")
+
+
+@one_each()
+def mimic_population(
+    networks: Mapping[str, Weights], model: "nn.Module | None" = None, *, aligned: bool = True,
+    templates: int | str = "full", solver: str = "ppca", codes: str = "network", passes: int = 3, seed: int = 0,
+    input_size: tuple[int, ...] | None = None, on_network: Callable[[int, int], None] | None = None, **options: Any,
+) -> Population:  # fmt: skip
+    """Fits a population of networks whose prior draws complete networks.
+
+    Units are aligned first (`alignment`); then all is in the span of the networks: their Gram matrix gives their
+    coordinates (dual principal components), and `ppca` or the VAE of layers is fitted to these.  Networks are read one
+    at a time, and lie aligned in a scratch file in the folder for temporary files; a few are in memory.
+
+    Args:
+        networks: name -> its weights.
+        model: their architecture; made from what the weights say of it when not given.
+        aligned: whether to align units; the weights are taken as they are otherwise.
+        templates: length of a code, ``full`` for as many as there are directions, one less than networks.
+        solver: ``ppca``, in closed form, or ``vae``; `options` are those of `ppca.ppca` and `vae.vaes`.
+        codes: one for the whole ``network``, or one for each ``block`` of layers, drawn independently.
+        passes: over all networks to align them, at most.
+        seed: of the VAE.
+        input_size: ``c h w`` of its images; what the weights say when not given.
+        on_network: called with how many networks were aligned, and of how many.
+    Raises:
+        FitError: fewer than two networks, of different shapes, one twice, or options out of range.
+        SourceError: NaN or infinity in a network, or weights that do not say what model they are of.
+    """
+    check_choice("solver", solver, SOLVERS, FitError)
+    check_choice("codes", codes, PARTS, FitError)
+    names, members = list(networks), list(networks.values())
+    _check_alike(names, members)
+    first = members[0]
+    made = [
+        name for name, (_, dtype) in first.shapes.items()
+        if "float" in dtype and name.rpartition(".")[2] not in STATISTICS
+    ]  # fmt: skip
+    checked: set[int] = set()
+
+    def read(index: int) -> dict[str, np.ndarray]:
+        found = {name: np.asarray(tensor) for name, tensor in members[index].items()}
+        if index not in checked:
+            _check_finite(names[index], found)
+            checked.add(index)
+        return found
+
+    found: Symmetries | None = None
+    orders: list[Orders | None] = [None] * len(members)
+    if aligned:
+        found = _symmetries(first, model, input_size)
+        orders = [*align(len(members), read, found, passes, on_network)]
+    parts = _parts(made, codes)
+    made = [name for part in parts.values() for name in part]
+    rows = _rows(partial(_aligned, read, found, orders), len(members), first, made)
+    blocks, start, history, apart = {}, 0, {}, np.zeros((len(members),) * 2)
+    for name, part in parts.items():
+        stop = start + sum(int(np.prod(first.shapes[tensor][0], dtype=np.int64)) for tensor in part)
+        products = gram(rows[:, start:stop])
+        apart += products
+        blocks[name], history[name] = _block(part, rows[:, start:stop], products, templates, solver, seed, options)
+        start = stop
+    _check_different(names, apart)
+    kept = _aligned(read, found, orders, 0)
+    rest = {name: np.array(kept[name]) for name in first.shapes if name not in set(made)}
+    about = {
+        "generator": "mimic_vae", "networks": names, "aligned": aligned, "solver": solver, "codes": codes,
+        "templates": templates, "history": history, "symmetries": len(found.found) if found else 0,
+        "left": found.left if found else {},
+    }  # fmt: skip
+    return Population(blocks, rest, dict(first.shapes), first.backbone, about)
+
+
+def _block(
+    names: Sequence[str], rows: np.ndarray, products: np.ndarray, templates: int | str, solver: str, seed: int,
+    options: dict[str, Any],
+) -> tuple[Block, list[dict]]:  # fmt: skip
+    """The fit of one block's weights ``n p``, whose first rows become the mean and the templates."""
+    count = len(rows)
+    centre = np.eye(count) - 1 / count
+    space = coordinates_of(centre @ products @ centre)
+    wanted = space.rank if templates == "full" else templates
+    if not (isinstance(wanted, int) and 1 <= wanted <= space.rank):
+        raise FitError(
+            f"templates={templates!r}: {count} networks have {space.rank} directions: give 1 to {space.rank} or 'full'."
+        )
+    known = space.layers.astype(np.float32)
+    if solver == "ppca":
+        fitted = ppca(known, wanted, **options)
+    else:
+        from ..vae import vaes
+
+        fitted = vaes([(known, wanted)], seed=seed, **options)(known, wanted)
+    if fitted.posterior is None or fitted.templates is None:
+        raise FitError("variational=False leaves no distribution of codes to draw from: leave it out.")
+    mixing = space.scale * fitted.templates.astype(np.float64) @ space.basis @ centre
+    made = combine(np.concatenate([np.full((1, count), 1 / count), mixing]), rows, in_place=True)
+    return Block(tuple(names), made, fitted.posterior), fitted.history
+
+
+def _symmetries(first: Weights, model: "nn.Module | None", size: tuple[int, ...] | None) -> "Symmetries":
+    from .symmetries import symmetries
+
+    size = size or first.backbone.get("data_config", {}).get("input_size")
+    if not size:
+        raise FitError(
+            "The weights do not say how large images are, which alignment needs: give `input_size=(channels, height, "
+            "width)`, or `aligned=False`."
+        )
+    return symmetries(model if model is not None else rebuild(first), tuple(size))
+
+
+def _aligned(
+    read: Callable[[int], dict[str, np.ndarray]],
+    found: "Symmetries | None",
+    orders: Sequence[Orders | None],
+    index: int,
+) -> dict[str, np.ndarray]:
+    order = orders[index]
+    return reorder(read(index), found.found, order) if found and order is not None else read(index)
+
+
+def _rows(read: Callable[[int], dict[str, np.ndarray]], count: int, first: Weights, names: Sequence[str]) -> np.ndarray:
+    """All networks as rows ``n p`` (float32) of a scratch file without a name, which goes when they do."""
+    width = sum(int(np.prod(first.shapes[name][0], dtype=np.int64)) for name in names)
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+        for index in range(count):
+            network = read(index)
+            for name in names:
+                file.write(np.ascontiguousarray(network[name], np.float32).data)
+        file.flush()
+    except OSError as error:
+        raise StoreError(
+            f"{tempfile.gettempdir()} has no room for {count} networks of {4 * width:,} bytes ({error.strerror}): set "
+            "TMPDIR to a folder that has."
+        ) from error
+    rows = np.memmap(file, np.float32, "r+", shape=(count, width))
+    file.close()
+    return rows
+
+
+def _parts(names: Sequence[str], codes: str) -> dict[str, list[str]]:
+    """Block -> the tensors that share a code: all, or those of each numbered block, and what lies outside them."""
+    if codes == "network":
+        return {"network": list(names)}
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        block = re.match(r"(?:\w+\.)*?\d+(?:\.\d+)*(?=\.)", name)
+        parts.setdefault(block.group() if block else "outside", []).append(name)
+    return parts
+
+
+def _check_alike(names: Sequence[str], members: Sequence[Weights]) -> None:
+    if len(members) < 2:
+        raise FitError(
+            f"A population of {len(members)} network(s): give two or more of one architecture, forty if you can; one "
+            "network alone is a source of layers, rg.mimic_vae(network)."
+        )
+    first = members[0].shapes
+    for name, other in zip(names[1:], members[1:]):
+        if other.shapes == first:
+            continue
+        differ = list(_differences(dict(first), dict(other.shapes)))
+        raise FitError(
+            f"{name} is of another architecture than {names[0]}: {listing(differ, 3)}. A population has one "
+            "architecture and one set of classes."
+        )
+
+
+def _differences(first: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
+    for name in first | other:
+        if name not in other:
+            yield f"{name} is missing"
+        elif name not in first:
+            yield f"{name} is not in the first"
+        elif first[name] != other[name]:
+            yield f"{name} is {other[name][0]} {other[name][1]}, in the first {first[name][0]} {first[name][1]}"
+
+
+def _check_finite(network: str, tensors: Mapping[str, np.ndarray]) -> None:
+    for name, tensor in tensors.items():
+        try:
+            refuse_nonfinite(name, tensor)
+        except SourceError as error:
+            raise SourceError(f"{network}: {error}") from error
+
+
+def _check_different(names: Sequence[str], products: np.ndarray) -> None:
+    """Raises FitError for networks that are one, as they are or with their units in another order."""
+    squares = products.diagonal()
+    apart = squares[:, None] + squares - 2 * products
+    pairs = np.argwhere(np.triu(apart <= SAME * (squares[:, None] + squares), 1))
+    if len(pairs):
+        found = listing([f"{names[a]} and {names[b]}" for a, b in pairs], 4)
+        raise FitError(f"Networks that are the same, as they are or in another order of units: {found}. Keep one each.")
