@@ -3,11 +3,12 @@
     python -m benchmarks.whole_task [run] [--backbones ...] [--ways ...]
     python -m benchmarks.whole_task table
 
-Goes on where it stopped.  Ways: ``head``, ridge regression on the frozen backbone's features; ``coefficients``, those
-and the head trained from there.  Each is written twice: ``float``, all in float32, and ``auto``, in the fewest bits
-that lose at most half a point on validation.  Writes results/whole_task.csv: bytes of the file and of its parts,
-accuracies (fractions), processor seconds of all training, and those in which the file is read and all weights are
-generated (the least of several times).  Features of the backbones of real size are kept in weights_store/whole_task/.
+Goes on where it stopped.  Ways: ``head``, ridge regression on the frozen backbone's features, whose seeds draw the
+images that validate; ``coefficients``, those and the head trained from there.  Each is written twice: ``float``, all in
+float32, and ``auto``, in the fewest bits that lose at most half a point in folds.  Writes results/whole_task.csv: bytes
+of the file and of its parts, accuracies (fractions), processor seconds of all training, and those in which the file is
+read and all weights are generated (the least of several times).  Features of the backbones of real size are kept in
+weights_store/whole_task/.
 """
 
 import time
@@ -21,7 +22,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import recast_gen as rg
-from recast_gen.bank import choice, rounding, taskfile
+from recast_gen.bank import choice, folds, rounding, taskfile
 from recast_gen.bank.taskfile import Task
 from recast_gen.model.switching import task_of
 from recast_gen.recipe.training import Train
@@ -62,6 +63,16 @@ def features(backbone: Backbone, task: str) -> Splits:
     return Splits(**parts, classes=classes)
 
 
+def drawn(seen: Splits, seed: int) -> Splits:
+    """Features whose part that validates is drawn anew from all but the test's, for seeds besides 0."""
+    if not seed:
+        return seen
+    whole = [torch.cat(both) for both in zip(seen.train.tensors, seen.validation.tensors)]
+    rows = torch.randperm(len(whole[1]), generator=torch.Generator().manual_seed(seed)).tensor_split([len(seen.train)])
+    train, validation = (TensorDataset(*(tensor[part] for tensor in whole)) for part in rows)
+    return replace(seen, train=train, validation=validation)
+
+
 def _labels(images) -> np.ndarray:
     return np.array([int(label) for _, label in images])
 
@@ -69,7 +80,7 @@ def _labels(images) -> np.ndarray:
 def heads(backbone: Backbone, task: str, seed: int, bank: rg.TemplateBank) -> Iterator[tuple[str, Task, dict]]:
     """A ridge head and the backbone's own coefficients, as (bits, task, what was measured)."""
     started = time.process_time()
-    seen = features(backbone, task)
+    seen = drawn(features(backbone, task), seed)
     arrays = {
         part: tuple(tensor.numpy() for tensor in getattr(seen, part).tensors)
         for part in ("train", "validation", "test")
@@ -80,7 +91,7 @@ def heads(backbone: Backbone, task: str, seed: int, bank: rg.TemplateBank) -> It
     whole = Task(base, head, about)
     few = choice.fewest(rounding.rounded(whole, bank, 32, 4), bank, arrays["train"], arrays["validation"])
     for bits, found in zip(BITS, (whole, few)):
-        measured = {part: choice.scored(found, arrays[part]).right for part in ("validation", "test")}
+        measured = {part: folds.scored(found, arrays[part]).right for part in ("validation", "test")}
         yield bits, found, measured | {"seconds": time.process_time() - started}
 
 
@@ -109,7 +120,7 @@ def run(backbones: list[str], ways: list[str], seeds: list[str]) -> None:
         bank.backbone.setdefault("head", backbone.head)
         for task in LARGE_TASKS if name in LARGE else TASKS:
             for way in ways:
-                for seed in map(int, seeds if way == "coefficients" else ["0"]):
+                for seed in map(int, seeds):
                     if (name, task, way, seed, "auto") not in TABLE:
                         measure(backbone, task, way, seed, bank)
 

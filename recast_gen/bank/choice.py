@@ -1,13 +1,14 @@
 """How few bits a task can have, chosen on images that it was not trained on; numpy only."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from ..errors import TaskError
 from . import rounding
 from .bank import TemplateBank
+from .folds import Folds, Seen, clearly_worse, right, scored
 from .quantization import moments
 from .taskfile import Task, size
 
@@ -16,60 +17,36 @@ TAUGHT = 4  # bits, from which down a head is also moved towards the labels
 SWEEPS = 2
 TOLERANCE = 0.5  # points of accuracy, unless told otherwise
 
-Seen = tuple[np.ndarray, np.ndarray]  # what a head sees of images, ``n d``, and their labels ``n``
-
-
-@dataclass(frozen=True)
-class Score:
-    """Of a task on validation: the share of images it gets right, then how sure it is of them; the larger the better.
-
-    Args:
-        right: fraction.
-        entropy: mean cross entropy, nats.
-    """
-
-    right: float
-    entropy: float
-
-    @property
-    def order(self) -> tuple[float, float]:
-        return self.right, -self.entropy
-
-
-def scored(task: Task, seen: Seen) -> Score:
-    """What a linear head makes of features."""
-    weight, bias = rounding.linear(task)
-    logits = seen[0].astype(np.float64) @ task.head[weight].astype(np.float64).T
-    logits, labels = logits + (task.head[bias] if bias else 0.0), seen[1]
-    logits = logits - logits.max(1, keepdims=True)
-    entropy = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
-    return Score(float((logits.argmax(1) == labels).mean()), float(entropy.mean()))
-
 
 def fewest(
-    task: Task, bank: TemplateBank, training: Seen, validation: Seen, tolerance: float = TOLERANCE, right: float = 0.0
-) -> Task:
-    """A task with a linear head of the fewest bits that lose at most `tolerance` points of accuracy on validation.
+    task: Task, bank: TemplateBank, training: Seen, validation: Seen, tolerance: float = TOLERANCE,
+    before: float = 0.0,
+) -> Task:  # fmt: skip
+    """A task with a linear head of the fewest bits that lose at most `tolerance` points of accuracy.
 
-    right: the accuracy (fraction) to lose them from, at least that of the task itself.
+    What they lose is the mean over `folds` of all images, since a few hundred that validate tell no half point; on
+    those that validate, the task's own head may not lose clearly more.
+    before: the accuracy (fraction) on validation to lose it from, at least that of the task itself.
     Up to 4 bits come from the closed form or from up to two sweeps towards the labels, whichever has the least cross
     entropy on validation.  Where none of `TRIED` is near enough, the head has 16 bits.
     Raises TaskError for a head that is not linear, and for features or labels that are not its own.
     """
     for seen in (training, validation):
         _refuse_other(task, *seen)
-    right = max(right, scored(task, validation).right)
+    folds, own = Folds(task, training, validation), right(task, validation)
     for bits in TRIED:
         try:
-            found = best(task, bank, bits, training, validation)
+            if not folds.kept(partial(best, bank=bank, bits=bits), tolerance):
+                continue
+            found = best(task, training, validation, bank, bits)
         except TaskError:
             break  # no such scale in float16
-        if scored(found, validation).right >= right - tolerance / 100 - 1e-9:
+        if not clearly_worse(right(found, validation), own, tolerance, before):
             return found
     return rounding.rounded(task, bank, 16)
 
 
-def best(task: Task, bank: TemplateBank, bits: int, training: Seen, validation: Seen) -> Task:
+def best(task: Task, training: Seen, validation: Seen, bank: TemplateBank, bits: int) -> Task:
     """A task with a linear head of so many bits, of all ways to round it the one of least cross entropy."""
     if bits >= 16:
         return rounding.rounded(task, bank, bits)
@@ -80,7 +57,7 @@ def within(
     tasks: Sequence[Task], bank: TemplateBank, limit: int, seen: Sequence[tuple[Seen, Seen]] | None = None,
     heads: Sequence[int] = (*TRIED, 16, 32),
 ) -> Task:  # fmt: skip
-    """The most accurate file of at most `limit` bytes, whole, on validation.
+    """The most accurate file of at most `limit` bytes, whole, in folds of all images.
 
     Args:
         tasks: one task, its coefficients in several numbers of bits.
@@ -92,16 +69,18 @@ def within(
     """
     found: list[tuple[tuple[float, float], Task]] = []
     least = None
+    folds = [Folds(task, *each) for task, each in zip(tasks, seen or [])]
     for place, task in enumerate(tasks):
         for bits in heads if seen else [bits for bits in heads if bits >= 16]:
             try:
-                few = best(task, bank, bits, *seen[place]) if seen else rounding.rounded(task, bank, bits)
+                few = best(task, *seen[place], bank, bits) if seen else rounding.rounded(task, bank, bits)
             except TaskError:
                 continue  # no such scale in float16
             bytes_ = size(few, bank)
             least = min(least or bytes_, bytes_)
             if bytes_ <= limit:
-                order = scored(few, seen[place][1]).order if seen else (-float(bytes_ < limit), float(bytes_))
+                own = folds[place].score(partial(best, bank=bank, bits=bits)).order if seen else None
+                order = own or (-float(bytes_ < limit), float(bytes_))
                 found.append((order, few))
     if not found:
         raise TaskError(

@@ -36,11 +36,11 @@ def save_task(
 
     head, classes, metrics, recipe, img_size: as `task_of`.
     head_bits: of each number of the head: 32, 16, 8, 4, 3, 2 or 1; below 16 it has to be linear.  ``auto``: the fewest
-    that lose at most `tolerance` points on `validation`; so it is when that is given and nothing else asked for.
+    that lose at most `tolerance` points in folds of all images; so it is when that is given and nothing else asked for.
     coefficient_bits: 32, 16, 8 or 4, of how far each is from the base's.  dtype: what both are when not given,
     ``float32`` or ``float16``.
     features: what the head sees of training images, ``n d``, for which few bits then change its logits least; labels:
-    theirs, ``n``, as places of classes.  validation: (features, labels) of other images, which choose.
+    theirs, ``n``, as places of classes.  validation: (features, labels) of other images, which choose too.
     tie: what `rg.tie` trained the model with: each number is written once.
     The model stays as it is: `load_task` gives it the values of the file.
     Raises as `task_of`, and as `rounding.rounded`.

@@ -42,7 +42,7 @@ class Train(Training):
     adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"  # what trains beside coefficients
     adapter_options: dict[str, int | float] = {}  # such as `rank: 4` of melo, `bottleneck: 64` of adaptformer
     adapter_lr: Positive | None = None  # learning rate of the adapter; what suits it when not given
-    # bits of each number of the head in the task file; auto: the fewest within `tolerance`, on validation
+    # bits of each number of the head in the task file; auto: the fewest within `tolerance`, in folds
     head_bits: Literal["auto", 32, 16, 8, 4, 3, 2, 1] = "auto"
     coefficient_bits: Literal["auto", 32, 16, 8, 4] = "auto"  # of each coefficient there; auto: the same
     tolerance: NotNegative = 0.5  # points of validation accuracy that bits that are `auto` may cost

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..bank import choice, rounding
 from ..bank.bank import TemplateBank
-from ..bank.choice import Seen
+from ..bank.folds import Seen, clearly_worse
 from ..bank.taskfile import Task
 from ..bank.tying import tie_of
 from ..errors import TaskError
@@ -16,7 +17,7 @@ from ..model.attach import attached, put_in, set_coefficients
 from ..model.switching import task_of
 from ..recipe.training import Train
 from ..weights.tensors import to_torch
-from .data import Splits
+from .data import Splits, labels_of
 from .features import before_head
 from .module import examine
 from .readers.raw import PARTS
@@ -31,10 +32,11 @@ def put_in_few(
 ) -> Task:  # fmt: skip
     """Gives `model` the values that a task file of ``settings.head_bits`` and ``coefficient_bits`` holds.
 
-    Bits that are ``auto`` are tried from the fewest on, the coefficients' first, and chosen on validation: the fewest
-    that lose at most ``settings.tolerance`` points together, of which coefficients may lose half.  A head that is not
-    linear, or not the last step, has 16 bits at the fewest.  With ``settings.max_bytes``, the most accurate file on
-    validation that is no larger, whole, of all bits that are not given.
+    Bits that are ``auto`` are tried from the fewest on, the coefficients' first: the fewest that lose at most
+    ``settings.tolerance`` points together, of which coefficients may lose half.  What is lost is counted on training
+    and validation images, for the head in `folds`; on validation alone it may not clearly be more.  A head that is not
+    linear, or not the last step, has 16 bits at the fewest.  With ``settings.max_bytes``, the most accurate file in
+    folds that is no larger, whole, of all bits that are not given.
 
     runs: what runs in the place of the model, on `splits`, as a `Shortcut` does.
 
@@ -48,8 +50,8 @@ def put_in_few(
     if settings.max_bytes:
         task = _within(both, whole, bank, settings)
     else:
-        right = both.right()
-        task = _head(both, _coefficients(both, whole, bank, settings, right), bank, settings, right)
+        own = both.right()
+        task = _head(both, _coefficients(both, whole, bank, settings, own), bank, settings, float(own[-1].mean()))
     _use(model, task)
     return task
 
@@ -63,9 +65,11 @@ class _Runs:
     splits: Splits
     settings: Train
 
-    def right(self) -> float:
-        """Accuracy (fraction) on validation."""
-        return examine(self.runs, self.splits.validation, self.settings)[0]
+    def right(self) -> list[np.ndarray]:
+        """Which images are right, as 0.0 and 1.0: of training, unless they are drawn anew each time; of validation."""
+        parts = [self.splits.train] * (self.settings.augment == "none") + [self.splits.validation]
+        found = [(examine(self.runs, part, self.settings)[1].argmax(1).numpy(), labels_of(part)) for part in parts]
+        return [np.asarray(answers == labels, np.float64) for answers, labels in found]
 
     def seen(self, task: Task) -> tuple[Seen, Seen] | None:
         """What a linear head, as the model's last step, sees of (training, validation); None for another."""
@@ -79,13 +83,19 @@ class _Runs:
         return (trained.numpy(), own.numpy()), (kept.numpy(), labels.numpy())
 
 
-def _coefficients(runs: _Runs, whole: Task, bank: TemplateBank, settings: Train, right: float) -> Task:
+def _coefficients(
+    runs: _Runs, whole: Task, bank: TemplateBank, settings: Train, own: list[np.ndarray]
+) -> Task:  # fmt: skip
     for task in _fewer(whole, bank, settings):
         _use(runs.model, task)
-        enough = right - settings.tolerance / 200 - 1e-9
-        if settings.coefficient_bits != "auto" or runs.right() >= enough:
+        if settings.coefficient_bits != "auto" or _enough(runs.right(), own, settings.tolerance / 2):
             return task
     return task
+
+
+def _enough(found: list[np.ndarray], own: list[np.ndarray], tolerance: float) -> bool:
+    lost = float(np.concatenate(own).mean() - np.concatenate(found).mean())
+    return lost <= tolerance / 100 + 1e-9 and not clearly_worse(found[-1], own[-1], tolerance)
 
 
 def _head(runs: _Runs, task: Task, bank: TemplateBank, settings: Train, right: float) -> Task:
@@ -97,7 +107,7 @@ def _head(runs: _Runs, task: Task, bank: TemplateBank, settings: Train, right: f
         return rounding.rounded(task, bank, 16 if bits == "auto" else bits)
     if bits == "auto":
         return choice.fewest(task, bank, *seen, settings.tolerance, right)
-    return choice.best(task, bank, bits, *seen)
+    return choice.best(task, *seen, bank, bits)
 
 
 def _within(runs: _Runs, whole: Task, bank: TemplateBank, settings: Train) -> Task:
