@@ -8,23 +8,32 @@ classified by every head of `recast_gen.tasks.heads` on the frozen backbone's fe
 files (which `sequence.py` leaves) are asked too: they know classes within their task; the task itself comes from their
 own heads (largest softmax, logit, or energy over all heads), or from a head over all classes.  Writes
 results/incremental.csv, a row a step and way, with how many numbers it keeps for the next task (task files with their
-heads, and a head's own) and, of a head, the processor seconds and peak memory of its step.  `table` prints final and
-average accuracy (%), mean and standard deviation over orders, and the last step's costs.
+heads, and a head's own) and, of a head, the processor seconds and peak memory of its step.  `two stages`: heads see the
+mean of the last stage but one, too.  `first session`: coefficients and norms of `RECAST norms 1` have learnt the first
+task, with the learning rate of `adaptation/` and a head that is solved on half of each batch for the other, in half of
+its epochs, and are frozen then.  `table` prints final and average accuracy (%), mean and standard deviation over
+orders, and the last step's costs.
 """
 
 import itertools
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 import torch
 
 import recast_gen as rg
+from recast_gen.recipe.training import Training
+from recast_gen.tasks.analytic import ridge_start
 from recast_gen.tasks.costs import Meter
 from recast_gen.tasks.heads import make
+from recast_gen.tasks.module import predict, train
+from recast_gen.tasks.solved import SolvedLoop
+from recast_gen.tasks.stages import Stages
 
-from .adaptation.methods import HEADS, METHODS, seeded, stored
-from .adaptation.runs import SEEDS, task_file
+from .adaptation.methods import HEADS, METHODS, rates, seeded, stored
+from .adaptation.runs import BATCH, RESULTS, SEEDS, STEPS, epochs, task_file
 from .backbones import BACKBONES, TASKS, Backbone
 from .measured import Table, asked
 
@@ -32,6 +41,9 @@ ALL = HEADS | {
     "weight aligning (WA)": "weight_aligning", "frozen classes (SEQ*)": "frozen", "L2 to start": "l2_to_start",
     "key-value bottleneck": "key_value",
 }  # fmt: skip
+CLOSED = ("ridge", "ridge on 1024 random features", "class statistics (SLCA)")  # that see adapted features, too
+FIRST = "RECAST norms 1"
+VARIANTS = (", two stages", ", first session", ", first session, two stages")
 SHUFFLES = (tuple(random.Random(seed).sample(TASKS, len(TASKS))) for seed in range(100))
 ORDERS = dict(zip(SEEDS, dict.fromkeys(SHUFFLES)))
 KEY = ("backbone", "order", "seed", "step", "method")
@@ -62,38 +74,87 @@ def sequence(backbone: Backbone, method: str | None, order: tuple[str, ...], see
     starts = dict(zip(order, [sum(list(sizes.values())[:index]) for index in range(len(order))]))
     images = {task: backbone.splits(task).test.tensors[0] for task in order}
     own = own_logits(backbone, method, order, seed, images) if method else {}
-    width = backbone.features(order[0]).train.tensors[0].shape[1]
-    heads, rows = {name: make(head, width, seed) for name, head in ALL.items()}, []
+    rows = []
 
     def part(task: str, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        features, labels = getattr(backbone.features(task), name).tensors
-        return features, labels + starts[task]
+        return getattr(backbone.features(task), name).tensors
 
-    for step, task in enumerate(order, 1):
+    for step, labels, guesses, costs in steps(ALL, order, seed, part):
         seen = order[:step]
-        features, labels = (torch.cat(each) for each in zip(*(part(of, "test") for of in seen)))
+        if method:
+            files = sum(stored(task_file(backbone.name, method, each, seed)) for each in seen)
+            ways = by_task(own, guesses, seen, starts, images)
+            costs |= {f"{method}, task {way}": {"kept": files} for way in ways}
+            for name in list(guesses):
+                costs[f"{method}, task by {name}"] = {"kept": files + costs[name]["kept"]}
+            guesses |= {f"{method}, task {way}": guess for way, guess in ways.items()}
+        rows += measured(step, labels, guesses, costs)
+    return rows
+
+
+def steps(heads: dict[str, str], order: tuple[str, ...], seed: int, part: Callable) -> Iterator[tuple]:
+    """Of every step: its number from 1, the labels of all test images so far, and by head its guesses and its costs.
+
+    part: task, part -> features ``n d`` and labels ``n`` within the task.
+    """
+    made = {name: make(head, part(order[0], "train")[0].shape[1], seed) for name, head in heads.items()}
+    test: list[tuple[torch.Tensor, torch.Tensor]] = []
+    start = 0
+    for step, task in enumerate(order, 1):
+        learnt, held, new = (
+            (features, labels + start)
+            for features, labels in (part(task, of) for of in ("train", "validation", "test"))
+        )
+        test.append(new)
+        start = int(new[1].max()) + 1
+        features, labels = (torch.cat(each) for each in zip(*test))
         guesses, costs = {}, {}
-        for name, head in heads.items():
+        for name, head in made.items():
             meter = Meter()
-            head.fit(*part(task, "train"), part(task, "validation")).scores(features[:1])
+            head.fit(*learnt, held).scores(features[:1])
             took = meter.read()
             kept = sum(tensor.numel() for tensor in head.stored().values())
             costs[name] = {"kept": kept, "seconds": took["processor_seconds"], "peak_bytes": took["peak_bytes"]}
             guesses[name] = head.predict(features)
-        if method:
-            files = sum(stored(task_file(backbone.name, method, each, seed)) for each in seen)
-            ways = by_task(own, guesses, seen, starts, images)
-            guesses |= {f"{method}, task {way}": guess for way, guess in ways.items()}
-            costs |= {f"{method}, task {way}": {"kept": files} for way in ways}
-            for name in heads:
-                costs[f"{method}, task by {name}"] = {"kept": files + costs[name]["kept"]}
-        rows += [
-            {
-                "step": step, "method": name, "classes": starts[task] + sizes[task],
-                "accuracy": float((guess == labels).float().mean()), **costs[name],
-            }
-            for name, guess in guesses.items()
-        ]  # fmt: skip
+        yield step, labels, guesses, costs
+
+
+def measured(step: int, labels: torch.Tensor, guesses: dict, costs: dict) -> list[dict]:
+    """One row a way."""
+    return [
+        {
+            "step": step, "method": name, "classes": int(labels.max()) + 1,
+            "accuracy": float((guess == labels).float().mean()), **costs[name],
+        }
+        for name, guess in guesses.items()
+    ]  # fmt: skip
+
+
+def adapted(backbone: Backbone, task: str, seed: int) -> tuple[torch.nn.Module, int]:
+    """The network that has learnt its first task, and how many coefficients and norms it trained."""
+    splits, features = backbone.splits(task), backbone.features(task)
+    prepared = seeded(METHODS[FIRST], backbone, len(splits.classes), seed)
+    head = getattr(prepared.model, backbone.head)
+    head.load_state_dict(ridge_start(features).state_dict())
+    rate = float(RESULTS.get(backbone.name, task, FIRST, seed)["rate"])
+    settings = Training(epochs=epochs(backbone, task, STEPS // 2), batch_size=4 * BATCH, schedule="onecycle")
+    trained = [group for group in rates(prepared, rate, 0.0) if group["lr"]]  # all but the head
+    loop = partial(SolvedLoop, head=head, seen=features)
+    train(prepared.model, splits, settings, trained, seed, prepared.bank.hash, loop=loop)
+    return prepared.model, sum(parameter.numel() for group in trained for parameter in group["params"])
+
+
+def first_session(backbone: Backbone, order: tuple[str, ...], seed: int) -> list[dict]:
+    """One row a step and head of `CLOSED`, for each of `VARIANTS`."""
+    rows, (model, size) = [], adapted(backbone, order[0], seed)
+    for variant, network, more, last in zip(VARIANTS, (backbone(), model, model), (0, size, size), (2, 1, 2)):
+        seen = Stages(network, backbone.head, last).eval()
+        part = cache(lambda task, name, seen=seen: predict(seen, getattr(backbone.splits(task), name)))
+        for step, labels, guesses, costs in steps({name: ALL[name] for name in CLOSED}, order, seed, part):
+            rows += [
+                row | {"method": row["method"] + variant, "kept": row["kept"] + more}
+                for row in measured(step, labels, guesses, costs)
+            ]
     return rows
 
 
@@ -118,6 +179,7 @@ def main() -> None:
     table = Table("incremental.csv", KEY, ("classes", "accuracy", *COSTS))
     if given.act == "run":
         run(table, given.backbones, given.methods)
+        run_first_sessions(table, given.backbones)
     show(list(table.rows().values()))
 
 
@@ -126,6 +188,14 @@ def run(table: Table, backbones: list[str], methods: list[str]) -> None:
         about = (backbone, " ".join(order), seed)
         if (*about, len(order), f"{method}, task known" if method else list(ALL)[-1]) not in table:
             for row in sequence(BACKBONES[backbone], method, order, seed):
+                table.add(*about, row.pop("step"), row.pop("method"), **row)
+
+
+def run_first_sessions(table: Table, backbones: list[str]) -> None:
+    for backbone, (seed, order) in itertools.product(backbones, ORDERS.items()):
+        about = (backbone, " ".join(order), seed)
+        if (*about, len(order), CLOSED[-1] + VARIANTS[-1]) not in table:
+            for row in first_session(BACKBONES[backbone], order, seed):
                 table.add(*about, row.pop("step"), row.pop("method"), **row)
 
 

@@ -95,6 +95,7 @@ def takes_images(what: str, error: type[RecastError], remedy: str) -> Iterator[N
 EXTRAS = {
     "torch timm einops lightning sklearn scipy PIL": "train", "optuna": "study", "dvc ruamel matplotlib": "pipeline",
     "onnx onnxscript onnxruntime": "onnx", "peft": "peft", "psycopg": "postgres", "grpc google": "grpc",
+    "distributed dask": "cluster",
 }  # fmt: skip
 EXTRA = {module: extra for modules, extra in EXTRAS.items() for module in modules.split()}  # module -> its extra
 

@@ -9,6 +9,7 @@ from ..errors import RecipeError, check_choice
 from ..pipelines import STAGES
 from .arguments import Recipe
 
+SPREAD = ("train", "incremental")  # stages whose runs can be spread
 Storage = Annotated[str | None, typer.Option(help="tune: an Optuna storage URL; tune.storage when not given.")]
 
 
@@ -50,22 +51,37 @@ def run(
         str, typer.Argument(help="extract, mimic, mimic_vae, tune, train, incremental, generate or report.")
     ],
     recipe: Recipe = Path("pipelines/digits.yaml"),
-    workers: Annotated[int | None, typer.Option(min=1, help="tune: processes on this machine.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="tune, train, incremental: processes on this machine.")
+    ] = None,
     storage: Storage = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="train, incremental: a dask.distributed scheduler, such as tcp://HOST:8786.")
+    ] = None,
 ) -> None:
     """Runs one stage of a recipe, as `dvc repro` would.
+
+    With workers or a scheduler the results are the same.
 
     Example: recast run mimic pipelines/digits.yaml
     """
     check_choice("stage", stage, STAGES, RecipeError)
     from ..pipelines.stage import execute
 
-    if stage == "tune":
+    if stage in SPREAD and (workers or scheduler) and not storage:
+        from ..tasks.spread import spread
+
+        with spread(workers, scheduler) as jobs:
+            execute(stage, recipe, jobs=jobs)
+    elif stage == "tune" and not scheduler:
         from ..pipelines.tune import opened
 
         execute(stage, recipe, lambda path: opened(path, storage, workers)[0])
-    elif workers or storage:
-        raise RecipeError(f"--workers and --storage are of stage tune; {stage} has one process and no storage.")
+    elif workers or storage or scheduler:
+        raise RecipeError(
+            f"--workers are of {', '.join(SPREAD)} and tune, --scheduler of {', '.join(SPREAD)}, --storage of tune; "
+            f"not of {stage}."
+        )
     else:
         execute(stage, recipe)
 

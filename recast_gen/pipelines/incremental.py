@@ -1,15 +1,20 @@
 """incremental: a bank's backbone and classes that arrive one after the other -> how well heads tell all apart."""
 
-from ..bank.saved import load_bank
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 from ..recipe.images import Task
 from ..recipe.reading import Recipe
-from ..tasks.incremental import check_heads, features_of, summary
+from ..tasks.classes import Source
+from ..tasks.incremental import check_heads, summary
 from ..tasks.incremental import run as learn
+from ..tasks.spread import Jobs, here
 from .folder import Folder
 from .stage import main
 
 
-def run(recipe: Recipe, folder: Folder) -> dict:
+def run(recipe: Recipe, folder: Folder, jobs: Jobs = here) -> dict:
     section = recipe.incremental
     if section is None:
         print("incremental: the recipe has no such section, so there is nothing to compare", flush=True)
@@ -17,13 +22,16 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         folder.write_csv("costs.csv", [])
         return {"left_out": True}
     check_heads(section)
-    bank = load_bank(folder.bank(recipe))
     tasks = [Task(name="incremental", data=section.data)] if section.data else recipe.tasks
-    known = features_of(bank, tasks, recipe.train, recipe.seed)
-    rows, costs = learn(known, section, recipe.seed)
+    source = Source(folder.bank(recipe).absolute(), tasks, recipe.train, recipe.seed)
+    known = source.features(section.stages)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if jobs is here else TemporaryDirectory(dir=folder.path) as scratch:
+        apart = scratch and Path(scratch).absolute()
+        rows, costs = learn(known, section, recipe.seed, source=source, jobs=jobs, scratch=apart)
     folder.write_csv("steps.csv", rows)
     folder.write_csv("costs.csv", costs)
-    return {"bank": bank.hash, "classes": len(known.classes), "heads": summary(rows)}
+    return {"bank": source.bank.hash, "classes": len(known.classes), "heads": summary(rows)}
 
 
 if __name__ == "__main__":

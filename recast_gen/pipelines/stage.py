@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ..errors import plainly
 from ..recipe.places import refuse_lost
@@ -37,12 +38,19 @@ def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, what: bars.update(bar, completed=done, total=total, description=f"{label}: {what}")
 
 
-def execute(stage: str, recipe_path: str | Path = DEFAULT, read: Callable[[str | Path], Recipe] = load) -> dict:
-    """Runs one stage of a recipe and writes its ``metrics.json``; returns the metrics.  read: path -> recipe."""
-    run: Callable[[Recipe, Folder], dict] = import_module(f".{stage}", __package__).run
+def execute(
+    stage: str, recipe_path: str | Path = DEFAULT, read: Callable[[str | Path], Recipe] = load, **how: Any
+) -> dict:
+    """Runs one stage of a recipe and writes its ``metrics.json``; returns the metrics.
+
+    Args:
+        read: path -> recipe.
+        how: more arguments of the stage's `run`, on which its results do not depend.
+    """
+    run: Callable[..., dict] = import_module(f".{stage}", __package__).run
     recipe, folder = read(recipe_path), Folder(recipe_path, stage)
     refuse_lost(recipe, folder.recipe_path, SECTIONS.get(stage, ()))
-    metrics = run(recipe, folder)
+    metrics = run(recipe, folder, **how)
     folder.write_json("metrics.json", metrics)
     folder.owner.write_text(f"{folder.said}\n")
     return metrics

@@ -3,16 +3,17 @@
 from ..bank.saved import load_bank
 from ..recipe.reading import Recipe
 from ..tasks.sequence import adapt
+from ..tasks.spread import Jobs, here
 from ..weights.files import atomic
 from .folder import Folder
 from .stage import main
 
 
-def run(recipe: Recipe, folder: Folder) -> dict:
-    bank, runs = load_bank(folder.bank(recipe)), folder / "runs"
+def run(recipe: Recipe, folder: Folder, jobs: Jobs = here) -> dict:
+    bank, runs, place = load_bank(folder.bank(recipe)), folder / "runs", folder.bank(recipe).absolute()
     with atomic(folder / "tasks") as out:
         out.mkdir()
-        found = adapt(bank, recipe.tasks, recipe.train, recipe.seed, out, folder.name, runs)
+        found = adapt(bank, recipe.tasks, recipe.train, recipe.seed, out, folder.name, runs, jobs=jobs, place=place)
     folder.write_csv("runs.csv", found.runs)
     folder.write_csv("costs.csv", found.costs)
     folder.write_csv("epochs.csv", found.history)

@@ -27,6 +27,9 @@ class Incremental(Section):
     classes_per_step: Count | None = None  # that a step adds; a step is a task when not given
     orders: Count = 3  # random orders of the classes, or of the tasks where a step is a task
     class_orders: list[list[str]] | None = None  # orders of one's own in their place, each with every class once
+    stages: Count = 1  # of the network that heads see: what its head sees, and the means of the stages before the last
+    # coefficients, as section `train` has them, learn the first step's classes and are frozen then: true, or its epochs
+    first_session: bool | Count = False
     blurry: Blurry | None = None  # some images of some classes come in other steps
     shots: Count | None = None  # training images of each class from the second step on; all when not given
 

@@ -12,7 +12,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transf
 from torch.utils.data import Dataset, TensorDataset
 
 from ..errors import DataError, listing
-from ..recipe.images import Data
+from ..recipe.images import Data, Task
 from .readers import READERS
 from .readers.pixels import turned
 from .readers.raw import Raw, sound, where
@@ -92,6 +92,19 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
             )
         ready[part] = _dataset(raw, data, data_config, augment if part == "train" else "none")
     return Splits(**ready, classes=classes, split_off=split_off, skipped=skipped, origin=origin)
+
+
+def reader(data_config: dict, seed: int, augment: str = "none") -> Callable[[Task], Splits]:
+    """Reads tasks' images as `load` does, and keeps those of the last task alone."""
+    last: dict[str, Splits] = {}
+
+    def read(task: Task) -> Splits:
+        if task.name not in last:
+            last.clear()  # before others are in memory
+            last[task.name] = load(task.data, task.wanted(data_config), seed, augment)
+        return last[task.name]
+
+    return read
 
 
 def load_all(path: str, data_config: dict, classes: list[str] | None = None, outputs: int | None = None) -> Dataset:

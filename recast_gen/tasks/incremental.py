@@ -1,67 +1,24 @@
 """Class-incremental learning on a frozen backbone: after every step, all classes seen so far are told apart."""
 
+import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from statistics import mean, stdev
 from typing import Any
 
 import torch
 
-from ..bank.bank import TemplateBank
 from ..errors import DataError, RecipeError, listing
-from ..model.sizes import make_for_task
-from ..recipe.images import Task
 from ..recipe.incremental import Incremental
-from ..recipe.training import Training
-from ..weights.networks import rebuild
-from . import data
-from .features import before_head
+from .classes import Features, Source
 from .heads import make
-from .heads.head import Head, Part
-from .readers.raw import PARTS
+from .heads.head import Head
+from .spread import Jobs, here
 
+FIRST = ", first session"  # after a head's name, of its rows on adapted features
 Step = tuple[list[int], torch.Tensor]  # the classes that it is for, and its training images by number
-
-
-@dataclass
-class Features:
-    """What the frozen network makes of all classes' images.
-
-    Args:
-        parts: train, validation and test -> features ``n d`` and labels ``n`` among `classes`.
-        tasks: of each task, its classes by number.
-    """
-
-    parts: dict[str, Part]
-    classes: list[str]
-    tasks: list[list[int]]
-
-
-def features_of(bank: TemplateBank, tasks: list[Task], settings: Training, seed: int) -> Features:
-    """The features of tasks' images on a bank's backbone; where there are several tasks, ``task: class`` are the names.
-
-    Raises:
-        DataError: images and network do not go together, or its head is not its last step on one row an image.
-    """
-    found: dict[str, list[Part]] = {part: [] for part in PARTS}
-    classes: list[str] = []
-    places, base = [], bank.base()
-    for task in tasks:
-        splits = data.load(task.data, task.wanted(bank.backbone["data_config"]), seed)
-        model = rebuild(base, num_classes=len(splits.classes))
-        make_for_task(model, bank, task.size)
-        seen = before_head(model, model.get_submodule(bank.backbone["head"]), splits, settings)
-        if seen is None or seen.train[0][0].ndim != 1:
-            raise DataError(f"{task.name}: the backbone's head is not its last step on one row of features an image.")
-        for part in PARTS:
-            features, labels = getattr(seen, part).tensors
-            found[part].append((features, labels + len(classes)))
-        places.append(list(range(len(classes), len(classes) + len(splits.classes))))
-        classes += splits.classes if len(tasks) == 1 else [f"{task.name}: {name}" for name in splits.classes]
-    parts = {part: (torch.cat([f for f, _ in each]), torch.cat([n for _, n in each])) for part, each in found.items()}
-    return Features(parts, classes, places)
 
 
 def plan(known: Features, settings: Incremental, number: int, seed: int) -> list[Step]:
@@ -120,31 +77,73 @@ def check_heads(settings: Incremental) -> None:
 
 
 def run(
-    known: Features, settings: Incremental, seed: int, say: Callable[[str], None] = print
-) -> tuple[list[dict], list[dict]]:
-    """All heads on all orders.
+    known: Features, settings: Incremental, seed: int, say: Callable[[str], None] = print,
+    source: Source | None = None, jobs: Jobs = here, scratch: Path | None = None,
+) -> tuple[list[dict], list[dict]]:  # fmt: skip
+    """All heads on all orders; with `first_session`, on the features of the network that learnt the first step, too.
+
+    Args:
+        known: features of the frozen network.
+        source: of the images, for `first_session`.
+        jobs: runs each order's first session, then each order's heads.
+        scratch: a folder by which jobs in other processes get features.
 
     Returns:
         Rows, one an order, head and step: ``classes`` seen, ``accuracy`` (fraction) over all of them, ``average`` of
         it since the first step, ``forgetting`` (fraction: how much lower earlier steps' classes are than at their
-        best, on average), ``bytes`` that the head keeps; and rows of what the steps cost, ``processor_seconds``.
+        best, on average), ``bytes`` that the head keeps, and the coefficients of a first session; and rows of what the
+        steps cost, ``processor_seconds``.
     """
-    rows, costs = [], []
-    for number in range(len(settings.class_orders or range(settings.orders))):
-        steps = plan(known, settings, number, seed)
-        for name in settings.heads:
-            options: dict[str, Any] = settings.options.get(name, {})
-            head = make(name, known.parts["train"][0].shape[1], seed, **options)
-            for row in _learn(head, known, steps):
-                about = {"order": number + 1, "head": name}
-                costs.append(about | {"step": row["step"], "processor_seconds": row.pop("processor_seconds")})
-                rows.append(about | row)
-            last = rows[-1]
-            say(
-                f"order {number + 1}, {name}: {last['accuracy']:.1%} of {last['classes']} classes, average "
-                f"{last['average']:.1%}, forgetting {last['forgetting']:.1%}, {last['bytes']:,} bytes"
-            )
+    orders = range(len(settings.class_orders or range(settings.orders)))
+    steps = [plan(known, settings, number, seed) for number in orders]
+    given = known.save(scratch / "frozen.safetensors") if scratch else known
+    seen: dict[str, list[tuple[Features | Path, int]]] = {"": [(given, 0)] * len(orders)}
+    costs: list[dict] = []
+    if settings.first_session:
+        seen[FIRST] = []
+        asked = [(source, settings, known, steps[number][0][1], scratch and scratch / f"{number}") for number in orders]
+        for number, (found, size, seconds) in enumerate(jobs(_first_session, asked)):
+            seen[FIRST].append((found, size))
+            costs.append({"order": number + 1, "head": FIRST[2:], "step": 1, "processor_seconds": seconds})
+            say(f"order {number + 1}, the first session: {size:,} bytes of coefficients, {seconds:.1f} s")
+    asked = [
+        (*seen[what][number], settings, steps[number], name, what, seed)
+        for number in orders for what in seen for name in settings.heads
+    ]  # fmt: skip
+    each = [(number, name + what) for number in orders for what in seen for name in settings.heads]
+    rows = []
+    for (number, name), found in zip(each, jobs(_compare, asked)):
+        about = {"order": number + 1, "head": name}
+        costs += [about | {"step": row["step"], "processor_seconds": row.pop("processor_seconds")} for row in found]
+        rows += [about | row for row in found]
+        last = rows[-1]
+        say(
+            f"order {number + 1}, {name}: {last['accuracy']:.1%} of {last['classes']} classes, average "
+            f"{last['average']:.1%}, forgetting {last['forgetting']:.1%}, {last['bytes']:,} bytes"
+        )
     return rows, costs
+
+
+def _first_session(
+    source: Source, settings: Incremental, known: Features, rows: torch.Tensor, file: Path | None
+) -> tuple[Features | Path, int, float]:
+    """Features of the network that has learnt the images `rows`, or the file with them; bytes; processor seconds."""
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        epochs = None if settings.first_session is True else settings.first_session
+        size = source.learn(known, rows, epochs or None, task := Path(folder) / "first.safetensors")
+        found = source.features(settings.stages, task)
+    return found.save(file.with_suffix(".safetensors")) if file else found, size, time.process_time() - start
+
+
+def _compare(
+    known: Features | Path, size: int, settings: Incremental, steps: list[Step], name: str, what: str, seed: int
+) -> list[dict]:
+    """The rows of one head on one order.  size: bytes that it needs besides its own."""
+    known = known if isinstance(known, Features) else Features.load(known)
+    options: dict[str, Any] = settings.options.get(name, {})
+    head = make(name, known.parts["train"][0].shape[1], seed, **options)
+    return [row | {"bytes": row["bytes"] + size} for row in _learn(head, known, steps)]
 
 
 def _learn(head: Head, known: Features, steps: list[Step]) -> Iterable[dict]:

@@ -111,7 +111,14 @@ class Learner:
 
     def run(self, seed: int, again: str = "") -> Run:
         """Trains, tests and writes a task file.  again: marks the repetition of a run."""
-        return self._once(f"{self.method}-{seed}{again}", lambda step: self._run(step, seed))[0]
+        return self._once(self._step(seed, again), lambda step: self._run(step, seed))[0]
+
+    def has(self, seed: int | None, again: str = "") -> bool:
+        """Whether a run, or the probes for no seed, is in the folder."""
+        return (self.folder / f"{PROBE if seed is None else self._step(seed, again)}.json").exists()
+
+    def _step(self, seed: int, again: str) -> str:
+        return f"{self.method}-{seed}{again}"
 
     def _once(self, step: str, make: Callable[[str], tuple[list[Run], dict]]) -> list[Run]:
         """What a step left in the folder, or else leaves there now; its costs are added to `costs`."""

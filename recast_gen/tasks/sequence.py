@@ -10,6 +10,8 @@ from pathlib import Path
 from random import Random
 
 from ..bank.bank import TemplateBank
+from ..bank.saved import load_bank
+from ..errors import FitError, StoreError
 from ..model.switching import load_task
 from ..recipe.images import Task
 from ..recipe.training import Train
@@ -17,10 +19,11 @@ from ..weights.named import Weights, digest
 from . import data
 from .data import Splits, labels_of
 from .learner import Learner, Run
-from .methods import KINDS, adapted, prepare
+from .methods import KINDS, PROBE, adapted, prepare
 from .module import check, examine, once, one_process
 from .progress import Progress
 from .results import Results
+from .spread import Jobs, here
 from .unfinished import key
 
 ELSEWHERE = {"seeds", "orders", "workers"}  # what a run does not depend on
@@ -35,6 +38,8 @@ def adapt(
     recipe: str,
     runs: Path,
     say: Callable[[str], None] = print,
+    jobs: Jobs = here,
+    place: Path | None = None,
 ) -> Results:
     """Trains every task with every method and seed; the best seed on validation becomes ``out/<task>.safetensors``.
 
@@ -49,16 +54,36 @@ def adapt(
         recipe: its name, which the task files carry.
         runs: a folder of what every run left.  A run that is there, with all that it depends on unchanged, is not
             repeated, so a further task is trained alone; what this call does not ask for is removed at the end.
+        jobs: makes the runs that are not there, in other processes; what they leave is then found here.
+        place: the bank's path, for them.
+
+    Raises:
+        FitError: `jobs` with several devices, which have processes of their own.
     """
+    if jobs is not here and settings.devices > 1:
+        raise FitError(f"`devices: {settings.devices}` have a process each: leave out --workers and --scheduler.")
     results, base, say = Results(), bank.base(), once(say)
     prepare(adapted(settings), bank, base, 2, settings, seed)  # what does not fit is refused before anything is read
-    read = _reader(bank, settings, seed)
+    read = data.reader(bank.backbone["data_config"], seed, settings.augment)
     learners = {task.name: _learner(task, read, bank, base, settings, runs, recipe, seed, results) for task in tasks}
+
+    def ahead(names: list[str], steps: Callable[[str], list[int | None]], again: str = "") -> None:
+        """Has other processes make the runs that are not there; one job a run."""
+        chosen = [(name, step) for name in names for step in steps(name) if not learners[name].has(step, again)]
+        about = {task.name: (place, bank.hash, task, settings, seed, recipe, runs.absolute()) for task in tasks}
+        made = jobs(leave, [(*about[name], step, again) for name, step in chosen])
+        for number, ((name, step), _) in enumerate(zip(chosen, made), start=1):
+            say(f"done {number}/{len(chosen)}: {name}, {PROBE if step is None else f'seed {step}'}{again}")
+
+    if jobs is not here:
+        ahead(list(learners), lambda name: [None, *settings.seeds])
     progress = Progress(len(tasks) * len(settings.seeds), say)
     best = {name: _learn(learner, results, say, progress) for name, learner in learners.items()}
     for name, run in best.items():
         shutil.copyfile(run.path, out / f"{name}.safetensors")
     for number, names in enumerate(_orders(list(best), settings.orders, seed), start=1):
+        if jobs is not here:
+            ahead(names, lambda name: [best[name].row["seed"]], f"-again{number}")
         again = {name: learners[name].run(best[name].row["seed"], f"-again{number}") for name in names}
         same = all(cmp(run.path, best[name].path, shallow=False) for name, run in again.items())
         results.relearnt.append({"order": names, "same_task_files": same})
@@ -69,17 +94,31 @@ def adapt(
     return results
 
 
-def _reader(bank: TemplateBank, settings: Train, seed: int) -> Callable[[Task], Splits]:
-    """Reads a task's images, and keeps those of the last task alone."""
-    last: dict[str, Splits] = {}
+def leave(
+    place: Path, bank: str, task: Task, settings: Train, seed: int, recipe: str, runs: Path, step: int | None,
+    again: str,
+) -> None:  # fmt: skip
+    """Makes one run of a task, which stays in its folder of `runs`: a job for any process that sees the same files.
 
-    def read(task: Task) -> Splits:
-        if task.name not in last:
-            last.clear()  # before others are in memory
-            last[task.name] = data.load(task.data, task.wanted(bank.backbone["data_config"]), seed, settings.augment)
-        return last[task.name]
+    Args:
+        bank: hash of the one at `place`.
+        step: a seed, or None for the task's probes.
+    """
+    asked = (str(place), bank, task.model_dump_json(), settings.model_dump_json(), seed, recipe, str(runs))
+    if asked not in _last:
+        _last.clear()
+        found = load_bank(place)
+        if found.hash != bank:
+            raise StoreError(f"{place} is bank {found.hash} for this worker, and was {bank}: do all machines see it?")
+        read = data.reader(found.backbone["data_config"], seed, settings.augment)
+        _last[asked] = _learner(task, read, found, found.base(), settings, runs, recipe, seed, Results())
+    if step is None:
+        _last[asked].probes()
+    else:
+        _last[asked].run(step, again)
 
-    return read
+
+_last: dict[tuple, Learner] = {}  # the learner of this process's last job, whose images are read
 
 
 def _learner(

@@ -137,7 +137,7 @@ def test_a_mistake_is_one_plain_message_and_nothing_is_written(here, tune, says)
 
 def test_workers_are_the_studys_alone(here):
     done = subprocess.run(["recast", "run", "mimic", "--workers", "2"], capture_output=True, text=True)
-    assert done.returncode == 1 and "are of stage tune" in done.stderr
+    assert done.returncode == 1 and "--storage of tune" in done.stderr
 
 
 def test_objectives_that_need_the_network_choose_the_resolution_that_train_uses(here):

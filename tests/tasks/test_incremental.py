@@ -10,8 +10,9 @@ from recast_gen.recipe.images import Data, Task
 from recast_gen.recipe.incremental import HEADS as NAMES
 from recast_gen.recipe.incremental import Blurry, Incremental
 from recast_gen.recipe.training import Train
+from recast_gen.tasks.classes import Features, Source
 from recast_gen.tasks.heads import HEADS
-from recast_gen.tasks.incremental import Features, check_heads, features_of, plan, run, summary
+from recast_gen.tasks.incremental import check_heads, plan, run, summary
 
 CLASSES = list("abcdef")
 
@@ -108,7 +109,7 @@ def test_features_are_what_the_backbones_head_sees_of_all_tasks(bank):
         Task(name="low", data=Data(source="digits", classes=[0, 1, 2])),
         Task(name="odd", data=Data(source="digits", classes={"even": [0, 2], "odd": [1, 3]}, negative=True)),
     ]
-    found = features_of(bank, tasks, Train(batch_size=64), 0)
+    found = Source(bank, tasks, Train(batch_size=64), 0).features()
     assert found.classes == ["low: 0", "low: 1", "low: 2", "odd: even", "odd: odd"]
     assert found.tasks == [[0, 1, 2], [3, 4]] and found.parts["train"][0].shape[1] == 16
     rows, _ = run(found, Incremental(heads=["ridge"], orders=1), 0, say=lambda _: None)

@@ -1,0 +1,200 @@
+"""All tasks' images as one set of classes, by what a network makes of them; and a network that has learnt some."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+
+from ..bank.bank import TemplateBank
+from ..bank.saved import load_bank
+from ..errors import DataError
+from ..model.sizes import make_for_task
+from ..model.switching import load_task
+from ..recipe.images import Task
+from ..recipe.training import Train
+from ..weights.files import read_tensors, save_tensors
+from ..weights.named import Weights
+from ..weights.networks import rebuild
+from . import data
+from .data import Splits
+from .heads.head import Part
+from .learner import Learner
+from .loop import LARGER
+from .methods import prepare
+from .module import check, predict, training_device
+from .readers.raw import PARTS
+from .stages import Stages
+from .threads import threads
+
+
+@dataclass
+class Features:
+    """What a frozen network makes of all classes' images.
+
+    Args:
+        parts: train, validation and test -> features ``n d`` and labels ``n`` among `classes`.
+        tasks: of each task, its classes by number.
+    """
+
+    parts: dict[str, Part]
+    classes: list[str]
+    tasks: list[list[int]]
+
+    def save(self, path: Path) -> Path:
+        """Leaves them in a file, for other processes."""
+        arrays = {f"{part}.{index}": own[index].numpy() for part, own in self.parts.items() for index in (0, 1)}
+        save_tensors(path, arrays, {"classes": json.dumps(self.classes), "tasks": json.dumps(self.tasks)})
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> "Features":
+        """Them from their file."""
+        arrays, about = read_tensors(path)
+        parts = {part: tuple(torch.from_numpy(arrays[f"{part}.{index}"]) for index in (0, 1)) for part in PARTS}
+        return cls(parts, json.loads(about["classes"]), json.loads(about["tasks"]))
+
+
+@dataclass
+class Source:
+    """The tasks of a bank, one after the other as one set; the images of one task at a time are in memory.
+
+    Args:
+        place: a bank, or its path for jobs in other processes: how images have to be, and the network that sees them.
+        settings: of the network that learns a first step, and where it and the frozen one run.
+        seed: of the splits and of the training.
+    """
+
+    place: TemplateBank | Path
+    tasks: list[Task]
+    settings: Train
+    seed: int
+
+    def __getstate__(self) -> dict:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # and nothing that is read
+
+    @cached_property
+    def bank(self) -> TemplateBank:
+        return self.place if isinstance(self.place, TemplateBank) else load_bank(self.place)
+
+    @cached_property
+    def base(self) -> Weights:
+        return self.bank.base()
+
+    @cached_property
+    def read(self) -> Callable[[Task], Splits]:
+        return data.reader(self.bank.backbone["data_config"], self.seed)
+
+    def features(self, last: int = 1, learnt: Path | None = None) -> Features:
+        """The features of all tasks' images; where there are several tasks, ``task: class`` are the names.
+
+        Args:
+            last: stages of the network that are seen.
+            learnt: a task file of which the network has the coefficients; the backbone's own when not given.
+
+        Raises:
+            DataError: images and network do not go together, its head is not its last step on one row an image, or it
+                has fewer stages.
+        """
+        found: dict[str, list[Part]] = {part: [] for part in PARTS}
+        classes: list[str] = []
+        places = []
+        for task in self.tasks:
+            splits = self.read(task)
+            model = self._network(task, len(splits.classes), learnt)
+            if learnt is None:
+                check(model, splits)
+            seen = Stages(model.to(training_device(self.settings)), self.bank.backbone["head"], last).eval()
+            with threads(model, splits.train, self.settings.batch_size):
+                for part in PARTS:
+                    features, labels = predict(seen, getattr(splits, part), LARGER * self.settings.batch_size)
+                    found[part].append((features, labels + len(classes)))
+            places.append(list(range(len(classes), len(classes) + len(splits.classes))))
+            classes += splits.classes if len(self.tasks) == 1 else [f"{task.name}: {name}" for name in splits.classes]
+        return Features({part: _joined(each) for part, each in found.items()}, classes, places)
+
+    def learn(self, known: Features, rows: torch.Tensor, epochs: int | None, file: Path) -> int:
+        """Trains coefficients on the images of a step, and writes them with their head as a task file.
+
+        Nothing ends below its start on validation.  The test images are not read.
+
+        Args:
+            rows: numbers of the step's training images.
+            epochs: those of the settings when not given.
+
+        Returns:
+            Bytes of the file besides its head.
+
+        Raises:
+            DataError: the step has one class, or tasks have images of several sizes.
+        """
+        sizes = [task.size for task in self.tasks]
+        if any(size != sizes[0] for size in sizes):
+            raise DataError("`first_session` trains one network for all tasks: give them one `img_size`.")
+        asked = {"epochs": epochs or self.settings.epochs, "augment": "none", "seeds": [self.seed]}
+        settings = self.settings.model_copy(update=asked)
+        labels = {part: known.parts[part][1] for part in PARTS[:2]}
+        classes = labels["train"][rows].unique()
+        if len(classes) < 2:
+            raise DataError(
+                f"`first_session` trains on the first step, which has one class ({known.classes[int(classes[0])]}): "
+                "give more `classes_per_step`."
+            )
+        held = torch.isin(labels["validation"], classes).nonzero()[:, 0]
+        images, validation = (
+            self._images(part, of, torch.searchsorted(classes, labels[part][of]))
+            for part, of in (("train", rows), ("validation", held))
+        )
+        splits = Splits(images, validation, validation, [known.classes[label] for label in classes.tolist()])
+        with tempfile.TemporaryDirectory() as folder:
+            learner = Learner(
+                "first step", lambda: splits, self.bank, self.base, settings, Path(folder), img_size=sizes[0]
+            )
+            run = learner.run(self.seed)
+            run.path.replace(file)
+        return run.row["bytes"] - run.row["head_bytes"]
+
+    def _network(self, task: Task, classes: int, learnt: Path | None) -> nn.Module:
+        if learnt is None:
+            model = rebuild(self.base, num_classes=classes).eval()
+            make_for_task(model, self.bank, task.size)
+            return model
+        model, _ = prepare("", self.bank, self.base, classes, self.settings, self.seed, task.size)
+        load_task(learnt, model, self.bank)
+        return model.eval()
+
+    def _images(self, part: str, rows: torch.Tensor, labels: torch.Tensor) -> Dataset:
+        """Images by their numbers among all tasks', with labels of their own."""
+        order, found, sizes = rows.argsort(), list[Dataset](), list[int]()
+        for task in self.tasks:
+            images = getattr(self.read(task), part)
+            sizes.append(len(images))
+            start = sum(sizes[:-1])
+            own = rows[(rows >= start) & (rows < start + len(images))] - start
+            found.append(Subset(images, own.sort().values.tolist()))
+        chosen = ConcatDataset(found)
+        if all(isinstance(subset.dataset, TensorDataset) for subset in found):
+            return TensorDataset(torch.stack([image for image, _ in chosen]), labels[order])
+        return Relabelled(chosen, labels[order])
+
+
+def _joined(parts: list[Part]) -> Part:
+    return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
+
+
+class Relabelled(Dataset):
+    """Images with other labels ``n``."""
+
+    def __init__(self, images: Dataset, labels: torch.Tensor):
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.images[index][0], int(self.labels[index])
