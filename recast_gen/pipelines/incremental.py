@@ -3,25 +3,31 @@
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from ..recipe.images import Task
 from ..recipe.reading import Recipe
-from ..tasks.classes import Source
-from ..tasks.incremental import check_heads, summary
-from ..tasks.incremental import run as learn
-from ..tasks.spread import Jobs, here
 from .folder import Folder
 from .stage import main
 
+if TYPE_CHECKING:
+    from ..tasks.spread import Jobs
 
-def run(recipe: Recipe, folder: Folder, jobs: Jobs = here) -> dict:
+
+def run(recipe: Recipe, folder: Folder, jobs: "Jobs | None" = None) -> dict:
     section = recipe.incremental
     if section is None:
         print("incremental: the recipe has no such section, so there is nothing to compare", flush=True)
         folder.write_csv("steps.csv", [])
         folder.write_csv("costs.csv", [])
         return {"left_out": True}
+    from ..tasks.classes import Source
+    from ..tasks.incremental import check_heads, summary
+    from ..tasks.incremental import run as learn
+    from ..tasks.spread import here
+
     check_heads(section)
+    jobs = jobs or here
     tasks = [Task(name="incremental", data=section.data)] if section.data else recipe.tasks
     source = Source(folder.bank(recipe).absolute(), tasks, recipe.train, recipe.seed)
     known = source.features(section.stages)

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from ..bank.saved import load_bank
 from ..errors import listing
 from ..recipe.reading import Recipe
-from ..tasks.methods import KINDS, PROBE
+from ..tasks.results import KINDS, PROBE
 from ..weights.files import atomic
 from . import page, report_bank, report_incremental, report_tasks, task_pictures
 from .folder import Folder

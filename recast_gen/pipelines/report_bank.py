@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 from ..bank.bank import TemplateBank
 from ..recipe.reading import Recipe
 from ..recipe.study import Tune
-from ..tasks.methods import KINDS
+from ..tasks.results import KINDS
 from ..weights import store
 from ..weights.qkv import rows, whole
 from . import page, pictures, study_pictures

@@ -6,7 +6,7 @@ from statistics import median
 import numpy as np
 
 from ..bank import taskfile
-from ..tasks.methods import KINDS, PROBE
+from ..tasks.results import KINDS, PROBE
 from . import page, task_pictures
 from .folder import Folder
 from .page import Section, table

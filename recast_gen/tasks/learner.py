@@ -26,11 +26,12 @@ from .bits import put_in_few
 from .costs import Meter
 from .data import Splits
 from .features import observed
-from .methods import PROBE, adapted, count, prepare, rates
+from .methods import adapted, count, prepare, rates
 from .module import Outcome, examine, once, together, train
 from .prefix import Shortcut, shortcut
 from .probe import probes
 from .readers.raw import PARTS
+from .results import PROBE
 from .solved import loop_of
 
 FEATURES = "features"  # what costs call the pass over the images that all runs of a task share

@@ -16,9 +16,8 @@ from ..recipe.training import Train
 from ..weights.named import Weights
 from ..weights.networks import rebuild
 from .costs import collect
+from .results import KINDS
 
-PROBE = "linear_probe"
-KINDS = ("coefficients", "norms", "adapter", "head")  # of trained parameters, as they are counted apart
 LARGE = 2**26  # bytes of a backbone
 Trained = dict[str, list[nn.Parameter]]  # kind -> parameters
 

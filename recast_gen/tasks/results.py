@@ -3,7 +3,8 @@
 import statistics
 from dataclasses import dataclass, field
 
-from .methods import KINDS
+PROBE = "linear_probe"
+KINDS = ("coefficients", "norms", "adapter", "head")  # of trained parameters, as they are counted apart
 
 
 @dataclass

@@ -19,10 +19,10 @@ from ..weights.named import Weights, digest
 from . import data
 from .data import Splits, labels_of
 from .learner import Learner, Run
-from .methods import KINDS, PROBE, adapted, prepare
+from .methods import adapted, prepare
 from .module import check, examine, once, one_process
 from .progress import Progress
-from .results import Results
+from .results import KINDS, PROBE, Results
 from .spread import Jobs, here
 from .unfinished import key
 

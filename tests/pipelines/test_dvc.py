@@ -29,22 +29,14 @@ def sh(folder: Path, *command: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    """A clone with a pico recipe, reproduced once."""
-    folder = tmp_path_factory.mktemp("clone") / "repo"
-    names = ("recast_gen", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore")
-    folder.mkdir()
-    for name in names:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(
-            ROOT / name,
-            folder / name,
-            **({"ignore": shutil.ignore_patterns("__pycache__")} if copy is shutil.copytree else {}),
-        )
-    for name in (".dvc/config", ".dvc/.gitignore", ".dvc/plots/runs.json", "weights_store/.gitignore"):
+def clone(tmp_path_factory, all_stages) -> Path:
+    """A clone with two recipes: of one, DVC is told that its stages have run, of the other it has run them."""
+    folder = shutil.copytree(all_stages, tmp_path_factory.mktemp("clone") / "repo")
+    shutil.copytree(ROOT / "recast_gen", folder / "recast_gen", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", ".dvc/plots/runs.json",
+                 "weights_store/.gitignore"):  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    pico("digits", folder)
     bare = YAML(typ="safe").load(folder / "pipelines" / "digits.yaml")
     (folder / "pipelines" / "sub").mkdir()
     bare["model"].pop("pretrain")
@@ -52,6 +44,10 @@ def clone(tmp_path_factory) -> Path:
     YAML().dump(kept, folder / "pipelines" / "sub" / "my own.yaml")
     (folder / "params.yaml").write_text("recipes: [digits, sub/my own]\n")
     sh(folder, "git", "init", "-q")
+    sh(folder, "dvc", "repro", "sections")
+    with Repo(folder) as repo:
+        for stage in STAGES:
+            repo.commit(f"{stage}@digits", force=True)
     sh(folder, "dvc", "repro")
     return folder
 

@@ -27,10 +27,10 @@ from recast_gen.tasks import data, methods
 from recast_gen.tasks.analytic import ridge_start
 from recast_gen.tasks.features import before_head
 from recast_gen.tasks.learner import Learner
-from recast_gen.tasks.methods import KINDS, prepare, rates
+from recast_gen.tasks.methods import prepare, rates
 from recast_gen.tasks.module import accuracy, fit
 from recast_gen.tasks.probe import probes
-from recast_gen.tasks.results import protocol
+from recast_gen.tasks.results import KINDS, protocol
 from recast_gen.tasks.sequence import adapt
 from recast_gen.weights.networks import rebuild
 
