@@ -1,6 +1,7 @@
 """Any source of weights -> families, and -> a bank."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from .bank.taskfile import Task
 from .bank.tokens import TokenBank
 from .errors import FitError, listing
 from .mimicry import fit
+from .mimicry.grouping import Grouping
 from .mimicry.norms import with_norms
 from .weights import networks, sources
 from .weights.families import Families
@@ -42,47 +44,66 @@ def _read(source: Any, split_qkv: bool, timm_kwargs: dict | None = None, weights
     return SplitQkv(found) if split_qkv else found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked(Grouping):
+    """What `mimic` and `mimic_vae` take besides their solver's settings; `Grouping` has the other half.
+
+    Args:
+        timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
+        norms: ``affine``, ``scales``, ``shifts`` or ``shared``: the bank generates normalisation layers too, and them
+            alone where `families` is an empty list; see `with_norms`.
+        split_qkv: as in `families`.
+        weights: as in `families`.
+    """
+
+    timm_kwargs: dict | None = None
+    norms: str = "none"
+    split_qkv: bool = False
+    weights: str | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.families, str | Mapping | None):
+            object.__setattr__(self, "families", list(self.families))  # it may be read once alone
+
+    def read(self, source: Any) -> Weights:
+        """The weights of a source, as they are asked for."""
+        return _read(source, self.split_qkv, self.timm_kwargs, self.weights)
+
+
 def mimic(
     source: Any,
     families: Iterable[str] | None = None,
     groups: int | list[list[int]] | None = None,
-    timm_kwargs: dict | None = None,
-    norms: str = "none",
+    *,
     whiten: Any = None,
-    split_qkv: bool = False,
-    weights: str | None = None,
-    **settings,
+    **settings: Any,
 ) -> TemplateBank:
     """Neural Mimicry: a bank that rebuilds the chosen families of a source.
 
     Args:
         source: as in `families`; a path is read a group at a time, and again when the bank is used or saved.
-        families: globs; ``blocks.{8..11}.*`` names some layers of a family alone
-            (`recast_gen.weights.selection.select`).  Every shareable family when not given.
+        families: globs; every shareable family when not given.
         groups: a count, which each family is cut into at most, or lists of positions along the depth; one group when
             not given.
-        timm_kwargs: what a timm model was made with besides its name and class count, so that the bank can say it.
-        norms: ``affine``, ``scales``, ``shifts`` or ``shared``: the bank generates normalisation layers too, and them
-            alone where `families` is an empty list; see `with_norms`.
         whiten: calibration images ``n c h w`` as the model wants them, or batches of these, or what `moments` made of
             them.  The error is then that of the layers' outputs on these images.
-        split_qkv: as in `families`.
-        weights: as in `families`.
-        **settings: those of `recast_gen.mimicry.fit.mimic`: ``templates="full", gauge="svd", solver="closed_form",
-            seed=0``, and ``layout="auto", budget=0.5`` to compress.
+        **settings: the fields of `recast_gen.mimicry.grouping.Grouping` and of `Asked`: ``templates="full",
+            group_size, group_by, by, norms="none", split_qkv=False, timm_kwargs, weights``; and those of
+            `recast_gen.mimicry.fit.mimic`: ``gauge="svd", solver="closed_form", seed=0``, and ``layout="auto",
+            budget=0.5`` to compress.
     Raises:
         SourceError: this is no source of weights.
         FamilyError: the source has no such families or groups.
         FitError: other settings.
     """
-    found = _read(source, split_qkv, timm_kwargs, weights)
-    families = families if families is None or isinstance(families, str) else list(families)
-    if norms != "none" and families == []:
-        return with_norms(TemplateBank({}, left_over(found), found.backbone), norms)
+    asked, others = Asked.of({"families": families, "groups": groups, **settings})
+    found = asked.read(source)
+    if asked.norms != "none" and asked.families == []:
+        return with_norms(TemplateBank({}, left_over(found), found.backbone), asked.norms)
     if whiten is not None:
-        asked = (families, settings.get("by", "index"), split_qkv, weights)
-        settings["moments"] = whiten if isinstance(whiten, Mapping) else moments(source, whiten, *asked)
-    return with_norms(fit.mimic(found, families=families, groups=groups, **settings), norms)
+        chosen = (asked.families, asked.by, asked.split_qkv, asked.weights)
+        others["moments"] = whiten if isinstance(whiten, Mapping) else moments(source, whiten, *chosen)
+    return with_norms(fit.mimic(found, asked, **others), asked.norms)
 
 
 def moments(
@@ -114,39 +135,35 @@ def moments(
 
 
 def mimic_vae(
-    source: Any,
-    families: Iterable[str] | None = None,
-    groups: int | None = None,
-    timm_kwargs: dict | None = None,
-    norms: str = "none",
-    split_qkv: bool = False,
-    weights: str | None = None,
-    **settings,
+    source: Any, families: Iterable[str] | None = None, groups: int | list[list[int]] | None = None, **settings: Any
 ) -> TemplateBank | Population:
     """The VAE template generator: like `mimic`, and the bank can be sampled; of many networks, a population.
 
     Args:
-        source: as in `mimic`, and so are `families`, `groups`, `timm_kwargs`, `norms`, `split_qkv` and `weights`.  Or a
-            list of two or more such sources of one architecture, or a glob of their files.
-        **settings: those of `recast_gen.mimicry.fit.mimic_vae`: ``templates="full", solver="vae", seed=0``, and the
-            solver's, such as ``epochs=60, beta=1.0``.  Of many networks those of
-            `recast_gen.mimicry.population.fit.mimic_population`: ``aligned=True, templates="full", solver="ppca"``.
+        source: as in `mimic`, and so are `families` and `groups`.  Or a list of two or more such sources of one
+            architecture, or a glob of their files.
+        **settings: the fields of `recast_gen.mimicry.grouping.Grouping` and of `Asked`, as in `mimic`; and those of
+            `recast_gen.mimicry.fit.mimic_vae`: ``solver="vae", seed=0``, and the solver's, such as ``epochs=60,
+            beta=1.0``.  Of many networks those of `recast_gen.mimicry.population.fit.mimic_population`:
+            ``aligned=True, templates="full", solver="ppca"``.
     Returns:
         A bank; of many networks a population, whose samples are complete networks.
     Raises:
         RecastError: as `mimic`; FitError for networks that are no population.
     """
-    if many := sources.several(source):
-        unused = {"families": families, "groups": groups, "split_qkv": split_qkv, "norms": norms != "none"}
-        if given := [word for word, value in unused.items() if value]:
-            raise FitError(f"{listing(given)} are of one network's layers; a population has whole networks: leave out.")
-        from .mimicry.population.fit import mimic_population
+    asked, others = Asked.of({"families": families, "groups": groups, **settings})
+    if not (many := sources.several(source)):
+        return with_norms(fit.mimic_vae(asked.read(source), asked, **others), asked.norms)
+    from .mimicry.population.fit import mimic_population
 
-        networks = {name: sources.read(each, timm_kwargs, weights) for name, each in many.items()}
-        first = next(iter(many.values()))
-        return mimic_population(networks, first if hasattr(first, "named_modules") else None, **settings)
-    found = _read(source, split_qkv, timm_kwargs, weights)
-    return with_norms(fit.mimic_vae(found, families=families, groups=groups, **settings), norms)
+    unused = {word: getattr(asked, word) for word in ("families", "groups", "group_size", "split_qkv")}
+    unused["norms"] = asked.norms != "none"
+    if given := [word for word, value in unused.items() if value]:
+        raise FitError(f"{listing(given)} are of one network's layers; a population has whole networks: leave out.")
+    weights = {name: asked.read(each) for name, each in many.items()}
+    first = next(iter(many.values()))
+    model = first if hasattr(first, "named_modules") else None
+    return mimic_population(weights, model, templates=asked.templates, **others)
 
 
 def mimic_tokens(

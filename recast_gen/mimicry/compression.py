@@ -1,7 +1,7 @@
 """Families through template layouts at a budget of stored parameters, plain or in the norm of their inputs."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,10 +11,10 @@ from ..bank.bank import Group, TemplateBank, left_over
 from ..bank.layouts import Layout, layouts
 from ..errors import FitError, check_count, nearest
 from ..weights.dtypes import dtype_of
-from ..weights.families import Families, Family
+from ..weights.families import Family
 from ..weights.named import Weights
-from ..weights.selection import check_reached, select
 from .factorization import Factorization
+from .grouping import Grouping
 from .measures import certificate
 from .optimum import Problem, energy, invertible
 from .similarity import cut_up
@@ -86,10 +86,7 @@ def plan(
 
 def compress(
     weights: Weights,
-    families: Iterable[str] | Families | None,
-    by: str,
-    cut: dict,
-    templates: int | str,
+    grouping: Grouping,
     layout: str,
     axes: Mapping[str, int] | None,
     budget: float | None,
@@ -97,15 +94,14 @@ def compress(
     on_group: Callable[[dict], None] | None,
 ) -> TemplateBank:
     """A bank of the chosen families in a layout, at their optimum; see `recast_gen.mimicry.fit.mimic`."""
+    cut, templates = grouping.cut, grouping.templates
     if budget is not None and not (isinstance(budget, int | float) and budget is not True and 0 < budget <= 1):
         raise FitError(f"budget={budget!r}: expected a share of the original's parameters, over 0 and up to 1.")
     if budget is not None and templates != "full":
         raise FitError(f"Both budget={budget} and templates={templates!r} were given: give one of them.")
     if templates != "full":
         check_count("templates", templates, FitError)
-    chosen = select(weights.families(by), families)
-    for word in ("groups", "group_size"):
-        check_reached(chosen, word, cut[word])
+    chosen = grouping.chosen(weights)
     banks, laid = {}, {}
     for family in chosen.values():
         free = layout == "auto" and cut["groups"] is None and cut["group_size"] is None
@@ -133,7 +129,7 @@ def compress(
                 on_group({"family": family.name, "history": [], **done, **group.certificate})
     settings = {"generator": "mimic", "solver": "closed_form", "layout": layout, "layouts": laid, "budget": budget}
     settings |= {"whitened": moments is not None, "templates": templates, **cut}
-    settings["untouched"] = weights.families(by).untouched
+    settings["untouched"] = weights.families(grouping.by).untouched
     rest = left_over(weights, {name for group in banks.values() for name in group.names})
     return TemplateBank(banks, rest, weights.backbone, settings)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..mimicry import fit
 from ..mimicry.few_bits import quantise
+from ..mimicry.grouping import Grouping
 from ..mimicry.measures import overall, print_certificate, rows
 from ..recipe.fits import Groups
 from ..recipe.reading import Recipe
@@ -65,15 +66,9 @@ def fit_bank(
             if done % max(1, total // 8) == 0:
                 advance(done, total, "epoch, " + ", ".join(f"{key} {value:.4g}" for key, value in means.items()))
 
-        common: dict[str, Any] = {
-            "families": recipe.families,
-            "by": recipe.by,
-            "seed": recipe.seed,
-            "on_group": on_group,
-        }
-        if resumable:
-            common |= {"checkpoint": folder / "training", "on_epoch": on_epoch}
-        bank = make(weights, **common, **section.cut(), **section.options())
+        more: dict[str, Any] = {"checkpoint": folder / "training", "on_epoch": on_epoch} if resumable else {}
+        grouping = Grouping(families=recipe.families, by=recipe.by, **section.cut())
+        bank = make(weights, grouping, seed=recipe.seed, on_group=on_group, **more, **section.options())
     written = bank.save(folder / "bank.zarr")
     print_certificate(bank)
     layers = [

@@ -8,6 +8,7 @@ from ..bank.bank import TemplateBank
 from ..errors import FitError
 from ..mimicry.extension import extend
 from ..mimicry.fit import mimic
+from ..mimicry.grouping import Grouping
 from ..weights.families import Families
 from ..weights.named import Weights
 
@@ -61,7 +62,7 @@ def candidates(weights: Weights, families: Families, most: int, seed: int) -> It
     Raises:
         FitError: `most` is below what any of them has.
     """
-    own = mimic(weights, families=families, group_size=1, gauge="identity")
+    own = mimic(weights, Grouping(families=families, group_size=1), gauge="identity")
     fewest = _count(own, dict.fromkeys(families, 1))
     if most < fewest:
         raise FitError(
@@ -70,7 +71,7 @@ def candidates(weights: Weights, families: Families, most: int, seed: int) -> It
         )
     banks = {"the layers themselves": own}
     if any(family.layers > 1 for family in families.values()):
-        banks["layers of a family, shared"] = mimic(weights, families=families, groups=1, gauge="identity")
+        banks["layers of a family, shared"] = mimic(weights, Grouping(families=families, groups=1), gauge="identity")
     banks["the layers and random templates"] = extend(own, 1, "random", seed)
     if (rank := isqrt(max(0, most // fewest - 1))) > 0:
         banks["the layers and their singular directions"] = extend(own, source="singular", rank=rank, seed=seed)

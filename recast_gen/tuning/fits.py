@@ -8,6 +8,7 @@ import numpy as np
 from ..bank.bank import TemplateBank
 from ..mimicry.factorization import gram, spectrum
 from ..mimicry.fit import mimic, mimic_vae
+from ..mimicry.grouping import Grouping
 from ..recipe.reading import Recipe
 from ..weights.dtypes import dtype_of
 from ..weights.families import Families
@@ -52,8 +53,8 @@ class Fits:
 
     def _make(self, setting: Setting, weights: Weights, families: Families, groups, templates) -> TemplateBank:
         make, options = self._options(setting)
-        cut = {"families": families, "groups": groups, "templates": templates}
-        return make(weights, **cut, by=self.recipe.by, seed=self.recipe.seed, **options)
+        grouping = Grouping(families=families, groups=groups, templates=templates, by=self.recipe.by)
+        return make(weights, grouping, seed=self.recipe.seed, **options)
 
     def _group(self, setting: Setting, family: str, start: int, stop: int, templates: int) -> dict:
         """The certificate of one group; `setting` has no cuts."""
