@@ -1,6 +1,7 @@
 """The `recast` command: its table of contents.  A command imports what it needs when it runs."""
 
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from ..errors import plainly
 from ..pipelines import let_waiting_threads_sleep
 from . import draws, export, inspection, recipes, tasks, weights
 
-COMMANDS = {
+COMMANDS: dict[str, list[Callable]] = {
     "Tasks": [tasks.adapt, tasks.evaluate, tasks.predict, tasks.tasks],
     "Networks, banks and weights": [
         inspection.inspect, weights.compare, weights.generate, weights.pack, weights.unpack, weights.nest,
@@ -18,7 +19,7 @@ COMMANDS = {
     ],
     "Recipes": [recipes.init, recipes.check, recipes.run, recipes.report, recipes.tune_worker, recipes.studies],
 }  # fmt: skip
-EXPORTS = [export.onnx, export.graph, export.peft, export.folder]
+EXPORTS: list[Callable] = [export.onnx, export.graph, export.peft, export.folder]
 
 app = typer.Typer(
     name="recast", no_args_is_help=True, pretty_exceptions_enable=False,

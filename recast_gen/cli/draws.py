@@ -59,8 +59,8 @@ def interpolate(
     from ..bank.saved import open_bank
 
     opened = open_bank(bank)
-    ends = [None if end == "base" else end for end in (start, end)]
-    _write_tasks(opened, interpolate(opened, *ends, steps), out, "step")
+    first, last = (None if end == "base" else end for end in (start, end))
+    _write_tasks(opened, interpolate(opened, first, last, steps), out, "step")
 
 
 def project(

@@ -1,7 +1,7 @@
 """The command that says what something is."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,9 +65,10 @@ def inspect(
     weights = Weights({}, shapes=shapes(source))
     found = (SplitQkv(weights) if split_qkv else weights).families(by)
     chosen = select(found, families) if families or found.shareable else {}
-    rows, totals = [], [0, 0, 0]
+    totals = [0, 0, 0]
+    rows: list[list[Any]] = []
     for family in (found | chosen if every else chosen).values():
-        row = [family.name, family.layers, "x".join(map(str, family.shape)), family.parameters, "", ""]
+        row: list[Any] = [family.name, family.layers, "x".join(map(str, family.shape)), family.parameters, "", ""]
         if family.name in chosen:
             sizes = [len(names) for names in split(family, groups or max(1, family.layers // 2))]
             kept = [min(templates or size, size) for size in sizes]

@@ -49,8 +49,8 @@ def adapt(
         model, images, out, parameters=parameters, bytes=size, epochs=epochs, compare=compare, seed=seed,
         img_size=img_size, say=print,
     )  # fmt: skip
-    rows = [["linear probe", found.probe], ["coefficients", found.run]]
-    rows += [["LoRA r=1", found.lora]] if found.lora else []
+    rows: list[tuple[str, dict]] = [("linear probe", found.probe), ("coefficients", found.run)]
+    rows += [("LoRA r=1", found.lora)] if found.lora else []
     head = ["", "trained besides the head", "file, bytes", "validation, %", "test, %"]
     show([head, *([name, row["coefficients"] + row["norms"] + row["adapter"], row["bytes"],
                    _percent(row["validation"]), _percent(row["test"])] for name, row in rows)])  # fmt: skip

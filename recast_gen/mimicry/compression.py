@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,8 @@ def plan(
             if budget is not None:
                 counts = ranks(problems, int(budget * layers.size + 1e-6))
             else:
-                counts = [problem.most if templates == "full" else min(templates, problem.most) for problem in problems]
+                most = [problem.most for problem in problems]
+                counts = most if isinstance(templates, str) else [min(templates, each) for each in most]
             least = min(least, sum(problem.cost for problem in problems) / layers.size)
             if counts and ((tried := Plan(index, problems, counts)).lost < (np.inf if best is None else best.lost)):
                 best = tried
@@ -95,6 +97,8 @@ def compress(
 ) -> TemplateBank:
     """A bank of the chosen families in a layout, at their optimum; see `recast_gen.mimicry.fit.mimic`."""
     cut, templates = grouping.cut, grouping.templates
+    if isinstance(templates, Mapping):
+        raise FitError("A layout has one count of templates, or a budget, for all families.")
     if budget is not None and not (isinstance(budget, int | float) and budget is not True and 0 < budget <= 1):
         raise FitError(f"budget={budget!r}: expected a share of the original's parameters, over 0 and up to 1.")
     if budget is not None and templates != "full":
@@ -127,8 +131,8 @@ def compress(
             if on_group:
                 done = {"group": index, "done": list(chosen).index(family.name) + 1, "total": len(chosen)}
                 on_group({"family": family.name, "history": [], **done, **group.certificate})
-    settings = {"generator": "mimic", "solver": "closed_form", "layout": layout, "layouts": laid, "budget": budget}
-    settings |= {"whitened": moments is not None, "templates": templates, **cut}
+    settings: dict[str, Any] = {"generator": "mimic", "solver": "closed_form", "layout": layout, "layouts": laid}
+    settings |= {"budget": budget, "whitened": moments is not None, "templates": templates, **cut}
     settings["untouched"] = weights.families(grouping.by).untouched
     rest = left_over(weights, {name for group in banks.values() for name in group.names})
     return TemplateBank(banks, rest, weights.backbone, settings)
@@ -136,15 +140,16 @@ def compress(
 
 def _group(family: Family, names: tuple[str, ...], problem: Problem, fitted: Factorization) -> Group:
     layout, layers = problem.layout, len(names)
+    kept: Layout | None = layout
     measured = certificate(problem.matrix, fitted, dtype_of(family.dtype).itemsize, layers=layers)
     if problem.moments is not None:
         whole = problem.layers.reshape(*problem.layers.shape[:2], -1)
-        total = max(energy(whole, problem.moments), np.finfo(np.float32).tiny)
+        total = max(energy(whole, problem.moments), float(np.finfo(np.float32).tiny))
         measured["output_error"] = float(np.sqrt(problem.lost(fitted) / total))
-    templates, coefficients = fitted.templates, fitted.coefficients.reshape(layers, 1, layout.rows, -1)
+    templates, coefficients = fitted.made, fitted.coefficients.reshape(layers, 1, layout.rows, -1)
     if layout.whole:
-        layout, templates = None, templates.reshape(-1, *family.shape)
-    return Group(family.name, names, templates, coefficients, family.dtype, measured, layout=layout)
+        kept, templates = None, templates.reshape(-1, *family.shape)
+    return Group(family.name, names, templates, coefficients, family.dtype, measured, layout=kept)
 
 
 def input_metric(name: str, layer: np.ndarray, moments: Mapping[str, np.ndarray]) -> np.ndarray:

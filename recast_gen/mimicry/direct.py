@@ -61,7 +61,7 @@ def direct(
     parameters = [bank.requires_grad_(), coefficients.requires_grad_()]
     optimizer = torch.optim.RMSprop(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size, gamma)
-    best, kept, history = float("inf"), None, []
+    best, kept, history = float("inf"), (bank, coefficients), []
     for step in range(steps):
         jitter = noise * torch.randn(coefficients.shape, generator=rng, dtype=rows.dtype)
         value = LOSSES[loss]((coefficients + jitter) @ bank, rows)
@@ -73,10 +73,13 @@ def direct(
         torch.nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         schedule.step()
-    fitted, base = (tensor.numpy() for tensor in kept)
-    mixing = (scale * fitted @ basis,) if coordinates else ()
+    if best == float("inf"):
+        raise FitError("The fit diverged at its first step: give layers without infinite or undefined values.")
+    fitted, base = (tensor.detach().numpy() for tensor in kept)
+    mixing: tuple[np.ndarray, ...] = ()
     if coordinates:
-        fitted = factorization.combine(*mixing, stack)
+        mixing = (scale * fitted @ basis,)
+        fitted = factorization.combine(mixing[0], stack)
     else:
         fitted = (fitted * scale).reshape(templates, *stack.shape[1:])
     if loss == "cosine":  # blind to each layer's length, so give it back

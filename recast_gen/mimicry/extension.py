@@ -115,7 +115,7 @@ def _scale(templates: np.ndarray) -> float:
 
 def _random(bank: TemplateBank, key: tuple, count: int, seed: int, given) -> np.ndarray:
     templates = bank.groups[key].templates[...]
-    return random_templates((count, *templates.shape[1:]), np.float32(_scale(templates)), seed)
+    return random_templates((count, *templates.shape[1:]), _scale(templates), seed)
 
 
 def _layers(bank: TemplateBank, key: tuple, count: int, seed: int, given) -> np.ndarray:
@@ -151,7 +151,7 @@ def _tasks(bank: TemplateBank, key: tuple, count: int, seed: int, given: list[Ma
             np.asarray(weights[name], np.float32) - base.astype(np.float32)
             for weights in given for group in members for name, base in group.weights()
         ]  # fmt: skip
-        directions = closed_form(np.stack(changes), len(changes)).templates if changes else ()
+        directions: Iterable[np.ndarray] = closed_form(np.stack(changes), len(changes)).made if changes else []
         sizes = map(_scale, directions)
         found += [way * np.float32(scale / size) for way, size in zip(directions, sizes) if size > 1e-5 * scale]
     if len(found) < count:

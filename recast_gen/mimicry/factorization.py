@@ -34,6 +34,12 @@ class Factorization:
     warning: str = ""
     squares: np.ndarray | None = None
 
+    @property
+    def made(self) -> np.ndarray:
+        """The templates of a fit that has them."""
+        assert self.templates is not None
+        return self.templates
+
 
 def over_blocks(rows: np.ndarray, work: Callable[[Iterator[Block]], Part]) -> list[Part]:
     """What `work` makes of each run of blocks of ``l d``: which columns, and they in float64, valid until the next."""
@@ -56,7 +62,11 @@ def gram(stack: np.ndarray) -> np.ndarray:
     """Inner products ``l l`` (float64) of the layers of a stack ``l ...``; the long axis is walked once."""
     rows = stack.reshape(len(stack), -1)
     none = np.zeros((len(rows), len(rows)))
-    return sum(over_blocks(rows, lambda blocks: sum(block @ block.T for _, block in blocks)), none)
+
+    def products(blocks: Iterator[Block]) -> np.ndarray:
+        return sum((block @ block.T for _, block in blocks), none)
+
+    return sum(over_blocks(rows, products), none)
 
 
 @one_each()
@@ -129,14 +139,14 @@ def regauge(fit: Factorization, gauge: str | np.ndarray, in_place: bool = False)
     in_place: over the fit's own templates.
     Raises FitError for another gauge, and for identity or a matrix where it does not exist.
     """
-    count = len(fit.templates)
+    count = len(fit.made)
     coefficients = fit.coefficients.astype(np.float64)
     if isinstance(gauge, np.ndarray):
         if gauge.shape != (count, count) or np.linalg.matrix_rank(gauge) < count:
             raise FitError(f"The gauge matrix is {gauge.shape}; expected an invertible one of {(count, count)}.")
         change, new = gauge, coefficients @ np.linalg.inv(gauge)
     elif gauge in ("svd", "orthonormal"):
-        products = coefficients @ gram(fit.templates) @ coefficients.T
+        products = coefficients @ gram(fit.made) @ coefficients.T
         values, vectors = spectrum(products)
         new = vectors[:, :count]
         change = new.T @ coefficients
@@ -152,7 +162,7 @@ def regauge(fit: Factorization, gauge: str | np.ndarray, in_place: bool = False)
     else:
         raise FitError(f"No gauge {gauge!r}.{nearest(gauge, GAUGES)} There are: {', '.join(GAUGES)}, or a matrix.")
     return replace(
-        fit, templates=combine(change, fit.templates, in_place), coefficients=new.astype(np.float32),
+        fit, templates=combine(change, fit.made, in_place), coefficients=new.astype(np.float32),
         mixing=fit.mixing and (*fit.mixing, change),
         posterior=None if fit.posterior is None else moved(fit.posterior, coefficients, new),
     )  # fmt: skip

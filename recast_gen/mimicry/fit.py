@@ -72,9 +72,8 @@ def mimic(
         return compress(weights, grouping, layout, axes, budget, moments, on_group)
     check_choice("solver", solver, SOLVERS, FitError)
     if solver == "closed_form":
-        fit = _prepared(closed_form, options)
-        if weights.lazy and isinstance(gauge, str) and gauge == "svd":  # the layers give the templates again
-            fit = partial(fit, kept=False)
+        again = weights.lazy and isinstance(gauge, str) and gauge == "svd"  # the layers give the templates again
+        fit = _prepared(closed_form, options, **({"kept": False} if again else {}))
     else:
         from .direct import direct
 
@@ -117,11 +116,11 @@ def mimic_vae(
         from .vae import vaes
 
         stacks = ((weights.stack(names), kept) for _, members in plan for names, kept in members)
-        fit = _prepared(vaes, {"seed": seed, **options})(stacks)
+        fit = _prepared(vaes, {"seed": seed, **options}, groups=stacks)()
     return _fit(weights, grouping, plan, fit, settings, None, 1, on_group)
 
 
-def _prepared(fit: Callable, options: dict) -> Fit:
+def _prepared(fit: Callable[..., Any], options: dict, **given: Any) -> Callable[..., Any]:
     known = [name for name in signature(fit).parameters if name not in ("stack", "templates", "groups", "kept")]
     for name in options:
         if name not in known:
@@ -130,7 +129,7 @@ def _prepared(fit: Callable, options: dict) -> Fit:
     for name in ("steps", "epochs"):
         if name in options:
             check_count(name, options[name], FitError)
-    return partial(fit, **options)
+    return partial(fit, **options, **given)
 
 
 def _fit(

@@ -1,6 +1,6 @@
 """L-BFGS of many small problems at once, each with its own curvature and step."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -28,8 +28,8 @@ class GroupedLBFGS(torch.optim.Optimizer):
         for p, part in zip(parameters, values.split([p[0].numel() for p in parameters], 1)):
             p.detach().copy_(part.view_as(p))
 
-    def step(self, closure: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Up to ITERATIONS iterations; closure: sets the gradients and returns the losses ``g``, which come back."""
+    def step(self, closure: Any = None) -> Any:
+        """Up to ITERATIONS iterations.  closure: sets the gradients and returns the losses ``g``, which come back."""
         state = self.state[self.param_groups[0]["params"][0]]
         loss, at, slope = closure(), self._flat(), self._flat(True)
         for name in ("steps", "bends"):

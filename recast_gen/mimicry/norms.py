@@ -78,4 +78,4 @@ def _shared(stack: np.ndarray, itemsize: int) -> tuple[np.ndarray, np.ndarray, d
     coefficients = np.eye(len(templates), dtype=np.float32)[place.reshape(-1)[1:]]
     moving = templates.any(1)  # zeros scale to nothing
     fit = Factorization(templates[moving], coefficients[:, moving])
-    return fit.templates, fit.coefficients[:, None, None], certificate(stack, fit, itemsize)
+    return fit.made, fit.coefficients[:, None, None], certificate(stack, fit, itemsize)

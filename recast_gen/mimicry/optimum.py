@@ -38,6 +38,7 @@ class Problem:
     @cached_property
     def own(self) -> np.ndarray:
         """The moments in the order of the matrix."""
+        assert self.moments is not None
         return self.layout.inputs(self.moments)
 
     @property

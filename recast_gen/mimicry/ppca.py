@@ -110,7 +110,7 @@ def generator(
     """
     coefficients = space.layers @ np.linalg.pinv(decoder, rcond=1e-6)
     posterior, warning = None, ""
-    if mean is not None:
+    if mean is not None and deviation is not None:
         posterior = np.stack([unshrunk(mean, decoder, noise), deviation]).astype(np.float32)
         if history and history[-1]["active"] == 0:
             warning = (

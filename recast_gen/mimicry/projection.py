@@ -128,7 +128,8 @@ def _blocks(bank: TemplateBank, resolution: Resolution) -> dict[str, int]:
     blocks = {}
     for name, value in chosen.items():
         rows = found[name].shape[0]
-        blocks[name] = rows if value == "channel" else value
-        if not isinstance(blocks[name], int) or blocks[name] < 1 or rows % blocks[name]:
+        count = rows if value == "channel" else value
+        if not isinstance(count, int) or count < 1 or rows % count:
             raise FitError(f"resolution={value!r} does not divide the {rows} outputs of {name}: give a divisor.")
+        blocks[name] = count
     return blocks

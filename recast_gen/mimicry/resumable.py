@@ -57,7 +57,7 @@ def run(module: Resumable, batches: Iterable, epochs: int, checkpoint: Path | No
         )  # fmt: skip
         ours = saved is not None and _fingerprint(saved) == module.fingerprint
         trainer.fit(module, batches, ckpt_path=saved if ours else None, weights_only=True)
-    if checkpoint:
+    if checkpoint and saved:
         saved.unlink(missing_ok=True)
         with suppress(OSError):  # it may hold more than ours
             checkpoint.rmdir()

@@ -43,21 +43,22 @@ def mimic_tokens(
         rows = np.concatenate([values.reshape(-1, size) for _, values in members])
         known = np.concatenate([_known(values, index, len(members)) for index, (_, values) in enumerate(members)])
         most = min(size, len(rows) - 1)
-        if latent != "full" and not (isinstance(latent, int) and 1 <= latent <= most):
+        width = most if latent == "full" else latent
+        if not (isinstance(width, int) and 1 <= width <= most):
             raise FitError(f"latent={latent!r} for {kind} tokens of rank {most}: give 1 to {most}, or 'full'.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = TokenVAE(size, known.shape[1], most if latent == "full" else latent, hidden, objective)
+            model = TokenVAE(size, known.shape[1], width, hidden, objective)
         data.append((torch.from_numpy(rows).float(), torch.from_numpy(known).float()))
         model.start(*data[-1])
         models.append(model)
     histories = train(models, data, epochs, lr, batch_size, seed, Path(checkpoint) if checkpoint else None, on_epoch)
     made, measured = {}, {}
-    for model, members, (rows, known), history in zip(models, shared.values(), data, histories):
+    for model, members, (inputs, places), history in zip(models, shared.values(), data, histories):
         with torch.no_grad():
-            mean, log_variance = model.posterior(rows, known)
+            mean, log_variance = model.posterior(inputs, places)
             deviation = (0.5 * log_variance).exp()
-            missed = (rows - model.decode(mean, known)).square().sum(1).numpy()
+            missed = (inputs - model.decode(mean, places)).square().sum(1).numpy()
         decoder = {name: value.numpy() for name, value in model.state_dict().items()
                    if name.partition(".")[0] in ("linear", "hidden", "bent")}  # fmt: skip
         start = 0

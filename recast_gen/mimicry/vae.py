@@ -1,6 +1,7 @@
 """Variational autoencoders over layers whose decoders are the template banks."""
 
 from collections.abc import Callable, Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import FitError
-from .factorization import Factorization, coordinates
+from .factorization import Coordinates, Factorization, coordinates
 from .layer_vae import LayerVAE, Objective
 from .ppca import check_rank, generator, log_likelihood, lone, moments
 
@@ -40,13 +41,13 @@ def vaes(
     if hidden < 0:
         raise FitError(f"hidden is {hidden}; expected 0 or more.")
     objective = Objective(beta, warmup, free_bits, noise, noise_floor, variational)
-    spaces = []
+    spaces: dict[int, Coordinates] = {}  # of groups of several layers
     shared: dict[tuple[int, ...], list[int]] = {}
     for index, (stack, templates) in enumerate(groups):
-        spaces.append(coordinates(stack) if len(stack) > 1 else None)
-        if spaces[-1]:
-            check_rank(templates, stack, spaces[-1].rank)
-            shared.setdefault((*spaces[-1].layers.shape, templates), []).append(index)
+        if len(stack) > 1:
+            spaces[index] = found = coordinates(stack)
+            check_rank(templates, stack, found.rank)
+            shared.setdefault((*found.layers.shape, templates), []).append(index)
     learned: dict[int, Any] = {}
     if shared:
         from .vae_training import train
@@ -60,10 +61,11 @@ def vaes(
         histories = iter(train(models, layers, epochs, Path(checkpoint) if checkpoint else None, on_epoch))
         for members, model, known in zip(shared.values(), models, layers):
             learned |= {index: (*of, next(histories)) for index, *of in zip(members, *_numbers(model, known))}
-    left = iter(enumerate(spaces))
+    left = count()
 
     def fit(stack: np.ndarray, templates: int) -> Factorization:
-        index, space = next(left)
+        index = next(left)
+        space = spaces.get(index)
         return _factorization(stack, space, objective, *learned[index]) if space else lone(stack)
 
     return fit

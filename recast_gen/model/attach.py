@@ -24,7 +24,11 @@ def attached(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank]]:
 
     The module of q, k and v of a split qkv is its `Joined`.
     """
-    return {name: found for name, found in _put_on(model).items() if isinstance(found[2], FromBank)}
+    return {
+        name: (module, leaf, source)
+        for name, (module, leaf, source) in _put_on(model).items()
+        if isinstance(source, FromBank)
+    }
 
 
 def hosts(model: nn.Module) -> dict[str, tuple[nn.Module, str, FromBank | Joined]]:
@@ -124,8 +128,8 @@ def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> 
         source = planned[name].source(getattr(module, leaf), tuple(module._parameters))
         parametrize.register_parametrization(module, leaf, source, unsafe=True)
         set_coefficients(module, leaf, planned[name].coefficients)
-    for _, _, source in hosts(model).values():
-        for part in source.parameters(recurse=False):  # the bank has not this one, and detach needs its original
+    for _, _, host in hosts(model).values():
+        for part in host.parameters(recurse=False):  # the bank has not this one, and detach needs its original
             part.data = part.data.clone()
     return given
 
@@ -150,7 +154,7 @@ def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
             f"{name} is parametrized already ({kinds}): take that off first (an adapter: rg.remove_adapter(model); "
             "another: torch.nn.utils.parametrize.remove_parametrizations), then attach."
         )
-    if not isinstance(getattr(module, leaf, None), nn.Parameter):
+    if module is None or not isinstance(getattr(module, leaf, None), nn.Parameter):
         known = [parameter for parameter, _ in model.named_parameters()]
         raise AttachError(f"The model has no parameter {name!r}, which the bank generates.{nearest(name, known)}")
     return module, leaf

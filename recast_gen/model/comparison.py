@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..bank.bank import TemplateBank
 from ..errors import AttachError
@@ -24,8 +24,8 @@ def blocks(bank: TemplateBank) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def compare(bank: TemplateBank, model: nn.Module, images: Dataset, batch_size: int = 128) -> dict:
-    """Runs `images` (image ``c h w``, label) through `model` and through the same model with the bank's weights.
+def compare(bank: TemplateBank, model: nn.Module, images: Any, batch_size: int = 128) -> dict:
+    """Runs a dataset (image ``c h w``, label) through `model` and through the same model with the bank's weights.
 
     Returns ``blocks`` (name -> mean cosine of the flattened features), ``logits_cosine`` (mean), ``largest_difference``
     (of logits, over the largest logit), ``same_prediction`` and, for the labels, ``accuracy`` and ``accuracy_of_bank``

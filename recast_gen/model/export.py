@@ -67,7 +67,7 @@ def to_onnx(
             )
         expected = given.float().cpu().numpy()
         with torch.no_grad(), atomic(path) as fresh:
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 model, (images[:2],), input_names=["images"], output_names=["logits"], dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False,
             )  # fmt: skip

@@ -109,8 +109,9 @@ def switch(
         elif isinstance(module, nn.Conv2d):
             module.out_channels = len(tensor)
     kept.names = set(head)
-    if hasattr(model, "num_classes"):
-        model.num_classes = classes
+    of: Any = model
+    if hasattr(of, "num_classes"):
+        of.num_classes = classes
 
 
 @contextmanager

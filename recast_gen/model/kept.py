@@ -40,7 +40,7 @@ class Kept:
         self._last: Any = None  # assigned as a whole, so that threads see all of it or nothing
 
     def weight(
-        self, coefficients: nn.Parameter, templates: torch.Tensor, mixed: Callable[[torch.Tensor], torch.Tensor]
+        self, coefficients: torch.Tensor, templates: torch.Tensor, mixed: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
         """What `mixed` makes of coefficients on templates."""
         if last := self._last:

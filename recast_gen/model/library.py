@@ -191,9 +191,10 @@ class TaskLibrary:
         """
         with self.lock:
             before = self.current
-            if task is None and before is None:
+            name = before if task is None else task
+            if name is None:
                 raise TaskError(f"No task is in use: name one. There are: {listing(self.names)}.")
-            found = self.use(task or before)
+            found = self.use(name)
             try:
                 batch = torch.stack([self.transform(image) for image in images])
                 return found.ranked(self(batch.to(next(self.model.parameters()))).float().cpu().numpy())

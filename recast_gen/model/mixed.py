@@ -1,7 +1,7 @@
 """One forward in which every image has weights of its own task."""
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -130,5 +130,5 @@ def _run(model: nn.Module, weights: Makers, images: torch.Tensor, counts: list[i
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     made = {id(tensors[name]): PerTask(tensors[name], make, counts, lengths) for name, make in weights.items()}
     places = {name: id(tensor) for name, tensor in tensors.items() if name.rpartition(".")[0] in paths}
-    stand_ins = {name: made[key] for name, key in places.items() if key in made}
+    stand_ins: dict[str, Any] = {name: made[key] for name, key in places.items() if key in made}
     return logits_of(functional_call(model, stand_ins, (images,), tie_weights=False)), lengths

@@ -96,8 +96,8 @@ class FromBank(nn.Module):
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """Weight -> coefficients ``1 b t``, least squares onto the templates."""
-        arrays = (tensor.detach().float().cpu().numpy() for tensor in (weight, self.templates.values))
-        found = torch.from_numpy(project(*arrays, self.resolution)).to(weight)
+        layer, templates = (tensor.detach().float().cpu().numpy() for tensor in (weight, self.templates.values))
+        found = torch.from_numpy(project(layer, templates, self.resolution)).to(weight)
         return found if self.own is None else nn.functional.pad(found, (0, self.own.on(weight.device).count))
 
 

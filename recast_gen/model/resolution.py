@@ -39,7 +39,9 @@ def blocks(model: "nn.Module", bank: TemplateBank, resolution: Resolution) -> di
     for group in bank.groups.values():
         value, rows = chosen[group.family], group.templates.shape[1]
         for name in group.names:
-            wanted = {"channel": rows}.get(value) or (_heads(model, name, rows) if value == "head" else value)
+            wanted = value
+            if isinstance(wanted, str):
+                wanted = rows if wanted == "channel" else _heads(model, name, rows)
             counts[name] = math.lcm(wanted, group.coefficients.shape[2])
             if rows % counts[name]:
                 raise AttachError(

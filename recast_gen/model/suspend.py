@@ -6,6 +6,7 @@ share, and putting on again makes a new class, for which a compiled model compil
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,7 +35,7 @@ def suspend(model: nn.Module) -> Callable[[], None]:
     """
     model = unwrapped(model)
     refuse_others(model)
-    modules = dict.fromkeys(module for module, _, _ in hosts(model).values())
+    modules: dict[Any, None] = dict.fromkeys(module for module, _, _ in hosts(model).values())
     kept = [(module, type(module), module.parametrizations) for module in modules]
     for module, cls, parametrizations in kept:
         del module.parametrizations
@@ -57,7 +58,7 @@ def suspend(model: nn.Module) -> Callable[[], None]:
     return resume
 
 
-def own_class(module: nn.Module, leaf: str) -> None:
+def own_class(module: Any, leaf: str) -> None:
     """Gives a parametrized module a class without the property `leaf`; copies of the module keep theirs."""
     cls = type(module)
     if module.parametrizations:

@@ -127,7 +127,8 @@ def task_of(
         raise TaskError(f"{len(names)} classes were named for a head of {outputs} outputs.")
     if twice := repeated(names):
         raise TaskError(f"Classes {listing(twice, 4)} are named twice: give each output its own name.")
-    about = {"classes": names, "head": head, "metrics": metrics or {}} | ({"recipe": recipe} if recipe else {})
+    about: dict[str, Any] = {"classes": names, "head": head, "metrics": metrics or {}}
+    about |= {"recipe": recipe} if recipe else {}
     if model_name := bank.backbone.get("timm_model"):
         about["backbone"] = model_name
     if odd := _odd(model):
@@ -218,8 +219,8 @@ def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfil
         set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
     if head or before or bare or kept.left:
         classes = task.outputs or _outputs(before | head, [*model.state_dict(), *head])
-        tensors = [{name: to_torch(array) for name, array in found.items()} for found in (head, before)]
-        heads.switch(model, *tensors, classes, bare)
+        own, former = ({name: to_torch(array) for name, array in found.items()} for found in (head, before))
+        heads.switch(model, own, former, classes, bare)
     put_adapter(model, parts, task)
     return task
 
@@ -253,7 +254,7 @@ def _own_head(bank: TemplateBank) -> dict[str, np.ndarray]:
 
 def _bare(model: nn.Module, bank: TemplateBank) -> str | None:
     """The head's module where the backbone has none, and the model one that no task put on it."""
-    name = bank.backbone.get("head")
+    name: str = bank.backbone.get("head", "")
     bare = name and not any(tensor.startswith(f"{name}.") for tensor in bank.shapes)
     return name if bare and name not in heads.on(model).left and model.get_submodule(name).state_dict() else None
 

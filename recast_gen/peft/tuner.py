@@ -46,7 +46,8 @@ class RecastModel(BaseTuner):
             for layer, disabled in zip(layers, before):
                 layer._disable_adapters = disabled
         shared = self.__dict__.setdefault("_templates", {})  # one module for all adapters of a bank
-        self.__dict__["_planned"] = by_module = {}
+        by_module: dict = {}
+        self.__dict__["_planned"] = by_module
         for name, plan in planned.items():
             family = bank.layers[name].names[0]
             plan.templates = shared.setdefault((bank.hash, family), plan.templates)

@@ -1,6 +1,7 @@
 """extract: a pretrained network -> extract.zarr, every tensor as family stacks."""
 
 from pathlib import Path
+from typing import Any
 
 from ..recipe.reading import Recipe
 from ..weights import store
@@ -13,6 +14,7 @@ from .stage import main
 def run(recipe: Recipe, folder: Folder) -> dict:
     import torch
 
+    source: Any
     asked, metrics, epochs = recipe.model, {}, []
     torch.manual_seed(recipe.seed)
     known: dict = {}

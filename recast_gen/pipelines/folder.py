@@ -74,10 +74,11 @@ class Folder:
 
         Stage tune keeps a copy of that one too, which alone may be there.
         """
-        own = self.path.parent / str(recipe.chosen) / "bank.zarr"
+        chosen = recipe.chosen or "tune"
+        own = self.path.parent / chosen / "bank.zarr"
         if recipe.has("tune") or (not own.exists() and (self.path.parent / "tune" / "bank.zarr").exists()):
             return self.of("tune", "bank.zarr")
-        return self.of(recipe.chosen, "bank.zarr")
+        return self.of(chosen, "bank.zarr")
 
     def layers(self, recipe: Recipe) -> Weights:
         """What stage extract wrote, as the recipe's families see it."""

@@ -15,7 +15,7 @@ from .stage import arguments, execute
 
 def run(recipe: Recipe, folder: Folder) -> dict:
     bank, tasks = open_bank(folder.bank(recipe)), folder.of("train", "tasks")
-    rows, sizes = [], {}
+    rows, sizes, changes = [], {}, []
     with atomic(folder / "weights") as weights:
         weights.mkdir()
         for task in recipe.tasks:
@@ -28,11 +28,12 @@ def run(recipe: Recipe, folder: Folder) -> dict:
             sizes[task.name] = out.stat().st_size
             for (name, made), (_, base) in zip(generation.stream(bank, file), generation.stream(bank)):
                 if name in bank.made and (size := np.linalg.norm(base.astype(np.float64))):  # zeros have no share
-                    change = np.linalg.norm(made.astype(np.float64) - base) / size
-                    rows.append({"task": task.name, "layer": name, "relative_change": float(change)})
+                    change = float(np.linalg.norm(made.astype(np.float64) - base) / size)
+                    changes.append(change)
+                    rows.append({"task": task.name, "layer": name, "relative_change": change})
     folder.write_csv("changes.csv", rows)
-    change = sum(row["relative_change"] for row in rows) / len(rows) if rows else None
-    return {"bytes": sizes, "bank": bank.hash, "mean_change": change}
+    mean = sum(changes) / len(changes) if changes else None
+    return {"bytes": sizes, "bank": bank.hash, "mean_change": mean}
 
 
 def one(recipe_path: str | Path, task: str, out: str | Path) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import RecipeError
 from ..mimicry import fit
 from ..mimicry.few_bits import quantise
 from ..mimicry.grouping import Grouping
 from ..mimicry.measures import overall, print_certificate, rows
-from ..recipe.fits import Groups
+from ..recipe.fits import Mimic, MimicVae
 from ..recipe.reading import Recipe
 from ..weights.named import Weights
 from ..weights.selection import select
@@ -36,7 +37,10 @@ def _moments(weights: Weights, recipe: Recipe) -> dict:
     from ..tasks import data
     from ..weights import networks
 
-    section = recipe.mimic.calibration or recipe.model.pretrain.data
+    pretrain = recipe.model.pretrain
+    section = recipe.mimic.calibration or (pretrain.data if pretrain else None)
+    if section is None:
+        raise RecipeError("mimic.whiten needs images: name some in `mimic.calibration`.")
     images = data.load(section, weights.backbone.get("data_config", {}), recipe.seed).train
     drawn = np.random.default_rng(recipe.seed).permutation(len(images))[: recipe.mimic.images]
     names = [name for family in select(weights.families(recipe.by), recipe.families).values() for name in family.names]
@@ -44,7 +48,7 @@ def _moments(weights: Weights, recipe: Recipe) -> dict:
 
 
 def fit_bank(
-    make: Callable, weights: Weights, recipe: Recipe, section: Groups, folder: Folder, resumable: bool = False
+    make: Callable, weights: Weights, recipe: Recipe, section: Mimic | MimicVae, folder: Folder, resumable: bool = False
 ) -> dict:
     """Fits with `make` and writes what every fit has: the bank, one row a layer, one row an epoch of each group.
 

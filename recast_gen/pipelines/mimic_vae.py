@@ -1,6 +1,7 @@
 """mimic_vae: layers -> a bank by the VAE template generator, which can also be sampled."""
 
 from pathlib import Path
+from typing import Any
 
 from ..api import mimic_tokens
 from ..bank.bank import TemplateBank
@@ -46,8 +47,8 @@ def _tokens(weights: Weights, recipe: Recipe, folder: Folder, fresh: Path) -> di
         def on_epoch(done: int, total: int, means: dict) -> None:
             advance(done, total, f"epoch, elbo {means['elbo']:.4g}, reconstruction {means['reconstruction']:.4g}")
 
-        options = {"seed": recipe.seed, "checkpoint": folder / "training", "on_epoch": on_epoch}
-        bank = mimic_tokens(weights, **recipe.mimic_vae.token_options(), **options)
+        options: dict[str, Any] = {"seed": recipe.seed, "checkpoint": folder / "training", "on_epoch": on_epoch}
+        bank = mimic_tokens(weights, **recipe.mimic_vae.token_options() | options)
     bank.save(fresh / "tokens.safetensors")
     measured = {name: dict(found) for name, found in bank.fit["measured"].items()}
     rows = [{"tokens": name, **row} for name, found in measured.items() for row in found.pop("history")]

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from .page import COLOURS
 
 PAPER, INK, SOFT, GREY, LINE, BLUE, ORANGE, GREEN = (day for day, _ in COLOURS.values())
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "recast_gen",  # the same picture is the same bytes
     "svg.fonttype": "none",  # text stays text
     "font.family": "sans-serif", "font.size": 9, "text.color": INK, "axes.facecolor": "none",
@@ -53,7 +54,7 @@ def _embedded(text: str, label: str) -> str:
     """An SVG for within a page: its own size, names and description give way to the page's."""
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
-    box = re.search(r'viewBox="[^"]*"', text).group()
+    box = text[(start := text.index('viewBox="')) : text.index('"', start + 9) + 1]
     text = text[text.index(">", text.index("<svg")) + 1 :]
     for name, (day, _) in COLOURS.items():
         text = text.replace(day, f"var(--{name})")
@@ -109,7 +110,7 @@ def parameters(axis: Axes, counts: dict[str, int]) -> None:
 def histogram(axis: Axes, family: str, original: np.ndarray, generated: np.ndarray) -> None:
     """Generated weights over the original ones of a family."""
     edge = max(float(np.quantile(np.abs(values), 0.999)) for values in (original, generated)) or 1.0
-    bins = np.linspace(-edge, edge, 61)
+    bins = np.linspace(-edge, edge, 61).tolist()
     axis.hist(original, bins, color=GREY, alpha=0.6, label="original")
     axis.hist(generated, bins, histtype="step", color=BLUE, lw=1.2, label="generated")
     axis.set(title=family, yticks=[], xlabel="weight")

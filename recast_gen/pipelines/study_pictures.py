@@ -26,8 +26,8 @@ def pareto(axis: Axes, trials: list[dict], objectives: list[str], constraints: d
             rows = [row for row in measured if (row["generator"], row["feasible"]) == (generator, feasible)]
             label = generator + ("" if feasible == "True" else ", beyond a constraint")
             if rows:
-                points = zip(*((float(row[x]), float(row[y])) for row in rows))
-                axis.scatter(*points, s=shown, marker=marker, facecolors=face, edgecolors=colour, label=label)
+                across, up = ([float(row[name]) for row in rows] for name in (x, y))
+                axis.scatter(across, up, s=shown, marker=marker, facecolors=face, edgecolors=colour, label=label)
     if len(objectives) == 2:
         front = sorted((float(row[x]), float(row[y])) for row in measured if row["pareto"] == "True")
         axis.step(*zip(*front), where="post", color=GREY, lw=1, zorder=0, label="Pareto front")
@@ -76,12 +76,13 @@ def _slice(axis: Axes, rows: list[dict], name: str, objective: str) -> None:
     for generator, (colour, marker, size) in LOOKS.items():
         own = [(values.index(row[name]), float(row[objective])) for row in rows if row["generator"] == generator]
         if own:
-            axis.scatter(*zip(*own), s=size / 2, marker=marker, facecolors="none", edgecolors=colour, label=generator)
+            across, up = zip(*own)
+            axis.scatter(across, up, s=size / 2, marker=marker, facecolors="none", edgecolors=colour, label=generator)
     step = -(-len(values) // 10)
     places = range(0, len(values), step)
     long = max(len(values[place]) for place in places) * len(places) > 40
-    turned = {"rotation": 30, "ha": "right"} if long else {}
-    axis.set_xticks(places, [short(values[place], 16) for place in places], fontsize=7, **turned)
+    names = [short(values[place], 16) for place in places]
+    axis.set_xticks(places, names, fontsize=7, rotation=30 if long else 0, ha="right" if long else "center")
     axis.set(title=name, ylabel=objective.replace("_", " "), xlim=(-0.5, len(values) - 0.5))
     axis.legend()
 
@@ -102,7 +103,8 @@ def _curve(axis: Axes, family: str, rows: list[dict]) -> None:
     for generator, (colour, marker, size) in LOOKS.items():
         points = [(count, error) for name, count, error in own if name == generator]
         if points:
-            axis.scatter(*zip(*points), s=size, marker=marker, facecolors="none", edgecolors=colour, label=generator)
+            across, up = zip(*points)
+            axis.scatter(across, up, s=size, marker=marker, facecolors="none", edgecolors=colour, label=generator)
     axis.set(title=family, xlabel="templates", ylabel="relative error", ylim=(-0.05, 1.05))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)
     axis.legend()

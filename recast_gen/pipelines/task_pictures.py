@@ -58,7 +58,7 @@ def confusion(axis: Axes, task: str, classes: list[str], counts: np.ndarray) -> 
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = len(classes)
     for row in range(size):  # rectangles, and no pixels, so that colours follow the page
-        for column in np.flatnonzero(counts[row]):
+        for column in np.flatnonzero(counts[row]).tolist():
             axis.add_patch(_cell(row, column, float(shares[row, column]), BLUE if row == column else ORANGE))
             if size <= 12:
                 dark = shares[row, column] > 0.55

@@ -25,7 +25,7 @@ def run(recipe: Recipe, folder: Folder) -> dict:
     own = [_row(folder.metrics(stage)) for stage in recipe.fits]
     worker = [sys.executable, "-m", "recast_gen.pipelines.tune", str(folder.recipe_path)]
     worker += ["--storage", recipe.tune.storage or "", "--worker"]
-    found = study(*_layers(recipe, folder), _journal(folder), own, worker=worker)
+    found = study(folder.layers(recipe), recipe, _layers_hash(folder), _journal(folder), own, worker=worker)
     bank = _finish(found.bank or load_bank(folder.of(recipe.tune.choose, "bank.zarr")), recipe, folder)
     more = {"study": found.name, "trials": len(found.trials), "hash": bank.save(folder / "bank.zarr")}
     metrics = _write(folder, found.reason, found.best, found.trials, found.importances, found.curves, more)
@@ -38,12 +38,13 @@ def run(recipe: Recipe, folder: Folder) -> dict:
 
 def _left_out(recipe: Recipe, folder: Folder) -> dict:
     """Writes the outputs of a recipe without a study: the bank that tasks train on, as the only setting."""
-    reason = f"the recipe has no section tune, so tasks train on the bank of stage {recipe.chosen}"
+    chosen = recipe.fits[0]
+    reason = f"the recipe has no section tune, so tasks train on the bank of stage {chosen}"
     print(f"tune: {reason}", flush=True)
-    row = _row(folder.metrics(recipe.chosen))
+    row = _row(folder.metrics(chosen))
     kept = [key for key, value in row.items() if not isinstance(value, list | dict)]
     best = {key: row[key] for key in kept} | {"feasible": True, "pareto": True, "chosen": True}
-    written = load_bank(folder.of(recipe.chosen, "bank.zarr")).save(folder / "bank.zarr")
+    written = load_bank(folder.of(chosen, "bank.zarr")).save(folder / "bank.zarr")
     return _write(folder, reason, best, [best], [], [], {"left_out": True, "trials": 0, "hash": written})
 
 
@@ -85,10 +86,8 @@ def _is_setting(key: str) -> bool:
     return key.partition(".")[0] in ("generator", "groups", "templates", "gauge", "sets", "resolution")
 
 
-def _layers(recipe: Recipe, folder: Folder) -> tuple:
-    """What every process of a study starts from: layers, recipe, the layers' hash."""
-    layers = folder.of("extract", "extract.zarr")
-    return folder.layers(recipe), recipe, store.load(layers, "layers")[2]
+def _layers_hash(folder: Folder) -> str:
+    return store.load(folder.of("extract", "extract.zarr"), "layers")[2]
 
 
 def _journal(folder: Folder) -> Path:
@@ -111,7 +110,7 @@ def join(recipe_path: str | Path, storage: str | None = None, parent: int | None
     recipe, folder = opened(recipe_path, storage)
     if not recipe.has("tune"):
         raise RecipeError(f"{recipe_path} has no study to work on: add `tune: {{trials: 24}}`.")
-    return work(*_layers(recipe, folder), _journal(folder), parent)
+    return work(folder.layers(recipe), recipe, _layers_hash(folder), _journal(folder), parent)
 
 
 def studies(recipe_path: str | Path, storage: str | None = None) -> list[dict]:

@@ -36,6 +36,12 @@ class Data(Section):
         kind: Any = {".npz": "npz", ".csv": "csv"}.get(Path(path).suffix.lower(), "folder")
         return cls(source=kind, path=str(path), **options)
 
+    @property
+    def place(self) -> Path:
+        """The npz or csv file or the folder, of a source that has one."""
+        assert self.path is not None
+        return Path(self.path)
+
     def kept(self, names: Mapping[int, str]) -> dict[int, str]:
         """Label -> the name of its class, for every label that is kept, in the order of the classes.
 

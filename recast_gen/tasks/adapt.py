@@ -127,10 +127,10 @@ def adapt(
     if not out.parent.is_dir():
         raise FitError(f"{out.parent} is no folder: make it, or give another path for the task file.")
     given = _bank(model)
-    beside = out.with_suffix(".bank.zarr")
-    if given:
-        beside = Path(model) if isinstance(model, str | Path) else None
-    elif beside.exists():
+    beside = None if given else out.with_suffix(".bank.zarr")
+    if given and isinstance(model, str | Path):
+        beside = Path(model)
+    elif beside and beside.exists():
         raise FitError(
             f"{beside} exists already: give it as the model, so that tasks share it, or give another path for the task."
         )
@@ -156,7 +156,7 @@ def adapt(
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         choice = choose(found, data, weights, settings, Path(folder), say, task.size)
-        if given is None:
+        if given is None and beside:
             choice.candidate.bank.save(beside)
             say(f"{beside}: bank {choice.candidate.bank.hash}, which further tasks can share")
         say(f"training {choice.candidate.coefficients:,} coefficients and the head, {settings.epochs} epochs")

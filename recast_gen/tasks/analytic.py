@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import TensorDataset
 
 from ..recipe.training import Train
 from .data import Splits
@@ -19,7 +20,7 @@ def wants_ridge(head: nn.Module, settings: Train) -> bool:
 
 
 @torch.no_grad()
-def ridge_start(features: Splits | None) -> nn.Linear | None:
+def ridge_start(features: Splits[TensorDataset] | None) -> nn.Linear | None:
     """The best ridge regression on features ``n d``, about as sharp as fits validation, for a head to train on from.
 
     What is trained beside it then has its gradients from a good head from the first step on, and distorts the
@@ -29,8 +30,8 @@ def ridge_start(features: Splits | None) -> nn.Linear | None:
     if not features or features.train.tensors[0].ndim != 2:
         return None
     images, labels = features.validation.tensors
-    train = features.train.tensors
-    solved = Ridge(train[0].shape[1]).fit(*train, held=(images, labels)).regression().float()
+    known, wanted = features.train.tensors
+    solved = Ridge(known.shape[1]).fit(known, wanted, held=(images, labels)).regression().float()
     logits = solved(images)
     losses = {factor: float(cross_entropy(factor * logits, labels)) for factor in SHARP}
     enough = min(losses.values()) + ENOUGH
@@ -38,7 +39,7 @@ def ridge_start(features: Splits | None) -> nn.Linear | None:
     return linear(sharp * solved.weight, sharp * solved.bias)
 
 
-def gentle(features: Splits) -> float:
+def gentle(features: Splits[TensorDataset]) -> float:
     """The learning rate of a linear head with which a step of Adam moves no output by more than MOVED, on average.
 
     Adam moves each weight by about its learning rate, so an output by that times the sum of the features' magnitudes.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +20,12 @@ from .readers.raw import Raw, sound, where
 from .readers.words import refuse_alike
 
 DEFAULT = {"input_size": (3, 224, 224), "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}  # timm's
+Kind = TypeVar("Kind", bound=Dataset)  # of dataset: a `TensorDataset` where all is in memory
 IN_MEMORY = 2**28  # bytes of a part's transformed images up to which they are transformed once and kept
 
 
 @dataclass
-class Splits:
+class Splits(Generic[Kind]):
     """Three datasets of (image ``c h w`` float32 normalised, label int64), and the names of the classes.
 
     split_off: one row an image that was taken from the training part, as the source has no such part of its own:
@@ -31,9 +33,9 @@ class Splits:
     origin: the files that all of it comes from, but for torchvision's, which are its own.
     """
 
-    train: Dataset
-    validation: Dataset
-    test: Dataset
+    train: Kind
+    validation: Kind
+    test: Kind
     classes: list[str]
     split_off: list[dict] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -54,7 +56,7 @@ class Images(Dataset):
         return self.transform(image), int(self.raw.labels[index])
 
 
-def labels_of(images: Dataset) -> np.ndarray:
+def labels_of(images: "Images | TensorDataset") -> np.ndarray:
     """``n`` int64, without reading the images."""
     return images.raw.labels if isinstance(images, Images) else images.tensors[1].numpy()
 
@@ -121,11 +123,12 @@ def load_all(path: str, data_config: dict, classes: list[str] | None = None, out
         labels = [next((label for label, known in names.items() if known == name), None) for name in classes]
     else:
         labels = list(names) if len(names) == outputs else list(range(outputs or max(names) + 1))
-    if other := sorted(set(raw.labels.tolist()) - set(labels)):
+    if other := sorted(set(raw.labels.tolist()) - {label for label in labels if label is not None}):
         said = listing((names[label] for label in other), 6)
         raise DataError(f"{path} has images of {said}; the network has {len(labels)} outputs, and none for these.")
     places = [str(place) for place in range(len(labels))]
-    return _dataset(_only(raw, dict(zip(labels, places)), places), data, data_config)
+    kept = {label: place for label, place in zip(labels, places) if label is not None}
+    return _dataset(_only(raw, kept, places), data, data_config)
 
 
 def _only(raw: Raw, keep: dict[int, str], classes: list[str]) -> Raw:
@@ -151,7 +154,7 @@ def _dataset(raw: Raw, data: Data, data_config: dict, augment: str = "none") -> 
     images = Images(raw, data, channels, create_transform(**config, is_training=augment == "timm"))
     if augment != "none" or 4 * prod(config["input_size"]) * len(images) > IN_MEMORY:
         return images
-    return TensorDataset(torch.stack([image for image, _ in images]), torch.from_numpy(raw.labels))
+    return TensorDataset(torch.stack([images[index][0] for index in range(len(images))]), torch.from_numpy(raw.labels))
 
 
 def _complete(parts: dict[str, Raw], names: dict[int, str], data: Data, seed: int) -> tuple[dict[str, Raw], list[dict]]:

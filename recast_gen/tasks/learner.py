@@ -282,7 +282,7 @@ class Learner:
         short = shortcut(model, some, len(splits.train) + len(splits.validation)) if same else None
         seen, entry = observed(model, head, splits, settings, PARTS if same else PARTS[:2], short)
         start = ridge_start(seen) if ridge else None
-        found = Known(seen if same else None, start, gentle(seen) if start else None, short, entry)
+        found = Known(seen if same else None, start, gentle(seen) if seen and start else None, short, entry)
         costs = {"task": self.name, "method": FEATURES, "seed": ""} | meter.read()
         self._write(f"{FEATURES}.costs.json", costs)
         return found

@@ -79,7 +79,8 @@ class Loop:
         seed = (self.seed + 1_000_003 * (number - 1)) % 2**32
         L.seed_everything(seed, verbose=False)
         self.order.manual_seed(seed)
-        total, seen, last = 0.0, 0, ceil(self._share() / self.settings.batch_size)
+        total, seen = torch.zeros((), device=self.fabric.device), 0
+        last = ceil(self._share() / self.settings.batch_size)
         for index, batch in enumerate(self._batches(), start=1):
             step = index % self.settings.accumulate == 0 or index == last
             with self.fabric.no_backward_sync(self.wrapped, enabled=not step):
@@ -88,7 +89,8 @@ class Loop:
             if step:
                 self._step()
             total, seen = total + loss.detach() * len(batch[1]), seen + len(batch[1])
-        return float(self.fabric.all_reduce(total / seen))
+        mean: Any = self.fabric.all_reduce(total / seen)
+        return float(mean)
 
     def _step(self) -> None:
         if self.settings.clip:

@@ -1,6 +1,7 @@
 """What each method trains of a model: named sets of parameters, and how fast each learns."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,9 +41,10 @@ def prepare(
     if sum(tensor.nbytes for tensor in base.values()) > LARGE:
         collect()  # the last model, before the next is made
     torch.manual_seed(seed)
+    resolution: Any = bank.fit.get("resolution", settings.resolution)
     model = rebuild(base, num_classes=classes)
     make_for_task(model, bank, img_size)
-    attach(model, bank, bank.fit.get("resolution", settings.resolution))
+    attach(model, bank, resolution)
     adapts, name = method == adapted(settings), bank.backbone["head"]
     head = freeze(model, name, coefficients=adapts and settings.coefficients)
     trained = {"head": list(head.parameters())}

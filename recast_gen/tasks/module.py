@@ -50,7 +50,7 @@ class Outcome:
     state: dict[str, torch.Tensor] = field(repr=False)
     costs: dict
     test: float = float("nan")
-    logits: torch.Tensor = field(default=None, repr=False)
+    logits: torch.Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
 
 
 def fit(model: nn.Module, splits: Splits, *args, **kwargs) -> Outcome:

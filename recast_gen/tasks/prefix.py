@@ -140,6 +140,6 @@ class _Calls:
         while path:
             around.add(path := self.within[path])
         return {
-            path: self.outputs[path][:1] for path in self.done[entry]
-            if self.within[path] in around and self.outputs[path] is not None and path not in self.repeated
+            path: output[:1] for path in self.done[entry]
+            if (output := self.outputs[path]) is not None and self.within[path] in around and path not in self.repeated
         }  # fmt: skip

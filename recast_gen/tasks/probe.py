@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
+from torch.utils.data import TensorDataset
 
 from ..recipe.training import Training
 from .data import Splits
@@ -17,7 +18,7 @@ from .threads import threads
 
 
 def probes(
-    heads: list[nn.Module], features: Splits, settings: Training, lrs: list[float], seeds: list[int]
+    heads: list[nn.Module], features: Splits[TensorDataset], settings: Training, lrs: list[float], seeds: list[int]
 ) -> dict[tuple[float, int], Outcome]:
     """Trains a head on `features` with every learning rate and seed: (learning rate, seed) -> what it ended with.
 
@@ -34,7 +35,12 @@ def probes(
 
 class _Probes:
     def __init__(
-        self, heads: list[nn.Module], features: Splits, settings: Training, lrs: list[float], seeds: list[int]
+        self,
+        heads: list[nn.Module],
+        features: Splits[TensorDataset],
+        settings: Training,
+        lrs: list[float],
+        seeds: list[int],
     ):
         self.settings, self.lrs, self.seeds, device = settings, lrs, seeds, training_device(settings)
         parts = {"train": features.train, "validation": features.validation}
@@ -56,12 +62,14 @@ class _Probes:
         steps = schedule(optimizer, settings, ceil(len(labels) / settings.batch_size))
         self._judge(0, [None] * len(self.best))
         for number in range(1, settings.epochs + 1):
-            order, losses = torch.stack([self._order(seed, number) for seed in self.seeds]), 0.0
+            order, losses = torch.stack([self._order(seed, number) for seed in self.seeds]), torch.zeros(())
             for rows in order.to(labels.device).split(size, dim=1):
                 loss, _ = self._losses(features[rows], labels[rows])
                 loss.sum().backward()
                 self._clip()
-                optimizer.step(), steps.step(), optimizer.zero_grad()
+                optimizer.step()
+                steps.step()
+                optimizer.zero_grad()
                 losses = losses + loss.detach() * rows.shape[1]
             self._judge(number, (losses / len(labels)).flatten().tolist())
             if self.finished == self.best.keys():
@@ -92,10 +100,11 @@ class _Probes:
     def _clip(self) -> None:
         """The gradient of each head to its own norm."""
         for group in self.groups if self.settings.clip else ():
-            squares = sum(tensor.grad.flatten(1).square().sum(1) for tensor in group.values())
+            grads = [tensor.grad for tensor in group.values() if tensor.grad is not None]
+            squares = torch.stack([grad.flatten(1).square().sum(1) for grad in grads]).sum(0)
             factor = (self.settings.clip / (squares.sqrt() + 1e-6)).clamp(max=1.0)
-            for tensor in group.values():
-                tensor.grad *= factor.view(-1, *[1] * (tensor.ndim - 1))
+            for grad in grads:
+                grad *= factor.view(-1, *[1] * (grad.ndim - 1))
 
     @torch.no_grad()
     def _judge(self, number: int, train_losses: list) -> None:

@@ -27,7 +27,7 @@ SHARP = tuple(2.0**power for power in range(8))  # factors of logits that are re
 TRIED = 8  # batches on which the strength is chosen
 
 
-def loop_of(settings: Train, head: nn.Module, seen: Splits | None) -> Callable[..., Loop]:
+def loop_of(settings: Train, head: nn.Module, seen: Splits[TensorDataset] | None) -> Callable[..., Loop]:
     """The loop that trains as `settings` say.
 
     Args:
@@ -38,12 +38,13 @@ def loop_of(settings: Train, head: nn.Module, seen: Splits | None) -> Callable[.
     """
     if settings.head == "trained":
         return Loop
-    if not (seen and seen.train.tensors[0].ndim == 2 and wants_ridge(head, settings)):
+    linear = head if isinstance(head, nn.Linear) and wants_ridge(head, settings) else None
+    if not (seen and seen.train.tensors[0].ndim == 2 and linear):
         raise FitError(
             "`head: solved` needs a linear head with a bias that is the network's last step, and `augment: none`: "
             "leave it out, so that the head is trained."
         )
-    return partial(SolvedLoop, head=head, seen=seen)
+    return partial(SolvedLoop, head=linear, seen=seen)
 
 
 class SolvedLoop(Loop):
@@ -54,10 +55,11 @@ class SolvedLoop(Loop):
         seen: what it sees at the start.
     """
 
-    def __init__(self, *args, head: nn.Linear, seen: Splits, **kwargs):
+    def __init__(self, *args, head: nn.Linear, seen: Splits[TensorDataset], **kwargs):
         super().__init__(*args, **kwargs)
         self.head, self.features = head, torch.empty(0)
-        self.strength = strength(seen.train.tensors, self.settings.batch_size, self.seed)
+        features, labels = seen.train.tensors
+        self.strength = strength((features, labels), self.settings.batch_size, self.seed)
 
     def run(self) -> dict:
         """As `Loop.run`."""

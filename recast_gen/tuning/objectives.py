@@ -134,7 +134,7 @@ class Measure:
         seen = None
         if wants_ridge(head, settings):
             seen = before_head(model, head, self._task, settings, PARTS[:2])
-            if start := ridge_start(seen):
+            if seen and (start := ridge_start(seen)):
                 head.load_state_dict(start.state_dict())
                 if not (settings.lr or settings.head_lr):
                     settings = settings.model_copy(update={"head_lr": gentle(seen)})

@@ -74,7 +74,7 @@ class Space:
         self.tune, self.generators, fixed = recipe.tune, recipe.generators, recipe.train.resolution
         self.gauges = self.tune.gauges or [recipe.mimic.gauge]
         self.sets = self.tune.sets or [recipe.mimic.sets]
-        self.resolutions = self.tune.resolutions or [fixed if isinstance(fixed, int | str) else None]
+        self.resolutions: list[Any] = self.tune.resolutions or [fixed if isinstance(fixed, int | str) else None]
         self.families, deepest = families, max(families.values(), key=lambda family: family.layers)
         self._check_reached(deepest)
         uneven = any(family.layers < deepest.layers for family in families.values())
@@ -138,7 +138,10 @@ class Space:
             kind
             for name in self.generators
             for kind in product(
-                [name], *([self.gauges, self.sets] if name == "mimic" else [["svd"], [1]]), self.resolutions
+                [name],
+                self.gauges if name == "mimic" else ["svd"],
+                self.sets if name == "mimic" else [1],
+                self.resolutions,
             )
         ]
         cuts = [

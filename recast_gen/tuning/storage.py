@@ -100,13 +100,15 @@ def connect(url: str | None, journal: Path, mended: bool = False) -> BaseStorage
             journal.parent.mkdir(parents=True, exist_ok=True)
             if mended:
                 mend(journal)
-            return JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal)))
-        if url.startswith("grpc://"):
+            lock: Any = JournalLock(journal)  # by form: Optuna keeps its base class to itself
+            found: Any = JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
+        elif url.startswith("grpc://"):
             host, _, port = url.removeprefix("grpc://").partition(":")
-            proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
-            proxy.wait_server_ready(timeout=10)
-            return proxy
-        return _database(url)
+            found = optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
+            found.wait_server_ready(timeout=10)
+        else:
+            found = _database(url)
+    return found
 
 
 def _database(url: str) -> RDBStorage:
@@ -114,7 +116,9 @@ def _database(url: str) -> RDBStorage:
     from sqlalchemy.exc import DBAPIError
 
     remote = url.startswith(("postgresql", "mysql"))
-    for left in reversed(range(TABLES)):
+    left = TABLES
+    while True:
+        left -= 1
         try:
             return RDBStorage(
                 url, engine_kwargs={"connect_args": {"connect_timeout": 10}} if remote else None,
@@ -174,7 +178,7 @@ def reclaim(found: optuna.Study, alone: bool, watched: bool) -> None:
     with quiet():
         optuna.storages.fail_stale_trials(found)
     for trial in found.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-        if alone or (not watched and datetime.now() - trial.datetime_start > STALE):
+        if alone or (not watched and (begun := trial.datetime_start) and datetime.now() - begun > STALE):
             requeue(found, trial)  # first, so that a process killed here loses nothing
             found.tell(trial.number, state=TrialState.FAIL)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from optuna.trial import FrozenTrial
 
 from ..bank.bank import TemplateBank
 from ..errors import FitError
@@ -158,6 +159,11 @@ def _order(row: dict) -> tuple:
     return tuple(value or 0 for value in list(row.values())[: list(row).index("resolution") + 1])
 
 
+def _value(index: int, sign: int) -> Callable[[FrozenTrial], float]:
+    """What Optuna is to explain of a trial: an objective, where lower is better."""
+    return lambda trial: sign * trial.values[index]
+
+
 def _importances(runner: Runner, complete: list) -> list[dict]:
     """Which parameter decides an objective (PED-ANOVA, Watanabe et al. 2023; none for fewer than 10 trials)."""
     rows = []
@@ -168,9 +174,7 @@ def _importances(runner: Runner, complete: list) -> list[dict]:
             continue
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Optuna warns that low values count as good, which is meant
-            found = optuna.importance.get_param_importances(
-                runner.found, target=lambda trial, index=index, sign=sign: sign * trial.values[index]
-            )
+            found = optuna.importance.get_param_importances(runner.found, target=_value(index, sign))
         rows += [{"objective": objective, "parameter": name, "importance": share} for name, share in found.items()]
     return rows
 

@@ -38,7 +38,7 @@ def pico(name: str, folder: Path, **sections) -> Path:
     if "pretrain" in recipe["model"]:
         recipe["model"]["pretrain"]["epochs"] = 2
     if "incremental" in recipe:
-        recipe["incremental"] |= {"heads": ["means", "ridge", "frozen"], "classes_per_step": 5, "orders": 2}
+        recipe["incremental"] |= {"heads": ["means", "ridge", "random_ridge"], "classes_per_step": 5, "orders": 2}
     for section, content in sections.items():
         recipe[section] = recipe.get(section, {}) | content if isinstance(content, dict) else content
     path = folder / "pipelines" / f"{name}.yaml"

@@ -62,9 +62,9 @@ def _place(path: str) -> str:
     return f"{host}.{leaf.partition('.')[0]}" if step else path.removesuffix(f".{BRANCH}")
 
 
-def kind(parts: Mapping[str, Part]) -> dict[str, Any] | None:
-    """``name`` and ``options`` of an adapter, and the ``head`` it leaves alone; None for no parts."""
-    return next(({"name": part.name, "options": part.options, "head": part.head} for part in parts.values()), None)
+def kind(parts: Mapping[str, Part]) -> dict[str, Any]:
+    """``name`` and ``options`` of an adapter, and the ``head`` it leaves alone; empty for no parts."""
+    return next(({"name": part.name, "options": part.options, "head": part.head} for part in parts.values()), {})
 
 
 def make(model: nn.Module, name: str, head: str, seed: int = 0, **options: Any) -> dict[str, Part]:
@@ -129,6 +129,7 @@ def _branch(module: nn.Module, given: tuple, output: torch.Tensor) -> torch.Tens
 def take_off(model: nn.Module) -> dict[str, Part]:
     """Takes the parts off and returns them, for `put_on`."""
     model, parts = unwrapped(model), added(model)
+    module: Any
     for place, part in parts.items():
         if not part.on_weight:
             module = model.get_submodule(place)

@@ -28,11 +28,12 @@ class Melo(Part):
         super().__init__()
         check_count("rank", rank, AttachError)
         parts = 2 if module.out_features == 3 * module.in_features else 1
-        self.register_buffer("rows", torch.tensor(ROWS[parts]), persistent=False)
+        rows = ROWS[parts]
+        self.register_buffer("rows", torch.tensor(rows), persistent=False)
         bound = module.in_features**-0.5
         down = torch.empty(parts, rank, module.in_features).uniform_(-bound, bound, generator=generator)
         self.down = nn.Parameter(down)
-        self.up = nn.Parameter(torch.zeros(parts, module.out_features // len(self.rows), rank))
+        self.up = nn.Parameter(torch.zeros(parts, module.out_features // len(rows), rank))
 
     @classmethod
     def fits(cls, path: str, module: nn.Module) -> bool:

@@ -1,7 +1,5 @@
 """Images that are arrays in one file: an ``.npz``, scikit-learn's digits."""
 
-from pathlib import Path
-
 import numpy as np
 
 from ...errors import DataError, listing
@@ -44,7 +42,7 @@ def digits(_: Data) -> Found:
 
 def npz(data: Data) -> Found:
     """``x_train, y_train`` and perhaps ``x_val, x_test, classes``; or ``x, y``, to be split."""
-    path = Path(data.path)
+    path = data.place
     if not path.is_file():
         raise DataError(f"{path} does not exist; expected an .npz of `x_train, y_train` (images uint8 `n h w c`).")
     try:

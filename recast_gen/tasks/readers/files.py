@@ -23,7 +23,7 @@ def folder(data: Data) -> Found:
     A class has the images of its subfolders, links not followed.  What is hidden, what systems leave behind
     (`words.litter`) and what is of no image's suffix does not count.
     """
-    root = Path(data.path)
+    root = data.place
     if not root.is_dir():
         found = "is a file" if root.is_file() else "does not exist"
         raise DataError(f"{root} {found}; expected a folder with one subfolder of images a class.")
@@ -117,7 +117,7 @@ def _classes(root: Path, folders: list[tuple[Path, int]]) -> Raw:
 
 def table(data: Data) -> Found:
     """A CSV with the columns ``path,label`` and perhaps ``split``; paths are relative to it."""
-    path = Path(data.path)
+    path = data.place
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path} {found}; expected a CSV with the columns path, label and perhaps split.")

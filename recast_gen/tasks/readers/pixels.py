@@ -58,7 +58,8 @@ def _standard(image: Image.Image, profile: bytes) -> Image.Image:
     plain = image.convert(image.mode.removesuffix("A")) if alpha else image
     with suppress(ImageCms.PyCMSError, OSError, ValueError):
         given = ImageCms.ImageCmsProfile(BytesIO(profile))
-        plain = ImageCms.profileToProfile(plain, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        standard = ImageCms.profileToProfile(plain, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        plain = standard or plain
         image = plain.convert("L") if image.mode[0] == "L" else plain
         if alpha:
             image.putalpha(alpha)

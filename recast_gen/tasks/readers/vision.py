@@ -44,9 +44,10 @@ def torchvision(data: Data) -> Found:
             f"torchvision's {data.name} is for {purpose}, and has no one class for each image: take a dataset that "
             "classifies, such as Flowers102."
         )
-    if data.name not in known:
-        raise DataError(f"torchvision has no dataset {data.name!r}.{nearest(data.name, known)}")
-    kind = getattr(datasets, data.name)
+    name = data.name or ""
+    if name not in known:
+        raise DataError(f"torchvision has no dataset {name!r}.{nearest(name, known)}")
+    kind = getattr(datasets, name)
     takes = arguments(kind)
     if unknown := [name for name in data.options if name not in takes]:
         raise DataError(f"torchvision's {data.name} takes no {listing(unknown)}; it takes {listing(sorted(takes))}.")
