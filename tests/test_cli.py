@@ -17,10 +17,7 @@ from recast_gen.cli import EXPORTS, app
 from recast_gen.console import show
 from recast_gen.errors import plainly
 
-
-def recast(*words, cwd=None) -> subprocess.CompletedProcess:
-    return subprocess.run(["recast", *map(str, words)], capture_output=True, text=True, cwd=cwd)
-
+from .process import recast
 
 COMMANDS = [
     ["export", command.__name__] if command in EXPORTS else [command.__name__.replace("_", "-")]
@@ -36,8 +33,11 @@ def test_every_command_shows_an_example_in_80_columns(words):
 
 
 def test_the_module_is_the_command_and_knows_its_version():
-    done = [subprocess.run([sys.executable, "-m", "recast_gen", "--version"], capture_output=True, text=True)]
-    assert {run.stdout for run in [*done, recast("--version")]} == {f"recast_gen {version('recast-gen')}\n"}
+    for command in (["recast"], [sys.executable, "-m", "recast_gen"]):
+        said = subprocess.run([*command, "--version"], capture_output=True, text=True)
+        assert said.stdout == f"recast_gen {version('recast-gen')}\n"
+        wrong = subprocess.run([*command, "inspect", "no.pth"], capture_output=True, text=True)
+        assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1) and "no.pth does not exist" in wrong.stderr
 
 
 def test_debug_shows_where_an_error_comes_from(tmp_path):

@@ -1,7 +1,5 @@
 """What is sampled lies around what was fitted; what is interpolated begins and ends where it should."""
 
-import subprocess
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,8 @@ from safetensors.numpy import load_file
 
 import recast_gen as rg
 from recast_gen.errors import FitError, TaskError
+
+from ..process import recast
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +113,14 @@ def test_ends_that_do_not_go_together_are_refused(bank):
 def test_the_commands_write_task_files_that_generate_reads(bank, tmp_path):
     bank.save(tmp_path / "bank.zarr")
 
-    def recast(*words) -> None:
-        done = subprocess.run(["recast", *map(str, words)], capture_output=True, text=True, cwd=tmp_path)
+    def command(*words) -> None:
+        done = recast(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 
-    recast("sample", "bank.zarr", "--n", 2, "--temperature", 0.5, "--seed", 7, "--out", "drawn")
-    recast("generate", "bank.zarr", "drawn/sample_001.safetensors", "--out", "made.safetensors")
+    command("sample", "bank.zarr", "--n", 2, "--temperature", 0.5, "--seed", 7, "--out", "drawn")
+    command("generate", "bank.zarr", "drawn/sample_001.safetensors", "--out", "made.safetensors")
     expected = rg.generate(bank, rg.sample(bank, 2, 0.5, seed=7)[1])
     made = load_file(tmp_path / "made.safetensors")
     assert all(np.array_equal(made[name], tensor) for name, tensor in expected.items())
-    recast("interpolate", "bank.zarr", "base", "drawn/sample_000.safetensors", "--steps", 3, "--out", "between")
+    command("interpolate", "bank.zarr", "base", "drawn/sample_000.safetensors", "--steps", 3, "--out", "between")
     assert len(list((tmp_path / "between").iterdir())) == 3

@@ -12,6 +12,8 @@ import torch
 import recast_gen as rg
 from recast_gen.weights import networks, sources
 
+from ..process import script
+
 EDGE = Path(__file__).parents[2] / "examples" / "edge"
 SIZES = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2}
 TASKS = {"birds": 3, "flowers": 5, "letters": 3}  # classes
@@ -49,8 +51,7 @@ def device(tmp_path_factory):
         names = [f"{task} {index}" for index in range(classes)]
         rg.save_task(folder / "tasks" / f"{task}.safetensors", trained, bank, classes=names)
         expected[task] = trained.eval()((torch.from_numpy(IMAGES) - mean) / std).detach().numpy()
-    command = [sys.executable, EDGE / "build.py", folder / "bank.zarr", folder / "tasks", folder / "device"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = script(EDGE / "build.py", folder / "bank.zarr", folder / "tasks", folder / "device")
     assert done.returncode == 0, done.stderr
     np.save(folder / "images.npy", IMAGES)
     return folder, expected

@@ -1,7 +1,5 @@
 """Tokens are cut and put together without loss; from them a network of any depth is made."""
 
-import subprocess
-
 import numpy as np
 import pytest
 import timm
@@ -15,6 +13,8 @@ from recast_gen.bank.tokens import matched
 from recast_gen.errors import FitError, StoreError, TaskError
 from recast_gen.weights.networks import fill
 from recast_gen.weights.sources import read
+
+from ..process import recast
 
 FAST = {"epochs": 2, "noise": 1e-6}
 VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2}
@@ -133,8 +133,7 @@ def test_it_comes_back_from_disk_and_damage_is_found(bank, tmp_path):
 
 def test_the_command_writes_a_network_that_names_its_depth(bank, tmp_path):
     bank.save(tmp_path / "tokens.safetensors")
-    words = ["recast", "generate", "tokens.safetensors", "--depth", "6", "--out", "six.safetensors"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    done = recast("generate", "tokens.safetensors", "--depth", 6, "--out", "six.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     made = read(tmp_path / "six.safetensors")
     assert made.backbone["timm_kwargs"]["depth"] == 6

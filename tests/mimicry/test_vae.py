@@ -1,9 +1,8 @@
 """The VAE against its oracle, probabilistic PCA; what it keeps for sampling; a killed run."""
 
+import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +15,8 @@ from recast_gen.errors import FitError
 from recast_gen.mimicry.measures import certificate
 from recast_gen.mimicry.ppca import ppca
 from recast_gen.mimicry.vae import vaes
+
+from ..process import forked
 
 
 def vae(stack: np.ndarray, templates: int, **options):
@@ -160,28 +161,22 @@ def test_a_group_of_one_layer_falls_back_to_it_and_says_so(vit):
             assert np.array_equal(group.posterior, [[[1]], [[0]]])
 
 
-KILLED = """
-import os, signal, sys
-import numpy as np
-from recast_gen.mimicry.vae import vaes
-stacks = np.load(sys.argv[1])
-def kill(done, total, means):
-    if done == 11:
-        os.kill(os.getpid(), signal.SIGKILL)
-vaes([(stack, 3) for stack in stacks], warmup=15, epochs=24, checkpoint=sys.argv[2], on_epoch=kill)
-"""
-
-
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     stacks = np.stack([draw(0), draw(1)])
-    np.save(tmp_path / "stacks.npy", stacks)
-    words = [sys.executable, "-c", KILLED, tmp_path / "stacks.npy", tmp_path / "training"]
-    assert subprocess.run(words, capture_output=True).returncode == -signal.SIGKILL
+    groups = [(stack, 3) for stack in stacks]
+
+    def kill(done, *_):
+        if done == 11:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = forked(lambda: vaes(groups, warmup=15, epochs=24, checkpoint=tmp_path / "training", on_epoch=kill))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert (tmp_path / "training" / "last.ckpt").exists()
 
     def fitted(**more) -> tuple[list, list[int]]:
         seen = []
-        fit = vaes([(stack, 3) for stack in stacks], epochs=24, on_epoch=lambda *at: seen.append(at[0]), **more)
+        fit = vaes(groups, epochs=24, on_epoch=lambda *at: seen.append(at[0]), **more)
         fits = [fit(stack, 3) for stack in stacks]
         return [(found.templates.tobytes(), found.posterior.tobytes(), found.history) for found in fits], seen
 

@@ -22,7 +22,7 @@ from recast_gen.weights.named import Weights
 from recast_gen.weights.sources import read
 
 from ..conftest import PICO_VIT
-from ..test_cli import recast
+from ..process import recast
 from .test_switching import adapt
 
 

@@ -32,7 +32,7 @@ def pico(name: str, folder: Path, **sections) -> Path:
     recipe["tune"] |= {"trials": 4, "norms": "none"}
     for section in ("mimic", "mimic_vae"):
         recipe[section] |= {"groups": 8 if resnet else 2, "templates": "full"}
-    recipe["mimic_vae"]["epochs"] = 10
+    recipe["mimic_vae"]["epochs"] = 2
     if resnet:
         recipe["families"] = ["*.weight@16x16x3x3"]
     if "pretrain" in recipe["model"]:

@@ -45,9 +45,7 @@ def clone(tmp_path_factory, all_stages) -> Path:
     (folder / "params.yaml").write_text("recipes: [digits, sub/my own]\n")
     sh(folder, "git", "init", "-q")
     sh(folder, "dvc", "repro", "sections")
-    with Repo(folder) as repo:
-        for stage in STAGES:
-            repo.commit(f"{stage}@digits", force=True)
+    sh(folder, "dvc", "commit", "-f", *(f"{stage}@digits" for stage in STAGES))
     sh(folder, "dvc", "repro")
     return folder
 

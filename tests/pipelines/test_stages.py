@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from recast_gen.recipe.images import Data
 from recast_gen.recipe.reading import load
 from recast_gen.tasks import data
 
+from ..process import forked
 from .pico import GREY, pico
 
 
@@ -215,10 +217,12 @@ def test_training_of_a_backbone_that_was_killed_goes_on_to_the_same_weights(tmp_
     whole = execute("extract", recipe)
     assert capsys.readouterr().out.count("  epoch ") == 4
     shutil.rmtree(extract)
-    command, env = [sys.executable, "-m", "recast_gen.pipelines.extract"], os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as stage:
-        assert "epoch 10/40" in stage.stdout.readline() and "epoch 20/40" in stage.stdout.readline()
-        stage.kill()
+    stage = forked(lambda: execute("extract", recipe), log := tmp_path / "log")
+    while "epoch 20/40" not in (log.read_text() if log.exists() else ""):
+        assert stage.is_alive()
+        time.sleep(0.01)
+    stage.kill()
+    stage.join()
     assert not (extract / "extract.zarr").exists()
     assert execute("extract", recipe) == whole
     assert capsys.readouterr().out.count("  epoch ") == 3 and not (extract / ".unfinished").exists()

@@ -14,6 +14,7 @@ import pytest
 
 from recast_gen.pipelines.stage import execute
 
+from ..process import recast
 from .pico import pico
 
 JOURNAL = Path("weights_store/digits/tune/study.journal")
@@ -110,7 +111,7 @@ def test_one_killed_worker_is_made_up_for_by_the_others(here):
 def test_studies_are_listed_and_a_changed_recipe_starts_another(here):
     names = [execute("tune", pico("digits", here, tune={"trials": 3} | more))["study"]
              for more in ({}, {"per_family": True})]  # fmt: skip
-    done = subprocess.run(["recast", "studies"], capture_output=True, text=True)
+    done = recast("studies")
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines[1:]] == names and [line[3] for line in lines[1:]] == ["3", "3"]
 
@@ -129,14 +130,13 @@ def test_studies_are_listed_and_a_changed_recipe_starts_another(here):
 )
 def test_a_mistake_is_one_plain_message_and_nothing_is_written(here, tune, says):
     pico("digits", here, tune=tune)
-    done = start()
-    _, wrong = done.communicate(timeout=200)
-    assert done.returncode == 1 and says in wrong and "Traceback" not in wrong, wrong
+    done = recast("run", "tune")
+    assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (JOURNAL.parent / "trials.csv").exists()
 
 
 def test_workers_are_the_studys_alone(here):
-    done = subprocess.run(["recast", "run", "mimic", "--workers", "2"], capture_output=True, text=True)
+    done = recast("run", "mimic", "--workers", 2)
     assert done.returncode == 1 and "--storage of tune" in done.stderr
 
 

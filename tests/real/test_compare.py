@@ -1,17 +1,15 @@
 """`recast compare` on a really trained network and real images."""
 
-import subprocess
-
 import recast_gen as rg
 
+from ..process import recast
 from .test_cifar import REAL, pytestmark  # noqa: F401  (the mark skips this file too)
 
 
 def printed(bank, tmp_path) -> dict[str, str]:
     bank.save(tmp_path / "bank.zarr")
-    words = ["recast", "compare", tmp_path / "bank.zarr", REAL / "cifar10_vit.safetensors"]
-    words += ["--images", REAL / "cifar10_test1000.npz"]
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    words = [tmp_path / "bank.zarr", REAL / "cifar10_vit.safetensors", "--images", REAL / "cifar10_test1000.npz"]
+    done = recast("compare", *words)
     assert done.returncode == 0, done.stderr
     return {line[:24].strip(): line[24:].strip() for line in done.stdout.splitlines()}
 

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from random import Random
@@ -33,6 +30,8 @@ from recast_gen.tasks.probe import probes
 from recast_gen.tasks.results import KINDS, protocol
 from recast_gen.tasks.sequence import adapt
 from recast_gen.weights.networks import rebuild
+
+from ..process import forked
 
 TASKS = [
     Task(name="high", data=Data(source="digits", classes=[5, 6, 7])),
@@ -230,13 +229,13 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_files(bank, tmp_path, monke
     whole = outputs(folder)
     Path("weights_store/pico/train").rename("whole")
 
-    command = [sys.executable, "-m", "recast_gen.pipelines.train", "pipelines/pico.yaml"]
-    stage = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    while not list(folder.glob("runs/*/*/coefficients-42.json")) and stage.poll() is None:
+    stage = forked(lambda: execute("train", "pipelines/pico.yaml"))
+    while not list(folder.glob("runs/*/*/coefficients-42.json")) and stage.is_alive():
         time.sleep(0.01)
     time.sleep(Random().uniform(0, 0.3))  # anywhere: in a step, between two, while a checkpoint is written
-    stage.send_signal(signal.SIGKILL)
-    assert stage.wait() == -signal.SIGKILL and not (folder / "runs.csv").exists()
+    stage.kill()
+    stage.join()
+    assert stage.exitcode == -signal.SIGKILL and not (folder / "runs.csv").exists()
     execute("train", "pipelines/pico.yaml")
     assert outputs(folder) == whole
     assert capsys.readouterr().out.count("  epoch ") < epochs
