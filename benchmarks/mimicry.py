@@ -42,6 +42,7 @@ def case(depth: int, width: int, hidden: int) -> None:
     import zarr.codecs  # noqa: F401  so that it is no part of what is measured
 
     from recast_gen.mimicry.fit import mimic
+    from recast_gen.mimicry.grouping import Grouping
     from recast_gen.weights.named import LazyTensors, Weights
 
     def layer(seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -52,7 +53,7 @@ def case(depth: int, width: int, hidden: int) -> None:
     readers = {name: partial(layer, seed, shape) for seed, (name, shape) in enumerate(shapes.items())}
     weights = Weights(LazyTensors(readers), {}, {name: (shape, "float32") for name, shape in shapes.items()})
     empty, start = peak(), time.process_time()
-    bank = mimic(weights, groups=GROUPS)
+    bank = mimic(weights, Grouping(groups=GROUPS))
     fitted = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         bank.save(Path(folder) / "bank.zarr")

@@ -158,12 +158,13 @@ def mimic_vae(
 
     unused = {word: getattr(asked, word) for word in ("families", "groups", "group_size", "split_qkv")}
     unused["norms"] = asked.norms != "none"
+    unused["templates of each family"] = isinstance(asked.templates, Mapping)
     if given := [word for word, value in unused.items() if value]:
         raise FitError(f"{listing(given)} are of one network's layers; a population has whole networks: leave out.")
     weights = {name: asked.read(each) for name, each in many.items()}
     first = next(iter(many.values()))
     model = first if hasattr(first, "named_modules") else None
-    return mimic_population(weights, model, templates=asked.templates, **others)
+    return mimic_population(weights, model, **{"templates": asked.templates} | others)
 
 
 def mimic_tokens(

@@ -116,7 +116,9 @@ def make_for_task(model: nn.Module, bank: TemplateBank, img_size: Sequence[int] 
         setattr(model, IMAGES, list(img_size))
         return
     state, found = model.state_dict(), grids(model, bank)
-    for name in tables(model, bank, bank.rest) if found else ():
+    if not found:
+        return
+    for name in tables(model, bank, bank.rest):
         base, now = bank.rest[name][...], to_numpy(name, state[name])
         if prefix_of(base.shape, found[0]) is not None and not np.array_equal(base, now):
             put_in(model, {name: to_torch(resampled(base, *found))})

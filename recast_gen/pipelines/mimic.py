@@ -21,7 +21,7 @@ from .stage import main, progress
 
 def run(recipe: Recipe, folder: Folder) -> dict:
     weights = folder.layers(recipe)
-    moments = {"moments": _moments(weights, recipe)} if recipe.mimic.whiten else {}
+    moments: dict[str, Any] = {"moments": _moments(weights, recipe)} if recipe.mimic.whiten else {}
     make: Callable = partial(fit.mimic, **recipe.mimic.compression(), **moments)
     if bits := recipe.mimic.bits:
         fitted = make

@@ -128,17 +128,17 @@ class _Preview:
             return ""
         self.sizes[task.name] = task.size
         if self.model is not None:
-            self._of(task.size)
+            self._of(self.model, task.size)
         return f"; of {task.size[0]}x{task.size[1]} pixels"
 
-    def _of(self, size: list[int]) -> "nn.Module":
+    def _of(self, model: "nn.Module", size: list[int]) -> "nn.Module":
         """The model, made for images of a size (h, w).  Raises AttachError or DataError where it takes no such."""
         import torch
 
         from ..model.sizes import make
         from ..weights.modes import evaluating
 
-        model, channels = deepcopy(self.model), (self.config.get("input_size") or [3])[0]
+        model, channels = deepcopy(model), (self.config.get("input_size") or [3])[0]
         make(model, size)
         with torch.no_grad(), evaluating(model), takes_images(f"size {size}", DataError, "give another `img_size`."):
             model(torch.zeros(1, channels, *size))
@@ -169,7 +169,7 @@ class _Preview:
         for name, count in self.images.items():
             size = self.sizes.get(name, usual)
             if tuple(size) not in of_size:
-                of_size[tuple(size)] = _seconds(self._of(size), [channels, *size], train.batch_size)
+                of_size[tuple(size)] = _seconds(self._of(self.model, size), [channels, *size], train.batch_size)
             forward, step = of_size[tuple(size)]
             each = count["train"] * step + count["validation"] * forward
             seconds += sum(count.values()) * forward + full / tasks * train.epochs * each
