@@ -57,7 +57,7 @@ def clearly_worse(found: np.ndarray, own: np.ndarray, tolerance: float, before: 
     """Whether of the same images ``n``, as `right`, two standard errors fewer are right than the tolerance (points)
     allows below `own`, or below the accuracy `before` (fraction)."""
     lost = max(float(own.mean()), before) - float(found.mean())
-    return lost > tolerance / 100 + CLEARLY * float((own - found).std()) / len(own) ** 0.5 + 1e-9
+    return bool(lost > tolerance / 100 + CLEARLY * float((own - found).std()) / len(own) ** 0.5 + 1e-9)
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """A bank's templates in few bits, and its coefficients solved again for what they became."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -86,7 +86,7 @@ def _template(rows: np.ndarray, top: int, own: list[np.ndarray] | None, shares: 
 def _scales(rows: np.ndarray, top: int) -> np.ndarray:
     """Of each row the scale ``o`` (float32) with the least error of its nearest levels, of those tried."""
     sizes = np.abs(rows)
-    tried: Iterable[np.ndarray] = [sizes.mean(1)] if top == 2 else np.asarray(SHARES, np.float32)[:, None] * sizes.max(1)
+    tried = sizes.mean(1)[None] if top == 2 else np.asarray(SHARES, np.float32)[:, None] * sizes.max(1)
     best, found = np.zeros((2, len(rows)), np.float32)
     for scales in tried:
         made = grid(levels_of(rows, scales, top), top)

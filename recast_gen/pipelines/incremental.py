@@ -33,7 +33,7 @@ def run(recipe: Recipe, folder: Folder, jobs: "Jobs | None" = None) -> dict:
     known = source.features(section.stages)
     folder.path.mkdir(parents=True, exist_ok=True)
     with nullcontext() if jobs is here else TemporaryDirectory(dir=folder.path) as scratch:
-        apart = scratch and Path(scratch).absolute()
+        apart = Path(scratch).absolute() if scratch else None
         rows, costs = learn(known, section, recipe.seed, source=source, jobs=jobs, scratch=apart)
     folder.write_csv("steps.csv", rows)
     folder.write_csv("costs.csv", costs)

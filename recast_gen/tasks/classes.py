@@ -56,7 +56,8 @@ class Features:
     def load(cls, path: Path) -> "Features":
         """Them from their file."""
         arrays, about = read_tensors(path)
-        parts = {part: tuple(torch.from_numpy(arrays[f"{part}.{index}"]) for index in (0, 1)) for part in PARTS}
+        both = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        parts = {part: (both[f"{part}.0"], both[f"{part}.1"]) for part in PARTS}
         return cls(parts, json.loads(about["classes"]), json.loads(about["tasks"]))
 
 
@@ -170,16 +171,16 @@ class Source:
 
     def _images(self, part: str, rows: torch.Tensor, labels: torch.Tensor) -> Dataset:
         """Images by their numbers among all tasks', with labels of their own."""
-        order, found, sizes = rows.argsort(), list[Dataset](), list[int]()
+        order, found, sizes = rows.argsort(), list[Subset](), list[int]()
         for task in self.tasks:
             images = getattr(self.read(task), part)
             sizes.append(len(images))
             start = sum(sizes[:-1])
             own = rows[(rows >= start) & (rows < start + len(images))] - start
             found.append(Subset(images, own.sort().values.tolist()))
-        chosen = ConcatDataset(found)
+        chosen: Dataset = ConcatDataset(found)
         if all(isinstance(subset.dataset, TensorDataset) for subset in found):
-            return TensorDataset(torch.stack([image for image, _ in chosen]), labels[order])
+            return TensorDataset(torch.stack([chosen[index][0] for index in range(len(rows))]), labels[order])
         return Relabelled(chosen, labels[order])
 
 

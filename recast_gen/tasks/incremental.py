@@ -106,13 +106,13 @@ def run(
             seen[FIRST].append((found, size))
             costs.append({"order": number + 1, "head": FIRST[2:], "step": 1, "processor_seconds": seconds})
             say(f"order {number + 1}, the first session: {size:,} bytes of coefficients, {seconds:.1f} s")
-    asked = [
+    compared = [
         (*seen[what][number], settings, steps[number], name, what, seed)
         for number in orders for what in seen for name in settings.heads
     ]  # fmt: skip
     each = [(number, name + what) for number in orders for what in seen for name in settings.heads]
     rows = []
-    for (number, name), found in zip(each, jobs(_compare, asked)):
+    for (number, name), found in zip(each, jobs(_compare, compared)):
         about = {"order": number + 1, "head": name}
         costs += [about | {"step": row["step"], "processor_seconds": row.pop("processor_seconds")} for row in found]
         rows += [about | row for row in found]
