@@ -14,6 +14,7 @@ from ..errors import FitError, listing
 from ..weights.named import SplitQkv, Weights, refuse_nonfinite
 from ..weights.qkv import whole
 
+BUFFERS = (".num_batches_tracked", "position_ids", "relative_position_index", "attn_mask")  # that some files keep
 ROUNDING = 1e-12  # of a weight's squares: less is no change, but how exact the bank is
 Resolution = int | str | Mapping[str, int | str]
 
@@ -97,6 +98,11 @@ def _named(weights: Weights, bank: TemplateBank, head: str) -> dict[str, np.ndar
         if tensor.shape != shape and not (head and name.startswith(f"{head}.") and tensor.shape[1:] == shape[1:]):
             wrong.append(f"{name} of shape {tensor.shape}, expected {shape}")
         found[name] = tensor
+    known = {*shapes, *bank.ties, *map(whole, shapes)}
+    wrong += [
+        f"{name} besides" for name in weights
+        if name not in known and not (head and name.startswith(f"{head}.")) and not name.endswith(BUFFERS)
+    ]  # fmt: skip
     if wrong:
         raise FitError(
             f"The fine-tuned network has {listing(wrong, 6)}: give one that was fine-tuned from the bank's backbone."

@@ -12,7 +12,7 @@ from ..bank.bank import TemplateBank
 from ..errors import AttachError, listing, nearest
 from ..weights.families import CACHED
 from ..weights.qkv import PARTS, place, rows, whole
-from ..weights.wrapping import unwrapped
+from ..weights.wrapping import unwrapped, wrapped_inside
 from .parametrizations import FromBank, Joined, OwnTemplates, Templates, steps_on, tensor_name
 from .resolution import Resolution, blocks
 
@@ -82,6 +82,11 @@ def checked(model: nn.Module, bank: TemplateBank, resolution: Resolution) -> dic
                 "weights: load rg.generate(bank) into the model, fit a bank of whole layers (layout='layer') to that, "
                 "and attach it."
             )
+    if wrapped := wrapped_inside(model):
+        raise AttachError(
+            f"{listing(wrapped, 4)} wrap parts of the model: attach to the plain model, then compile or shard it as a "
+            "whole (a part can be compiled in place, part.compile())."
+        )
     places = {name: _place(model, whole(name)) for name in bank.layers}
     if cached := [name for name in bank.layers if name.endswith(CACHED)]:
         raise AttachError(

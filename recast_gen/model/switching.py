@@ -15,7 +15,7 @@ from ..bank.tying import tie_of
 from ..errors import AttachError, RecastError, TaskError, check_choice, listing, repeated
 from ..weights.tensors import to_numpy, to_torch
 from ..weights.wrapping import unwrapped
-from . import heads, sizes
+from . import heads, plain, sizes
 from .adapters import apply
 from .adapters.part import Part
 from .attach import attached, coefficients, hosts, set_coefficients
@@ -148,10 +148,10 @@ def task_of(
 
 
 def _odd(model: nn.Module) -> dict[str, str]:
-    """What the modules are whose weights are not ``o i`` or ``o i kh kw``, as a linear layer's or convolution's."""
+    """What the modules are that do not compute with their weights as a linear layer or a convolution does."""
 
     def kind(module: nn.Module) -> str | None:
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv2d) and plain.computes(module):
             return f"{module.groups} groups" if getattr(module, "groups", 1) > 1 else None
         names = [found.__name__ for found in type(module).__mro__ if not found.__name__.startswith("Parametrized")]
         return "Conv1D" if "Conv1D" in names else names[0]

@@ -130,6 +130,8 @@ def _refuse_unmarked(path: Path, start: bytes) -> None:
         refuse(path, "msgpack, as Flax writes it", _FLAX)
     with suppress(UnicodeDecodeError):
         text = " ".join(start[:500].decode().split())
+        if not text.isprintable():
+            return
         page = re.match("<(!doctype html|html)", text, re.IGNORECASE)
         what = "a web page, as a failed download leaves one" if page else f"text, {text[:60]!r}"
         refuse(path, what, f"Download it again; expected {READ}")

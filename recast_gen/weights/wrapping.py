@@ -17,7 +17,8 @@ TIMM = ("state_dict_ema", "model_ema", "state_dict", "model")  # the sets that t
 WRAPPERS = {
     "DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "AveragedModel", "ModelEmaV2", "ModelEmaV3",
 }  # fmt: skip
-INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # wherever in a name they stand
+# wherever in a name they stand
+INSIDE = ("_orig_mod.", "_forward_module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
 def chosen(path: Path, found: Mapping[str, Any], wanted: str | None = None) -> tuple[Mapping[str, Any], bool]:
@@ -60,12 +61,21 @@ def _sets(found: Mapping[str, Any]) -> list[str]:
     inner = [key for key, value in found.items() if isinstance(value, Mapping) and isinstance(key, str)]
     known = [key for key in inner if (key in PLAIN or _averaged(key)) and (_tensors(found[key]) or _sets(found[key]))]
     if not set(known).isdisjoint(PLAIN) or (known and _tensors(found)):
-        return known
+        return known + [
+            key for key in inner if key not in known and any(_same(found[key], found[one]) for one in known)
+        ]
     return [] if _tensors(found) else list(dict.fromkeys([*(key for key in inner if _tensors(found[key])), *known]))
 
 
 def _tensors(found: Mapping[str, Any]) -> bool:
     return any(hasattr(value, "shape") for value in found.values())
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two sets are weights of one network: they name the same tensors."""
+    return _tensors(one) and {name for name in one if hasattr(one[name], "shape")} == {
+        name for name in other if hasattr(other[name], "shape")
+    }
 
 
 def _averaged(key: str) -> bool:
@@ -75,13 +85,19 @@ def _averaged(key: str) -> bool:
 def unwrapped(model: "nn.Module") -> "nn.Module":
     """The network in a live model that torch.compile, DataParallel, DDP, FSDP, Lightning or an average has wrapped."""
     while True:
-        inner = model._modules.get("_orig_mod") or (model._modules.get("module") if _wraps(model) else None)
+        inner = model._modules.get("_orig_mod") or model._modules.get("_forward_module")
+        inner = inner or (model._modules.get("module") if _wraps(model) else None)
         if inner is None and any(kind.__name__ == "LightningModule" for kind in type(model).__mro__):
             alone = all(name.startswith("model.") for name in model.state_dict())
             inner = model._modules.get("model") if alone else None
         if inner is None:
             return model
         model = inner
+
+
+def wrapped_inside(model: "nn.Module") -> list[str]:
+    """The modules of a network that are wrapped on their own, so that their tensors have other names."""
+    return [name for name, _ in model.named_modules() if f"{name.rpartition('.')[2]}." in INSIDE]
 
 
 def _wraps(model: "nn.Module") -> bool:

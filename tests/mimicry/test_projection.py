@@ -127,3 +127,10 @@ def _stirred(model):
     for coefficients in rg.coefficients(model):
         coefficients.data += 0.1 * torch.randn_like(coefficients)
     return model
+
+
+def test_a_deeper_network_is_not_taken_for_a_fine_tuned_one(vit):
+    model = vit()
+    state = dict(model.state_dict()) | {"blocks.4.mlp.fc1.weight": torch.zeros(32, 16), "head.extra": torch.zeros(2)}
+    with pytest.raises(FitError, match="blocks.4.mlp.fc1.weight besides"):
+        rg.project(vit.bank(model), state)

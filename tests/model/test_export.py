@@ -11,6 +11,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from timm.layers import Conv2dSame, StdConv2d
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -132,11 +133,39 @@ def test_a_layers_form_is_asked_of_its_module(tmp_path):
     loaded = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
     torch.testing.assert_close(loaded(given), model(given), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(loaded.merge_and_unload()(given), model(given), rtol=1e-3, atol=1e-4)
-    grouped = nn.Sequential(*(nn.Conv2d(8, 8, 3, groups=4) for _ in range(2)))
-    bank = rg.mimic(grouped)
-    rg.save_task(path, rg.attach(grouped, bank), bank, head="")
-    with pytest.raises(ExportError, match=r"0\.weight \(4 groups\)"):
-        rg.to_peft(bank, path, tmp_path / "grouped")
+
+
+class Turned(nn.Linear):
+    def forward(self, given):
+        return given @ self.weight
+
+
+class Cast(nn.Linear):  # as timm's
+    def forward(self, given):
+        return nn.functional.linear(given, self.weight.to(given), self.bias.to(given))
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda: nn.Conv2d(8, 8, 3, groups=4), "4 groups"),
+        (lambda: Turned(8, 8), "Turned"),
+        (lambda: StdConv2d(8, 8, 3), "StdConv2d"),
+        (lambda: Conv2dSame(8, 8, 3), "Conv2dSame"),
+        (lambda: nn.ConvTranspose2d(8, 8, 3), "ConvTranspose2d"),
+        (lambda: Cast(8, 8), ""),
+        (lambda: nn.Conv2d(8, 8, 3, dilation=2, padding=1, padding_mode="circular"), ""),
+    ],
+)
+def test_a_module_that_computes_in_its_own_way_is_refused_by_its_name(make, said, tmp_path):
+    model, path = nn.Sequential(*(make() for _ in range(2))), tmp_path / "task.safetensors"
+    bank = rg.mimic(model)
+    rg.save_task(path, rg.attach(model, bank), bank, head="")
+    if not said:
+        assert rg.to_peft(bank, path, tmp_path / "adapter")["rank"] == 1
+        return
+    with pytest.raises(ExportError, match=rf"0\.weight \({said}\)"):
+        rg.to_peft(bank, path, tmp_path / "adapter")
 
 
 @pytest.mark.parametrize("tolerance", [0.3, 0.03, 1e-5])

@@ -127,3 +127,9 @@ def test_a_task_sees_the_same_whether_images_are_files_rows_or_arrays(tmp_path):
     for source, path in (("folder", "f"), ("csv", "t.csv"), ("npz", "a.npz")):
         image, _ = data.load(Data(source=source, path=str(tmp_path / path)), CONFIG, 0).train[0]
         assert (image[:, 0, -1].tolist(), image[:, 0, 0].tolist()) == ([1, 0, 0], [1, 1, 1])
+
+
+@pytest.mark.parametrize("array", [np.ones((8, 8, 3), "f4"), np.ones((8, 8, 3), "u2"), np.ones((3, 8, 8), "u1")])
+def test_an_array_of_another_form_is_refused_by_its_form(array):
+    with pytest.raises(DataError, match=rf"{array.dtype}.*expected uint8 `h w`"):
+        open_image(array)

@@ -66,6 +66,13 @@ def test_names_with_numbers_are_in_natural_order_and_whole_numbers_of_other_spel
     assert load(images(tmp_path / "c", "10.0", "2.0"), classes=[10, 2]).classes == ["10.0", "2.0"]
 
 
+def test_numbers_below_zero_are_labels_and_a_hyphen_between_letters_is_a_space():
+    assert words.labelled(["1", "0", "-1", "10"], "x") == {-1: "-1", 0: "0", 1: "1", 10: "10"}
+    with pytest.raises(DataError, match="'red fox'.*'red-fox'"):
+        words.labelled(["red-fox", "red fox", "2-1", "2 1"], "x")
+    assert len(words.labelled(["2-1", "2 1", "-1"], "x")) == 3
+
+
 def test_names_that_are_one_to_a_person_are_one_class_or_refused(tmp_path):
     composed, apart = (normalize(form, "café") for form in ("NFC", "NFD"))
     for part, name in (("train", composed), ("test", apart)):

@@ -192,3 +192,10 @@ def test_files_that_are_cut_off_are_refused_by_their_path(kind, tmp_path):
         path.write_bytes(whole[:size])
         with pytest.raises(SourceError, match=rf"x\.{kind}"):
             dict(sources.read(path))
+
+
+@pytest.mark.parametrize("content", [b"PAR1" + bytes(50), b"Rar!\x1a\x07\0" + bytes(50), b"ftrt" + bytes(99)])
+def test_bytes_that_nobody_can_read_are_not_called_text(content, tmp_path):
+    (tmp_path / "x.bin").write_bytes(content)
+    with pytest.raises(SourceError, match="damaged or of no known format"):
+        sources.read(tmp_path / "x.bin")

@@ -194,3 +194,12 @@ def test_listed_groups_that_do_not_fit_are_refused_by_what_is_wrong(groups, says
     (family,) = families.families(blocks(4)).values()
     with pytest.raises(FamilyError, match=says):
         selection.split(family, groups)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "int8", "complex64"])
+def test_layers_that_cannot_be_mixed_are_said_to_be_so(dtype):
+    import torch
+
+    layers = {f"l.{index}.weight": torch.ones(4, 4).to(getattr(torch, dtype)) for index in range(3)}
+    with pytest.raises(FamilyError, match=rf"l\.\*\.weight \({dtype}\): convert"):
+        rg.mimic(layers)

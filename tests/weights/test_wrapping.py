@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import recast_gen as rg
-from recast_gen.errors import SourceError
+from recast_gen.errors import AttachError, SourceError
 from recast_gen.weights import networks, sources
 
 RAW, EMA = ({f"l.{index}.weight": torch.full((2, 2), value) for index in range(2)} for value in (0.0, 1.0))
@@ -41,7 +41,10 @@ def test_of_raw_and_averaged_weights_the_set_is_timms_and_said(pair, tmp_path):
         assert read(tmp_path, {pair[0]: RAW}) == read(tmp_path, {pair[1]: RAW}, "ema") == 0
 
 
-@pytest.mark.parametrize("names", [("model", "ema"), ("student", "teacher"), ("G", "G_ema"), ("params", "params_ema")])
+@pytest.mark.parametrize(
+    "names",
+    [("model", "ema"), ("student", "teacher"), ("G", "G_ema"), ("params", "params_ema"), ("model", "best_model")],
+)
 def test_sets_that_timm_does_not_know_are_for_the_user_to_choose(names, tmp_path):
     content = dict(zip(names, (RAW, EMA))) | {"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}
     with pytest.raises(SourceError, match=f"choose one, `weights: NAME` of '{names[0]}', '{names[1]}'"):
@@ -111,3 +114,11 @@ def test_a_model_that_is_known_takes_weights_of_a_module_around_it():
     net = nn.Sequential(nn.Linear(2, 2))
     networks.fill(net, {f"backbone.{name}": np.ones(tensor.shape, "f4") for name, tensor in net.state_dict().items()})
     assert (net[0].weight == 1).all()
+
+
+def test_a_part_that_is_wrapped_on_its_own_is_read_and_refused_before_a_bank_is_attached(vit):
+    model, bank = vit(), rg.mimic(vit(), families=vit.families)
+    model.blocks = nn.Sequential(*(torch.compile(block, backend="eager") for block in model.blocks))
+    assert rg.mimic(model, families=vit.families).hash == bank.hash
+    with pytest.raises(AttachError, match=r"blocks\.0\._orig_mod.*compile\(\)"):
+        rg.attach(model, bank)

@@ -22,6 +22,8 @@ def open_image(source: str | Path | BinaryIO | np.ndarray | Image.Image) -> Imag
     Raises DataError for other images of more than 8 bits, whose range no file says, and what Pillow raises.
     """
     if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or (source.ndim != 2 and source.shape[2:] not in ((1,), (2,), (3,), (4,))):
+            raise DataError(f"it is {source.dtype} {source.shape}; expected uint8 `h w` or `h w c`")
         return _flat(Image.fromarray(source.squeeze(2) if source.shape[2:] == (1,) else source))
     if isinstance(source, Image.Image):
         return _seen(source)

@@ -18,7 +18,8 @@ LITTER = {
     "$recycle.bin", "system volume information", "lost+found",
 }  # fmt: skip
 _PART_OF = {word: part for part, words in SPELLINGS.items() for word in words.split()}
-_WHOLE = re.compile(r"\d{1,18}(\.0+)?")
+_WHOLE = re.compile(r"-?\d{1,18}(\.0+)?")
+_JOINT = re.compile(r"_|(?<=[^\W\d_])[-\u2010\u2011](?=[^\W\d_])")  # as good as a space: `_`, a hyphen between letters
 _UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff]")
 
 
@@ -45,13 +46,14 @@ def labelled(names: Iterable[str], where: str) -> dict[int, str]:
     """
     names = sorted(dict.fromkeys(names), key=natural)
     refuse_alike(names, where)
-    numbers = all(map(_WHOLE.fullmatch, names))
-    return {int(name.partition(".")[0]) if numbers else place: name for place, name in enumerate(names)}
+    if all(map(_WHOLE.fullmatch, names)):
+        return dict(sorted((int(name.partition(".")[0]), name) for name in names))
+    return dict(enumerate(names))
 
 
 def alike(name: str) -> str:
-    """What names have in common that are one to a person: all but case, width, `_` and zeros ahead of a number."""
-    key = " ".join(normalize("NFKC", name).casefold().replace("_", " ").split())
+    """What names have in common that are one to a person: all but case, width, `_`, hyphens, zeros ahead."""
+    key = " ".join(_JOINT.sub(" ", normalize("NFKC", name).casefold()).split())
     return str(int(key.partition(".")[0])) if _WHOLE.fullmatch(key) else key
 
 
