@@ -21,6 +21,8 @@ from .tying import Tie
 ADAPTER, TABLE = "adapter:", "size:"  # before the names of an adapter's tensors, and of tables
 OF_SIZE = ("size", "grids", "input_size")  # what a task says of the size of its images
 TIE = ":tie"  # no tensor's name
+BANKS = ("bank.zarr", "bank.safetensors")  # of a folder of tasks, as a directory or packed
+ROUTER = "router.safetensors"  # there as well, see `tasks.router`
 TENSOR = "recast:"  # before the format: the name of a file's one tensor
 KEY_BEFORE, TENSOR_BEFORE = "recast_task", "task"  # in metadata, of formats until 2, and the tensor of format 2
 
@@ -83,14 +85,21 @@ def of(coefficients: Mapping[str, np.ndarray], bank: TemplateBank) -> Task:
     return Task({name: np.asarray(found, np.float32) for name, found in coefficients.items()}, {})
 
 
+def check_name(path: str | Path) -> None:
+    """Raises TaskError for a file that would be taken for the bank or the router in a folder of tasks."""
+    if Path(path).name in (*BANKS, ROUTER):
+        raise TaskError(f"{path}: a folder of tasks has its bank or router by this name: give the task another.")
+
+
 def write(path: str | Path, task: Task, bank: TemplateBank) -> int:
     """Writes a task file, atomically; returns its size in bytes.
 
     Everything is one tensor of bytes (`compact`), so that names cost next to nothing; what is read is what was given,
     bit for bit, where `rounding` made it.
     Raises TaskError for coefficients of several shapes, for numbers that are not finite, and for an `about` that is no
-    JSON.
+    JSON; and as `check_name`.
     """
+    check_name(path)
     return save_tensors(path, {TENSOR + compact.FORMAT: _encoded(task, bank)}, {})
 
 

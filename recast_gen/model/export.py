@@ -98,7 +98,7 @@ def to_peft(
         task: a task file of it.
         folder: to write.
         rank: of every layer's factors, or ``auto``, the smallest that keeps to the tolerance.  What a task adds to
-            the base weights has full rank in general.
+            the base weights has full rank in general; no rank above that is written.
         tolerance: how much of the norm of what the task adds may be lost (fraction); with `images`, how far the logits
             may be from the task's, in norm, over the norm of those.
         images: a sample ``n c h w`` as the network wants them, of which the logits are to be kept.
@@ -151,7 +151,8 @@ def to_peft(
         from .faithful import Copies
 
         copies = Copies(bank, task, read, model, [(name, matrix) for name, matrix, _ in changes()], odd, images)
-    chosen = enough() if rank == "auto" else int(rank)
+    full = max(min(shape[0], math.prod(shape[1:])) for shape in (shapes[tensor][0] for tensor in bank.made))
+    chosen = enough() if rank == "auto" else min(int(rank), full)
     tensors, errors, lost, total = {}, {}, 0.0, 0.0
     for tensor, matrix, shape in changes():
         key = f"base_model.model.{tensor.removesuffix('.weight')}"

@@ -14,6 +14,7 @@ from ..bank import taskfile
 from ..bank.bank import TemplateBank
 from ..bank.images import prepare
 from ..bank.saved import load_bank
+from ..bank.taskfile import BANKS, ROUTER
 from ..errors import AttachError, TaskError, listing, nearest
 from ..weights import networks
 from ..weights.qkv import joined, whole
@@ -26,9 +27,6 @@ from .suspend import suspend
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-BANKS = ("bank.zarr", "bank.safetensors")  # of a folder of tasks, as a directory or packed
-ROUTER = "router.safetensors"  # there as well, see `tasks.router`
 
 
 class TaskLibrary:

@@ -5,7 +5,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ..errors import listing, repeated
 from .fields import PLACE, Count, Section, Share
@@ -65,8 +65,14 @@ class Data(Section):
         return self
 
 
+def _own(name: str) -> str:
+    if name in ("bank", "router"):
+        raise ValueError(f"a folder of tasks has a file {name!r} besides: give the task another name")
+    return name
+
+
 class Task(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # of its file, metrics and pictures
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$"), AfterValidator(_own)]  # of its file, metrics and pictures
     data: Data  # its images and labels
     # height and width of its images, or one number for both; the backbone's when not given
     img_size: Count | Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None

@@ -21,8 +21,8 @@ from .training import Train
 
 def _names_once(tasks: Any) -> Any:
     names = [task.get("name") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
-    if twice := repeated(names):
-        raise ValueError(f"task names must differ; used twice: {listing(twice)}")
+    if twice := repeated(name.casefold() if isinstance(name, str) else name for name in names):
+        raise ValueError(f"task names must differ, not in case alone; used twice: {listing(twice)}")
     return tasks
 
 

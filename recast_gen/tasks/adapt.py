@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bank.bank import TemplateBank
+from ..bank.taskfile import check_name
 from ..errors import FitError, TaskError
 from ..recipe.images import Data, Task
 from ..recipe.training import Train
@@ -119,6 +120,7 @@ def adapt(
         FitError: both budgets, or one that is below what is possible.
     """
     out = Path(out)
+    check_name(out)
     if parameters is not None and bytes is not None:
         raise FitError("Give parameters or bytes, not both: bytes are of the whole file, and leave a rest for both.")
     for word, value in (("parameters", parameters), ("bytes", bytes), ("epochs", epochs)):

@@ -8,9 +8,10 @@ from typing import Self
 import torch
 from torch import nn
 
+from ..bank.taskfile import ROUTER
 from ..errors import TaskError, listing, nearest
 from ..model.heads import own
-from ..model.library import ROUTER, TaskLibrary
+from ..model.library import TaskLibrary
 from ..weights.files import read_tensors
 from . import heads
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SourceError, nearest
+from ..errors import SourceError, listing, nearest
 from .described import beside
 
 if TYPE_CHECKING:
@@ -54,7 +54,11 @@ def origin(name: str, kwargs: dict[str, Any], weights: bool, revision: str | Non
         return Origin(f"{prefix}:{place}@{folder.name}", about=about)
     if not timm.is_model(name):
         raise SourceError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
-    config = timm.get_pretrained_cfg(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # a tag that this model has not
+        known = [other for other in timm.list_pretrained() if other.startswith(f"{name.partition('.')[0]}.")]
+        raise SourceError(f"timm has no weights {name!r}.{nearest(name, known)} There are: {listing(known)}.") from None
     about = {"timm_model": name, "timm_kwargs": kwargs}
     if not (weights and config and config.hf_hub_id):
         if revision is not None:

@@ -13,7 +13,7 @@ from .described import DATA
 from .named import Weights
 from .networks import is_path, obtained, rebuild, shapes, ties
 from .tensors import to_numpy
-from .wrapping import plain_names, unwrapped
+from .wrapping import inside, plain_names, unwrapped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,8 +39,9 @@ def read(source: Any, timm_kwargs: dict[str, Any] | None = None, weights: str | 
     if hasattr(source, "state_dict"):
         source = unwrapped(source)
         _refuse_parametrized(source)
-        tied = ties(source)
-        tensors = {name: to_numpy(name, tensor) for name, tensor in source.state_dict().items() if name not in tied}
+        tied = {inside(other): inside(first) for other, first in ties(source).items()}
+        state = {inside(name): tensor for name, tensor in source.state_dict().items()}
+        tensors = {name: to_numpy(name, tensor) for name, tensor in state.items() if name not in tied}
         return Weights(tensors, describe(source, timm_kwargs) | ({"ties": tied} if tied else {}))
     raise SourceError(
         f"{type(source).__name__} is no source of weights: give a model, a path, or a mapping of tensors."
@@ -100,7 +101,7 @@ def describe(model: "nn.Module", timm_kwargs: dict[str, Any] | None = None) -> d
         json.dumps(kwargs)
     except TypeError as error:
         raise SourceError(f"timm_kwargs {kwargs} are no JSON ({error}): give numbers and words.") from None
-    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    own = {inside(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if {name: shape for name, (shape, _) in shapes(config["architecture"], kwargs).items()} == own:
         about |= {"timm_model": config["architecture"], "timm_kwargs": kwargs}
     return about

@@ -113,14 +113,15 @@ def plain_names(names: Iterable[str], lightning: bool = False) -> dict[str, str]
     names = list(names)
     if any(name.startswith("module.") for name in names):
         names = [name for name in names if name != "n_averaged"]
-    found = dict(zip((_inside(name) for name in names), names))
+    found = dict(zip((inside(name) for name in names), names))
     prefixes = ("module.", "model.") if lightning else ("module.",)
     while shared := next((prefix for prefix in prefixes if found and all(n.startswith(prefix) for n in found)), None):
         found = {name.removeprefix(shared): own for name, own in found.items()}
     return found if len(found) == len(names) else dict(zip(names, names))
 
 
-def _inside(name: str) -> str:
+def inside(name: str) -> str:
+    """A tensor's name without what wraps parts of a network."""
     for part in INSIDE:
         name = name.replace(part, "")
     return name

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import recast_gen as rg
 from recast_gen.bank import compact, taskfile
 from recast_gen.bank.bank import Group, TemplateBank
 from recast_gen.bank.generation import generate
@@ -265,3 +266,11 @@ def test_a_file_whose_classes_cannot_be_is_refused(written, about, monkeypatch):
     save_tensors(path, {"recast:3": np.frombuffer(data, np.uint8)}, {})
     with pytest.raises(TaskError, match=r"task\.safetensors is no complete task file"):
         taskfile.read(path, bank)
+
+
+@pytest.mark.parametrize("name", ["bank.safetensors", "router.safetensors"])
+def test_a_task_is_not_written_where_a_folder_of_tasks_has_something_else(name, vit, tmp_path):
+    bank = vit.bank(model := vit())
+    with pytest.raises(TaskError, match="bank or router by this name"):
+        rg.save_task(tmp_path / name, rg.attach(model, bank), bank)
+    assert not list(tmp_path.iterdir())

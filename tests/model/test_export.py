@@ -93,6 +93,8 @@ def test_the_rank_is_the_smallest_that_keeps_the_task_and_a_smaller_one_is_refus
     assert 1 < chosen["rank"] < 16 and chosen["relative_error"] <= 0.3
     with pytest.raises(ExportError, match=f"at most 0.3 was to be lost: rank {chosen['rank']} does"):
         rg.to_peft(bank, path, tmp_path / "other", chosen["rank"] - 1, tolerance=0.3)
+    full = rg.to_peft(bank, path, tmp_path / "full", 10**6)
+    assert full["rank"] == max(min(group.shape[0], group.shape[1]) for group in bank.groups.values())
     assert not (tmp_path / "other").exists() and rg.to_peft(bank, path, tmp_path / "adapter")["relative_error"] <= 0.01
 
 

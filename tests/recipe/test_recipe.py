@@ -94,6 +94,15 @@ def test_templates_and_norms_that_cannot_be_are_refused(tmp_path, tune, message)
 def test_a_task_name_used_twice_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="used twice: odd_or_even_turned"):
         load(write(tmp_path, lambda content: content["tasks"].append(content["tasks"][1])))
+    name = {"name": "ODD_or_even_turned"}
+    with pytest.raises(RecipeError, match="not in case alone; used twice: odd_or_even_turned"):
+        load(write(tmp_path, lambda content: content["tasks"].append(content["tasks"][1] | name)))
+
+
+@pytest.mark.parametrize("name", ["bank", "router"])
+def test_a_task_has_no_name_of_what_lies_beside_tasks(tmp_path, name):
+    with pytest.raises(RecipeError, match=f"tasks.0.name: a folder of tasks has a file '{name}'"):
+        load(write(tmp_path, lambda content: content["tasks"][0].update(name=name)))
 
 
 def test_a_seed_listed_twice_is_refused(tmp_path):

@@ -179,3 +179,8 @@ def test_a_revision_without_the_hub_is_a_mistake_of_the_recipe(tmp_path):
         (tmp_path / "r.yaml").write_text(RECIPE.format(name="test_vit", more=more))
         with pytest.raises(RecipeError, match="`revision` is of the hub's weights"):
             reading.load(tmp_path / "r.yaml")
+
+
+def test_a_tag_that_timm_does_not_know_is_refused_with_those_that_it_knows():
+    with pytest.raises(SourceError, match=r"no weights 'resnet18\.nope'.*resnet18\.a1_in1k"):
+        networks.create("resnet18.nope", {})
