@@ -4,11 +4,11 @@
     python -m benchmarks.whole_task table
 
 Goes on where it stopped.  Ways: ``head``, ridge regression on the frozen backbone's features, whose seeds draw the
-images that validate; ``coefficients``, those and the head trained from there.  Each is written twice: ``float``, all in
-float32, and ``auto``, in the fewest bits that lose at most half a point in folds.  Writes results/whole_task.csv: bytes
-of the file and of its parts, accuracies (fractions), processor seconds of all training, and those in which the file is
-read and all weights are generated (the least of several times).  Features of the backbones of real size are kept in
-weights_store/whole_task/.
+images that validate; ``coefficients``, those and the head trained from there; ``norms``, also scales and shifts of
+normalisation layers.  Each is written twice: ``float``, all in float32, and ``auto``, in the fewest bits that lose at
+most half a point in folds.  Writes results/whole_task.csv: bytes of the file and of its parts, accuracies (fractions),
+processor seconds of all training, and those in which the file is read and all weights are generated (the least of
+several times).  Features of the backbones of real size are kept in weights_store/whole_task/.
 """
 
 import time
@@ -36,7 +36,7 @@ from .measured import Table, asked, markdown
 
 KEPT = Path(__file__).parents[1] / "weights_store" / "whole_task"
 NAMES = BACKBONES | LARGE
-WAYS = ("head", "coefficients")
+WAYS = ("head", "coefficients", "norms")
 BITS = ("float", "auto")
 PARTS = ("head", "coefficients", "names and checks")
 COLUMNS = ("bytes", *PARTS, "validation", "test", "seconds", "read_and_generate")
@@ -116,10 +116,10 @@ def trained(backbone: Backbone, task: str, seed: int, bank: rg.TemplateBank) -> 
 def run(backbones: list[str], ways: list[str], seeds: list[str]) -> None:
     for name in backbones:
         backbone = NAMES[name]
-        bank = backbone.bank()
-        bank.backbone.setdefault("head", backbone.head)
         for task in LARGE_TASKS if name in LARGE else TASKS:
             for way in ways:
+                bank = backbone.bank("affine" if way == "norms" else "none")
+                bank.backbone.setdefault("head", backbone.head)
                 for seed in map(int, seeds):
                     if (name, task, way, seed, "auto") not in TABLE:
                         measure(backbone, task, way, seed, bank)

@@ -2,7 +2,7 @@
 
 import itertools
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,9 +140,11 @@ def alone(point: Point) -> bool:
     return " + " not in point.method
 
 
-def best(methods: list[Point], numbers: float, on: str = "validation") -> Point | None:
-    """The most accurate, on validation unless said, of the methods with at most so many numbers."""
-    return max((p for p in methods if p.numbers <= numbers), key=lambda p: p.mean(on), default=None)
+def best(
+    methods: list[Point], most: float, on: str = "validation", cost: Callable[[Point], float] = lambda p: p.numbers
+) -> Point | None:
+    """The most accurate, on validation unless said, of the methods that cost at most so much: parameters, or `cost`."""
+    return max((p for p in methods if cost(p) <= most), key=lambda p: p.mean(on), default=None)
 
 
 def checks(methods: list[Point]) -> Iterator[tuple[str, float | None, str]]:
@@ -194,57 +196,59 @@ def targets(rows: Iterable[dict]) -> None:
     for (backbone, task), methods in points(rows).items():
         print(f"\n{backbone}, {task}")
         for target, margin, why in checks(methods):
-            verdict = (
-                "does not apply" if margin is None else f"{'met' if margin >= 0 else 'MISSED'} by {abs(margin):.1f}"
-            )
-            print(f"  {target}: {verdict} ({why})")
+            print(f"  {target}: {verdict(margin)} ({why})")
             if target.endswith("with coefficients"):
                 gains.setdefault(target, []).append(margin)
     for target, margins in gains.items():
         print(f"\n{target}: {statistics.mean(margins):+.1f} points on average over {len(margins)} backbones and tasks")
 
 
-def picture(rows: Iterable[dict], folder: Path = RESULTS) -> None:
-    """``adaptation_<backbone>.svg``: accuracy against trainable parameters besides the head (log axis), a curve a
-    method, dashed with open points from ridge, error bars of one standard deviation."""
+def verdict(margin: float | None, form: str = ".1f") -> str:
+    """Whether a target is met, and by how much."""
+    return "does not apply" if margin is None else f"{'met' if margin >= 0 else 'MISSED'} by {abs(margin):{form}}"
+
+
+def picture(
+    rows: Iterable[dict], folder: Path = RESULTS, name: str = "adaptation",
+    cost: Callable[[Point], float] = lambda p: p.numbers, axis: str = "trainable parameters besides the head",
+) -> None:  # fmt: skip
+    """``<name>_<backbone>.svg``: accuracy against what it costs (log axis), a curve a method, dashed with open points
+    from ridge, error bars of one standard deviation."""
     import matplotlib
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
     places = points(rows)
-    curves = list(dict.fromkeys(method.curve or name for name, method in METHODS.items()))
+    others = sorted({p.method for each in places.values() for p in each} - METHODS.keys())
+    curves = list(dict.fromkeys([*(method.curve or name for name, method in METHODS.items()), *others]))
     plain = [curve for curve in curves if not curve.endswith(FROM_RIDGE)]
     palette = [*plt.get_cmap("tab20").colors, *plt.get_cmap("tab20b").colors]
     colours = dict(zip(plain, itertools.cycle(palette)))
     for backbone in dict.fromkeys(backbone for backbone, _ in places):
-        tasks = [task for name, task in places if name == backbone]
+        tasks = [task for known, task in places if known == backbone]
         with plt.rc_context({"svg.hashsalt": "adaptation", "svg.fonttype": "none", "font.size": 8}):
             figure, axes = plt.subplots(
                 1, len(tasks), figsize=(5 * len(tasks), 5.2), squeeze=False, layout="constrained"
             )
-            for axis, task in zip(axes[0], tasks):
-                axis.set_xscale("symlog", linthresh=10)
-                axis.set(
-                    title=f"{backbone}, {task}",
-                    xlabel="trainable parameters besides the head",
-                    ylabel="test accuracy, %",
-                )
-                axis.minorticks_off()
+            for plot, task in zip(axes[0], tasks):
+                plot.set_xscale("symlog", linthresh=10)
+                plot.set(title=f"{backbone}, {task}", xlabel=axis, ylabel="test accuracy, %")
+                plot.minorticks_off()
                 for curve in curves:
                     chosen = [p for p in places[backbone, task] if curve == _curve(p.method)]
                     if chosen:
-                        columns = zip(*((p.numbers, p.test, p.spread) for p in chosen))
+                        columns = zip(*sorted((cost(p), p.test, p.spread) for p in chosen))
                         style = {"marker": "o" if curve.startswith("RECAST") else "s", "markersize": 3}
                         colour = colours[curve.removesuffix(FROM_RIDGE)]
                         style |= {"linestyle": "-" if curve in plain else "--", "linewidth": 1}
                         style["markerfacecolor"] = colour if curve in plain else "white"
-                        axis.errorbar(*columns, label=curve, color=colour, **style)
+                        plot.errorbar(*columns, label=curve, color=colour, **style)
             handles = {label: one for a in axes[0] for one, label in zip(*a.get_legend_handles_labels())}
             figure.legend(
                 handles.values(), handles.keys(), loc="outside lower center", ncols=2 * len(tasks), frameon=False
             )
-            path = folder / f"adaptation_{backbone}.svg"
+            path = folder / f"{name}_{backbone}.svg"
             figure.savefig(path, metadata={"Date": None})
             plt.close(figure)
         print(path)
