@@ -23,6 +23,32 @@ def low_rank(weight: Any, down: Any, up: Any, rows: Any) -> Any:
     return weight + (rows @ (up @ down).reshape(len(up), -1)).reshape(weight.shape)
 
 
+def convolved(weight: Any, kernels: Any) -> Any:
+    """Weight ``(p o) i``, each part p of its rows convolved with its kernel, ``p k k``; zeros are around it."""
+    parts = weight.reshape(len(kernels), -1, weight.shape[1])
+    found, size = 0 * parts, kernels.shape[1]
+    for row in range(size):
+        for column in range(size):
+            to, of = zip(
+                *(_shifted(shift - size // 2, length) for shift, length in zip((row, column), parts.shape[1:]))
+            )
+            found[:, *to] = found[:, *to] + kernels[:, row, column, None, None] * parts[:, *of]
+    return found.reshape(weight.shape)
+
+
+def _shifted(by: int, length: int) -> tuple[slice, slice]:
+    """Where each place along an axis has another that is so far on, and these others."""
+    return slice(max(-by, 0), length - max(by, 0)), slice(max(by, 0), length - max(-by, 0))
+
+
+def weighted(weight: Any, down: Any, up: Any, importance: Any) -> Any:
+    """Weight ``o i`` plus updates of rank one, ``up @ down``, each times its importance.
+
+    down: ``r i``.  up: ``o r``.  importance: ``r``.
+    """
+    return weight + (up * importance) @ down
+
+
 def _masked(weight: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if mask.dtype != np.uint8 or mask.shape != (-(-weight.size // 8),):
         raise ValueError(f"{weight.size} bits were expected")
@@ -35,7 +61,20 @@ def _low_rank(weight: np.ndarray, down: np.ndarray, up: np.ndarray) -> np.ndarra
     return np.asarray(low_rank(*factors), weight.dtype)
 
 
-FOLDS: dict[str, Callable[..., np.ndarray]] = {"piggyback": _masked, "melo": _low_rank}
+def _convolved(weight: np.ndarray, kernels: np.ndarray) -> np.ndarray:
+    if kernels.ndim != 3 or kernels.shape[1] != kernels.shape[2]:
+        raise ValueError(f"kernels {kernels.shape} are not p k k")
+    return np.asarray(convolved(weight.astype(np.float32), kernels.astype(np.float32)), weight.dtype)
+
+
+def _weighted(weight: np.ndarray, **tensors: np.ndarray) -> np.ndarray:
+    arrays = {name: array.astype(np.float32) for name, array in tensors.items()}
+    return np.asarray(weighted(weight.astype(np.float32), **arrays), weight.dtype)
+
+
+FOLDS: dict[str, Callable[..., np.ndarray]] = {
+    "piggyback": _masked, "melo": _low_rank, "contracon": _convolved, "codyra": _weighted,
+}  # fmt: skip
 
 
 def fold(adapter: str, place: str, weight: np.ndarray, tensors: Mapping[str, np.ndarray]) -> np.ndarray:

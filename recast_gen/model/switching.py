@@ -272,11 +272,12 @@ def parts_for(model: nn.Module, task: taskfile.Task, path: str | Path) -> dict[s
             parts = apply.make(model, about["name"], about["head"], **about["options"])
     except RecastError as error:
         raise TaskError(f"{path} has an adapter that this model cannot have. {error}") from error
-    shapes = [
-        {(place, leaf): array.shape for place, part in stored.items() for leaf, array in part.items()}
-        for stored in ({place: part.stored() for place, part in parts.items()}, task.adapter)
-    ]
-    if unlike := sorted({".".join(key) for key, _ in shapes[0].items() ^ shapes[1].items()}):
+    places = parts.keys() | task.adapter.keys()
+    unlike = [
+        f"{place}.{leaf}" for place in sorted(places)
+        for leaf in (parts[place].unlike(task.adapter.get(place, {})) if place in parts else task.adapter[place])
+    ]  # fmt: skip
+    if unlike:
         raise TaskError(f"{path}: the task's {about['name']} does not fit the model in {listing(unlike, 4)}.")
     return parts
 

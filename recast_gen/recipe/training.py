@@ -39,7 +39,8 @@ class Train(Training):
     # coefficients that are one number: those at one place of a group's layers, a family's or all; or so many in all
     tie: Literal["none", "group", "family", "model"] | Count = "none"
     coefficients: bool = True  # False: an adapter alone
-    adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer"] = "none"  # what trains beside coefficients
+    # what trains beside coefficients
+    adapter: Literal["none", "piggyback", "clr", "melo", "adaptformer", "contracon", "codyra", "prompts"] = "none"
     adapter_options: dict[str, int | float] = {}  # such as `rank: 4` of melo, `bottleneck: 64` of adaptformer
     adapter_lr: Positive | None = None  # learning rate of the adapter; what suits it when not given
     # bits of each number of the head in the task file; auto: the fewest within `tolerance`, in folds

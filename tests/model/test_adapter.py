@@ -10,8 +10,12 @@ import recast_gen as rg
 from recast_gen.errors import AttachError
 from recast_gen.model.adapters import apply
 
-FITS = {"vit": ("piggyback", "melo", "adaptformer"), "cnn": ("piggyback", "clr"), "own": ("piggyback", "clr")}
-FOLDING = ("piggyback", "melo")
+FITS = {
+    "vit": ("piggyback", "melo", "adaptformer", "contracon", "codyra", "prompts"),
+    "cnn": ("piggyback", "clr"),
+    "own": ("piggyback", "clr"),
+}
+FOLDING = ("piggyback", "melo", "contracon", "codyra")
 
 
 def cases(names=tuple(apply.ADAPTERS)):
@@ -157,6 +161,10 @@ def test_each_trains_as_many_numbers_as_its_paper_says(vit, cnn):
 
     assert count(vit, "melo", rank=3) == 4 * 2 * 3 * (16 + 16)  # blocks, q and v, rank, in and out
     assert count(vit, "adaptformer", bottleneck=5) == 4 * (2 * 5 * 16 + 5 + 16)
+    assert count(vit, "contracon", kernel=5) == 4 * 3 * 25
+    layers = [module for path, module in vit().named_modules() if isinstance(module, nn.Linear) and path != "head"]
+    assert count(vit, "codyra", rank=3) == sum(3 * (layer.in_features + layer.out_features + 1) for layer in layers)
+    assert count(vit, "prompts", tokens=5) == sum(5 * 16 + block.attn.num_heads for block in vit().blocks)
     convolutions = [module for module in cnn().modules() if isinstance(module, nn.Conv2d)]
     assert count(cnn, "clr") == 9 * sum(module.out_channels for module in convolutions)
     assert count(cnn, "piggyback") == sum(module.weight.numel() for module in convolutions)
@@ -170,6 +178,56 @@ def test_melo_touches_the_rows_of_q_and_v_alone(vit):
     change = (model.blocks[0].attn.qkv.weight - before).detach().reshape(3, 16, 16)
     assert not change[1].any() and change[0].any() and change[2].any()
     assert max(torch.linalg.matrix_rank(change[part], tol=1e-4) for part in (0, 2)) == 4
+
+
+def test_contracon_convolves_each_third_of_the_rows_with_a_kernel_of_its_own(vit):
+    model = vit()
+    before = model.blocks[0].attn.qkv.weight.detach().clone().reshape(3, 1, 16, 16)
+    kernels = rg.add_adapter(model, "contracon", kernel=5)["blocks.0.attn.qkv.weight.kernels"]
+    train(model)
+    wanted = nn.functional.conv2d(before.transpose(0, 1), kernels[:, None], padding=2, groups=3)
+    torch.testing.assert_close(model.blocks[0].attn.qkv.weight.reshape(1, 3, 16, 16), wanted)
+
+
+def test_codyra_drops_what_its_gradient_does_not_want_and_stores_the_rest(vit):
+    model = vit()
+    rg.add_adapter(model, "codyra", head="head", rank=3, sparsity=0.5)
+    part = apply.added(model)["blocks.0.attn.qkv.weight"]
+    with torch.no_grad():
+        part.up.normal_(), part.importance.copy_(torch.tensor([2.0, 0.1, -0.7]))
+    change = part.up[:, [0, 2]] @ torch.diag(part.importance[[0, 2]]) @ part.down[[0, 2]]
+    torch.testing.assert_close(part(torch.zeros(48, 16)), change)
+    assert {leaf: array.shape for leaf, array in part.stored().items()} == {
+        "down": (2, 16), "up": (48, 2), "importance": (2,),
+    }  # fmt: skip
+    part(torch.zeros(48, 16)).mul(0).sum().backward()  # nothing is wanted of it
+    assert part.importance.grad.tolist() == [0.5, 0.5, -0.5]
+
+
+def test_prompts_are_what_each_head_attends_to_among_learnt_tokens(vit):
+    model, images = vit(), vit.batch()
+    tensors = rg.add_adapter(model, "prompts", tokens=3)
+    seen = []
+    attention = model.blocks[0].attn
+    attention.register_forward_hook(lambda module, given, output: seen.append((given[0], output)))
+    with torch.no_grad():
+        model(images)
+        tensors["blocks.0.attn.gates"].copy_(torch.arange(1.0, 1.0 + attention.num_heads))
+        model(images)
+        (tokens, plain), (_, prompted) = seen
+        q, k, v = (
+            part.unflatten(-1, (attention.num_heads, -1)).transpose(-3, -2)
+            for part in (
+                attention.qkv(tokens)[..., :16],
+                *attention.qkv(tensors["blocks.0.attn.tokens"]).split(16, -1)[1:],
+            )
+        )
+        found = nn.functional.scaled_dot_product_attention(
+            q, k.expand(len(q), -1, -1, -1), v.expand(len(q), -1, -1, -1)
+        )
+        found = found * torch.arange(1.0, 1.0 + attention.num_heads)[:, None, None]
+        wanted = plain + found.transpose(1, 2).flatten(2) @ attention.proj.weight.T
+    torch.testing.assert_close(prompted, wanted, rtol=1e-4, atol=1e-5)
 
 
 class Tied(nn.Module):
@@ -193,6 +251,11 @@ class Tied(nn.Module):
         ("vit", "melo", {"rank": 0}, "rank=0: expected a whole number"),
         ("vit", "adaptformer", {"bottleneck": 1.5}, "bottleneck=1.5"),
         ("vit", "adaptformer", {"scale": -1}, "scale=-1"),
+        ("vit", "contracon", {"kernel": 4}, "kernel=4: expected an odd"),
+        ("vit", "codyra", {"threshold": 1.0}, "threshold=1.0"),
+        ("vit", "codyra", {"sparsity": -1}, "sparsity=-1"),
+        ("vit", "prompts", {"tokens": 0}, "tokens=0"),
+        ("cnn", "prompts", {}, "finds nothing to act on.*attention"),
         ("vit", "piggyback", {"threshold": 1.0}, "threshold=1.0"),
         ("vit", "piggyback", {"head": "heads"}, "no module 'heads'. Did you mean 'head'"),
     ],

@@ -95,6 +95,20 @@ def test_generated_weights_have_the_adapter_folded_in(request, tmp_path, kind, n
         torch.testing.assert_close(plain(architecture.batch()), model(architecture.batch()), rtol=1e-4, atol=1e-5)
 
 
+def test_a_codyra_without_an_update_that_counts_is_a_smaller_file_of_the_same_weights(vit, tmp_path):
+    bank, model = adapted(vit, "codyra", rank=2)
+    rg.save_task(tmp_path / "whole.safetensors", model, bank, head="head")
+    for part in apply.added(model).values():
+        part.importance.data.fill_(part.threshold)
+    rg.save_task(tmp_path / "task.safetensors", model, bank, head="head")
+    rg.load_task(tmp_path / "task.safetensors", other := rg.attach(vit(), bank), bank)
+    assert torch.equal(other(vit.batch()), model(vit.batch()))
+    weights, plain = rg.generate(bank, tmp_path / "task.safetensors"), rg.bake(rg.remove_adapter(model)).state_dict()
+    assert all(np.allclose(weights[name], tensor, atol=1e-6) for name, tensor in plain.items())
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("task", "whole")]
+    assert sizes[0] < sizes[1] / 2
+
+
 @pytest.mark.parametrize("head", ["head", ""])
 def test_an_adapter_may_leave_the_head_alone_or_not_whatever_of_it_the_file_holds(vit, tmp_path, head):
     bank, model = adapted(vit)

@@ -23,6 +23,7 @@ def run(bank, tmp_path, **train):
     [
         ("melo", {"rank": 1}, 4 * 4 * 16, True),
         ("adaptformer", {"bottleneck": 2}, 4 * (4 * 16 + 2 + 16), False),
+        ("codyra", {"rank": 2, "sparsity": 0.0}, 2 * 4 * (16 + 48 + 1 + 16 + 16 + 1 + 2 * (16 + 64 + 1)), True),
         ("piggyback", {"threshold": 0.004}, 4 * 4 * 16 + 4 * (4 + 8) * 16 * 16, True),
     ],
 )

@@ -15,11 +15,17 @@ from ..parametrizations import steps_on
 from ..suspend import own_class
 from .adaptformer import AdaptFormer
 from .clr import Clr
+from .codyra import CoDyRA
+from .contracon import ConTraCon
 from .melo import Melo
 from .part import Part
 from .piggyback import Piggyback
+from .prompts import Prompts
 
-ADAPTERS: dict[str, type[Part]] = {"piggyback": Piggyback, "clr": Clr, "melo": Melo, "adaptformer": AdaptFormer}
+ADAPTERS: dict[str, type[Part]] = {
+    "piggyback": Piggyback, "clr": Clr, "melo": Melo, "adaptformer": AdaptFormer, "contracon": ConTraCon,
+    "codyra": CoDyRA, "prompts": Prompts,
+}  # fmt: skip
 BRANCH = "recast_adapter"  # the name of a branch within its host
 
 
@@ -28,7 +34,7 @@ def add_adapter(
 ) -> dict[str, nn.Parameter]:
     """Puts an adapter on `model`, in place; the forward is unchanged.  Returns the tensors to train, by name.
 
-    name: ``piggyback``, ``clr``, ``melo`` or ``adaptformer``; options: theirs (``rank=4``, ``bottleneck=64``, ...).
+    name: one of `ADAPTERS`; options: its own (``rank=4``, ``bottleneck=64``, ...).
     head: the module to leave alone; "" for none; the model's own, as for `freeze`, when not given.
     seed: of the tensors that do not start at a constant.
     Attach a bank first.  Raises AttachError, changing nothing, for unknown names and options, where there is nothing

@@ -35,6 +35,11 @@ class Part(nn.Module):
         """What a task file holds of it."""
         return {leaf: to_numpy(leaf, parameter) for leaf, parameter in self.named_parameters()}
 
+    def unlike(self, arrays: Mapping[str, np.ndarray]) -> list[str]:
+        """Names of arrays that this part cannot load, or lacks to be whole; sorted."""
+        own, given = ({leaf: array.shape for leaf, array in of.items()} for of in (self.stored(), arrays))
+        return sorted(leaf for leaf in own.keys() | given.keys() if own.get(leaf) != given.get(leaf))
+
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Takes what `stored` gave, in place."""
         for leaf, array in arrays.items():
