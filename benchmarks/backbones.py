@@ -112,8 +112,12 @@ def _splits(task: str, pixels: tuple[float, float] | None, size: int) -> data.Sp
 
 @lru_cache
 def _features(backbone: Backbone, task: str) -> data.Splits:
-    model, splits = backbone(), backbone.splits(task)
-    setattr(model, backbone.head, nn.Identity())
+    return features(backbone(), backbone.head, backbone.splits(task))
+
+
+def features(model: nn.Module, head: str, splits: data.Splits) -> data.Splits:
+    """Images in memory as features ``n d``; the model loses its head."""
+    setattr(model, head, nn.Identity())
     parts = {}
     with torch.no_grad():
         for part in ("train", "validation", "test"):
