@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 __version__: str  # of the installed distribution
 
 if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal to the names below
+    from .api import coalesce as coalesce
     from .api import families as families
+    from .api import grow as grow
     from .api import mimic as mimic
     from .api import mimic_tokens as mimic_tokens
     from .api import mimic_vae as mimic_vae
@@ -54,7 +56,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .tasks.router import router as router
 
 _NAMES = {
-    "api": "families mimic mimic_vae mimic_tokens moments project",
+    "api": "families mimic mimic_vae mimic_tokens moments project grow coalesce",
     "bank.bank": "TemplateBank",
     "bank.saved": "load_bank pack unpack",
     "bank.tokens": "TokenBank load_tokens",

@@ -1,12 +1,13 @@
 """Any source of weights -> families, and -> a bank."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .bank import growth
 from .bank.bank import TemplateBank, left_over
 from .bank.population import Population
 from .bank.saved import open_bank
@@ -191,6 +192,47 @@ def mimic_tokens(
     if "heads" not in settings:
         settings["heads"] = networks.heads(found.backbone)
     return mimic_tokens(found, tokens=tokens, **settings)
+
+
+def grow(
+    source: Any,
+    depth: int | Sequence[int] | None = None,
+    width: int = 1,
+    how: str = "stack",
+    onto: Any = None,
+    share: float = 0.5,
+    timm_kwargs: dict | None = None,
+    heads: int | None = None,
+) -> Weights:
+    """A deeper or wider network, as a start for training; see `recast_gen.bank.growth.grow` for the options.
+
+    Args:
+        source: as in `families`, and so is `onto`.
+        timm_kwargs: as in `mimic`.
+    Returns:
+        A mapping of tensor name -> array, with what is known of the network in ``backbone``; a source in its turn.
+    Raises:
+        SourceError: this is no source of weights.
+        FitError: it cannot grow so.
+    """
+    found = sources.read(source, timm_kwargs)
+    large = None if onto is None else sources.read(onto)
+    return growth.grow(found, depth, width, how, heads or networks.heads(found.backbone), large, share)
+
+
+def coalesce(
+    source: Any,
+    depth: int | Sequence[int] | None = None,
+    width: int = 1,
+    timm_kwargs: dict | None = None,
+    heads: int | None = None,
+) -> Weights:
+    """A smaller network of means of neighbours, which `grow` with ``onto`` leads back to its size.
+
+    Args, Returns and Raises as in `grow`; see `recast_gen.bank.growth.coalesce`.
+    """
+    found = sources.read(source, timm_kwargs)
+    return growth.coalesce(found, depth, width, heads or networks.heads(found.backbone))
 
 
 def project(

@@ -13,6 +13,7 @@ from ..errors import FitError, StoreError, check_choice
 from ..weights.files import read_tensors, save_tensors
 from ..weights.named import digest
 from .cutting import LAST_NORMS, OUTPUTS, UNORDERED, Cut, Piece
+from .depths import counted, of_depth
 
 FORMAT = "1"
 BETWEEN = ("blend", "pick", "nearest")
@@ -95,32 +96,11 @@ class TokenBank:
 
     def depths(self, depth: int | Sequence[int] | None) -> dict[str, int]:
         """How many blocks each list gets.  Raises FitError for a depth that does not fit the lists."""
-        own = {blocks: max(layers) + 1 for blocks, layers in self.lists.items()}
-        if depth is None:
-            return own
-        depth = [depth] if isinstance(depth, int) else list(depth)
-        if len(depth) != len(own):
-            raise FitError(f"depth={depth}: give a count of blocks for each of {', '.join(own)} (they have {own}).")
-        for (blocks, count), layers in zip(zip(own, depth), self.lists.values()):
-            if not isinstance(count, int) or count <= min(layers):
-                raise FitError(f"depth={count} for {blocks}*: expected a whole number above {min(layers)}.")
-        return dict(zip(own, depth))
+        return counted(self.lists, depth)
 
     def about(self, depth: int | Sequence[int] | None) -> dict[str, Any]:
         """The backbone of a network of another depth; without timm's name where its kwargs cannot say the depth."""
-        about, chosen = dict(self.backbone), self.depths(depth)
-        stages = {f"layer{name[5]}.": 0 for name in self.rest if name.startswith("layer") and name[6:7] == "."}
-        for name in self.rest:  # every block has something that tokens do not cover
-            stage, _, after = name.partition(".")
-            if f"{stage}." in stages:
-                stages[f"{stage}."] = max(stages[f"{stage}."], int(after.partition(".")[0]) + 1)
-        kwargs = {"depth": chosen.get("blocks."), "layers": [*(stages | chosen).values()]}
-        for lists, word in (({"blocks.": 0}, "depth"), (stages, "layers")):
-            if chosen.keys() <= lists.keys():
-                return about | {"timm_kwargs": about.get("timm_kwargs", {}) | {word: kwargs[word]}}
-        if chosen != self.depths(None):
-            about.pop("timm_model", None)
-        return about
+        return of_depth(self.backbone, self.depths(depth), self.depths(None), self.rest)  # no block is without a rest
 
     def generate(
         self, depth: int | Sequence[int] | None = None, temperature: float = 0.0, seed: int = 0,

@@ -77,6 +77,31 @@ def pack(
     print(f"{file}: bank {pack(bank, file)}")
 
 
+def grow(
+    network: Annotated[str, typer.Argument(help="timm's name, a checkpoint or an extract.zarr.")],
+    depth: Annotated[
+        list[int] | None, typer.Option(help="Blocks; once for each of its lists of blocks. Its own when not given.")
+    ] = None,
+    width: Annotated[int, typer.Option(min=1, help="So many times its channels, hidden units and heads.")] = 1,
+    how: Annotated[
+        str,
+        typer.Option(help="stack, repeat or identity: whole stacks, blocks beside copies, copies that add nothing."),
+    ] = "stack",
+    out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("grown.safetensors"),
+) -> None:
+    """Writes the weights of a deeper or wider network, as a start for training.
+
+    Example: recast grow small.safetensors --depth 12 --how identity
+    """
+    from ..api import grow
+    from ..weights.described import metadata
+    from ..weights.files import save_tensors
+
+    grown = grow(network, depth or None, width, how)
+    save_tensors(out, dict(grown), {"format": "pt"} | metadata(grown.backbone))
+    print(f"{out}: {len(grown)} tensors, {sum(array.size for array in grown.values()):,} parameters")
+
+
 def nest(
     bank: Bank,
     templates: Annotated[int, typer.Option(min=1, help="Templates a group, at most.")],

@@ -1,0 +1,114 @@
+"""What is a grown network worth as a start, after 0, 1 and 3 epochs, beside random and copied ones?
+
+    python -m benchmarks.growth [run] [--networks ...]
+    python -m benchmarks.growth table
+
+The really trained CIFAR networks, twice as deep, and the vision transformer twice as wide, too.  CIFAR-10's training
+images are not in $RECAST_REAL: of its 1000 test images (order drawn with seed 0) the 500 even ones train, 250 of the
+odd ones choose each row's learning rate, the mean of its two seeds, at 3 epochs, of 1e-3 and 1e-4 (AdamW, constant,
+batches of 20), and the other 250 test.  Running statistics of batch norms are estimated on the training images first.
+Ways: random; tokens (copied layers of `mimic_tokens`, rescaled); stack, repeat, identity, width of `rg.grow`;
+multi-level (`coalesce` to half the width, an epoch there, half of the way back onto the grown network by `stack`).
+Writes results/growth.csv: accuracy (fraction), mean and spread over seeds of the order.
+"""
+
+from collections.abc import Iterator
+from copy import deepcopy
+
+import numpy as np
+import torch
+
+import recast_gen as rg
+from recast_gen.weights import networks
+
+from .generation_quality import accuracy, cases, estimate_norms, mimic_tokens, run
+from .measured import Table, asked, markdown
+from .short_training import train
+
+DEFAULT = ("vit", "resnet20")
+DEPTH = {"vit": 8, "resnet20": (6, 6, 6), "resnet56": (18, 18, 18)}
+RATES, SEEDS, EPOCHS = (1e-3, 1e-4), (0, 1), (0, 1, 3)
+COLUMNS = ("rate", *(f"{what}_{epochs}" for epochs in EPOCHS for what in ("accuracy", "spread")))
+TABLE = Table("growth.csv", ("network", "size", "way"), COLUMNS)
+
+
+def starts(name: str, weights, build, train_images) -> Iterator[tuple[str, str, torch.nn.Module]]:
+    """Size, way and network of each row that is not measured yet."""
+    depth, heads = DEPTH[name], networks.heads(weights.backbone)
+
+    def filled(grown) -> torch.nn.Module:
+        model = build(depth)
+        networks.fill(model, grown)
+        return model
+
+    ways = {
+        "random": lambda: build(depth),
+        "tokens": lambda: filled(rg.generate(mimic_tokens(weights), depth=depth, between="nearest")),
+        **{how: lambda how=how: filled(rg.grow(weights, depth, how=how)) for how in ("stack", "repeat", "identity")},
+    }
+    for way, make in ways.items():
+        if (name, "deep", way) not in TABLE:
+            torch.manual_seed(0)
+            yield "deep", way, make()
+    if heads is None:
+        return
+    for way in ("random", "width", "multi-level"):
+        if (name, "wide", way) not in TABLE:
+            torch.manual_seed(0)
+            grown = rg.grow(weights, width=2)
+            model = networks.rebuild(grown)
+            if way == "random":
+                model = networks.create(grown.backbone["timm_model"], grown.backbone["timm_kwargs"])
+            if way == "multi-level":
+                small = networks.rebuild(rg.coalesce(grown, width=2)).train()
+                train(small, train_images, _rates(small, RATES[1]), epochs=1, seed=0, batch=20, cycle=False)
+                trained = rg.grow(small, width=2, onto=grown, share=0.5, heads=heads)
+                networks.fill(model, trained)
+            yield "wide", way, model
+
+
+def _rates(model: torch.nn.Module, rate: float) -> list[dict]:
+    return [{"params": list(model.parameters()), "lr": rate, "weight_decay": 0.01}]
+
+
+def course(start: torch.nn.Module, images, parts, rate: float, seed: int) -> list[list[float]]:
+    """Of every count of epochs the accuracy on each of the parts."""
+    model, done, found = deepcopy(start), 0, []
+    for epochs in EPOCHS:
+        for epoch in range(done, epochs):
+            train(model.train(), images, _rates(model, rate), epochs=1, seed=100 * seed + epoch, batch=20, cycle=False)
+        done = epochs
+        found.append([accuracy(run(model, pixels), labels) for pixels, labels in parts])
+    return found
+
+
+def measure(names: list[str]) -> None:
+    for name in names:
+        weights, build, (pixels, labels), _ = cases(name)
+        images, validation, test = ((pixels[a::b], labels[a::b]) for a, b in ((0, 2), (1, 4), (3, 4)))
+        for size, way, model in starts(name, weights, build, images):
+            estimate_norms(model, images[0])
+            courses = {
+                rate: np.array([course(model, images, (validation, test), rate, seed) for seed in SEEDS])
+                for rate in RATES
+            }  # seeds epochs parts
+            best = max(courses, key=lambda rate: courses[rate][:, -1, 0].mean())
+            tested = courses[best][..., 1]
+            values = {"rate": best}
+            for place, epochs in enumerate(EPOCHS):
+                values |= {f"accuracy_{epochs}": float(tested[:, place].mean())}
+                values |= {f"spread_{epochs}": float(tested[:, place].std())}
+            TABLE.add(name, size, way, **values)
+
+
+def table() -> str:
+    rows = [
+        [*key, *(f"{100 * float(row[f'accuracy_{epochs}']):.1f}" for epochs in EPOCHS)]
+        for key, row in TABLE.rows().items()
+    ]
+    return markdown(("network", "size", "start", *(f"after {epochs} epochs, %" for epochs in EPOCHS)), rows)
+
+
+if __name__ == "__main__":
+    given = asked(__doc__, networks=(DEFAULT, DEPTH))
+    measure(given.networks) if given.act == "run" else print(table())
