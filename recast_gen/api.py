@@ -33,6 +33,8 @@ def families(source: Any, by: str = "index", split_qkv: bool = False, weights: s
             `recast_gen.weights.qkv`.
         weights: which set of a checkpoint that has several: ``raw``, ``ema`` or its name; timm's choice when not
             given.
+    Returns:
+        Name -> `Family`, whose layers are a stack ``l ...``; no values are read.
     Raises:
         SourceError: this is no source of weights.
         FamilyError: an unknown `by`.
@@ -92,6 +94,9 @@ def mimic(
             group_size, group_by, by, norms="none", split_qkv=False, timm_kwargs, weights``; and those of
             `recast_gen.mimicry.fit.mimic`: ``gauge="svd", solver="closed_form", seed=0``, and ``layout="auto",
             budget=0.5`` to compress.
+    Returns:
+        A bank: templates ``t o ...`` and coefficients ``l s b t`` of every group, and all other tensors.  Section 3 of
+        RECAST, https://arxiv.org/abs/2411.16870; here solved in closed form.
     Raises:
         SourceError: this is no source of weights.
         FamilyError: the source has no such families or groups.
@@ -182,6 +187,8 @@ def mimic_tokens(
         tokens: ``neuron``, ``head``, ``tile``, or several.
         timm_kwargs: as in `mimic`.
         **settings: those of `recast_gen.mimicry.tokens.mimic_tokens`.
+    Returns:
+        A token bank: latents ``l n latent`` of every kind of token, a decoder, and all tensors that they do not cover.
     Raises:
         SourceError: this is no source of weights.
         FitError: settings out of range.

@@ -25,13 +25,18 @@ from .templates import Lazy, ahead, mix
 class Group:
     """Layers of one family and the templates they share.
 
-    names: tensor names in depth order.  templates: ``t o ...`` float32, `Lazy` in an opened bank, or `LowBit`.
-    coefficients: ``l s b t`` float32; b = 1, in groups of scales or shifts as many as they have parameters.
-    dtype: of the original tensors.  certificate: how good the fit is.  random: how many of the last templates come
-    from `seed`.  posterior: ``2 l t`` mean and standard deviation of the VAE's coefficients, or None.
-    own: what templates every layer has for itself after these; their coefficients are the last.
-    layout: None where templates are whole layers; else templates are ``t n`` and a layer has its rows of the layout's
-    matrix as coefficients, ``l s rows t``, `Lazy` too in an opened bank.
+    Args:
+        family: its name.
+        names: tensor names in depth order.
+        templates: ``t o ...`` float32, `Lazy` in an opened bank, or `LowBit`.
+        coefficients: ``l s b t`` float32; b = 1, in groups of scales or shifts as many as they have parameters.
+        dtype: of the original tensors.
+        certificate: how good the fit is.
+        random: how many of the last templates come from `seed`.
+        posterior: ``2 l t`` mean and standard deviation of the VAE's coefficients, or None.
+        layout: None where templates are whole layers; else templates are ``t n`` and a layer has its rows of the
+            layout's matrix as coefficients, ``l s rows t``, `Lazy` too in an opened bank.
+        own: what templates every layer has for itself after these; their coefficients are the last.
     """
 
     family: str
@@ -106,10 +111,16 @@ class Group:
 
 @dataclass(frozen=True)
 class TemplateBank:
-    """Groups by (family, index), every other tensor of the backbone, and what the backbone is.
+    """A backbone as templates, the coefficients that rebuild it, and every other tensor.
 
     From `open_bank`, and of a file or store that was fitted, templates and rest are `Lazy`: take the values of either
     kind with ``[...]``.
+
+    Args:
+        groups: (family, index) -> its layers and their templates.
+        rest: every other tensor of the backbone, by name.
+        backbone: what the backbone is, such as ``timm_model``, ``timm_kwargs``, ``head``, ``data_config``.
+        fit: the settings of the fit.
     """
 
     groups: dict[tuple[str, int], Group]

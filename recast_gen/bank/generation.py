@@ -62,10 +62,16 @@ def generate(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The complete state dict of a task (of the backbone itself for None): name -> array in the original dtype.
 
-    task: a task file, or coefficients by tensor name, as `sample` draws them, for the backbone's own head.
-    From a token bank, ``depth=8`` and the other options of `TokenBank.generate` make a network of another depth.
-    Raises StoreError and TaskError for files that are damaged or do not belong together, and FitError for such options
-    with a bank of templates, which knows no other depth.
+    Args:
+        bank: a bank or its path; read a group at a time from a path.
+        task: a task file, or coefficients ``s b t`` by tensor name, as `sample` draws them, for the backbone's own
+            head; None for the backbone.
+        **options: of a token bank: ``depth=8`` and the others of `TokenBank.generate`, for a network of another depth.
+    Returns:
+        Every tensor of the network by name, a numpy array in its original dtype (bfloat16 by ml_dtypes).
+    Raises:
+        StoreError, TaskError: files are damaged or do not belong together.
+        FitError: `options` with a bank of templates, which knows no other depth.
     """
     bank = _either(bank, task, options)
     return bank.generate(**options) if isinstance(bank, TokenBank) else dict(stream(bank, task, eager=True))

@@ -34,9 +34,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Population:
-    """Blocks by name, every tensor that they do not make, and what the architecture is.
+    """Networks of one architecture, each a code; the prior of codes draws new ones.
 
-    shapes: name -> (shape, dtype name) of every tensor of a network, in its order.
+    Args:
+        blocks: by name, what makes tensors of codes.
+        rest: every tensor that blocks do not make.
+        shapes: name -> (shape, dtype name) of every tensor of a network, in its order.
+        backbone: what the architecture is.
+        fit: options and measures.
     """
 
     blocks: dict[str, Block]
@@ -150,6 +155,10 @@ class Population:
 def load_population(path: str | Path) -> Population:
     """Opens a population that was saved; its templates are read and verified when a network is first drawn.
 
+    Args:
+        path: of its directory.
+    Returns:
+        The population.
     Raises:
         StoreError: it is missing, foreign or damaged.
     """

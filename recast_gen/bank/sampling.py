@@ -102,6 +102,8 @@ def interpolate(bank: TemplateBank | str | Path, start: End, end: End, steps: in
             its way.
         end: as `start`.
         steps: how many tasks.
+    Returns:
+        That many tasks, with coefficients ``s b t``.
     Raises:
         FitError: layers of different groups.
         TaskError: tasks of different resolutions, or with adapters.

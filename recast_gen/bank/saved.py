@@ -62,7 +62,10 @@ def load_bank(path: str | Path, templates: int | None = None) -> TemplateBank:
     """Reads and verifies all of a bank, a zarr directory or packed.
 
     Args:
+        path: of the bank.
         templates: as many of each group, at most, and no others: ``bank[:templates]`` without reading all of it.
+    Returns:
+        The bank, in memory.
     Raises:
         StoreError: it is missing, foreign or damaged.
         FitError: it cannot be cut: its basis has no order, or it has fewer templates.
@@ -85,6 +88,9 @@ def _loaded(templates: Lazy | LowBit) -> np.ndarray | LowBit:
 def pack(bank: str | Path, file: str | Path) -> str:
     """Writes a bank's directory as one safetensors file, nothing lost.
 
+    Args:
+        bank: a zarr directory.
+        file: to write, atomically.
     Returns:
         The bank's hash, which stays the same.
     Raises:
@@ -96,6 +102,9 @@ def pack(bank: str | Path, file: str | Path) -> str:
 def unpack(file: str | Path, bank: str | Path) -> str:
     """Writes a packed bank as a zarr directory again, nothing lost.
 
+    Args:
+        file: a packed bank.
+        bank: the directory to write, atomically.
     Returns:
         The bank's hash, which stays the same.
     Raises:

@@ -82,7 +82,14 @@ def _norms(rows: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TokenBank:
-    """Tokens by name, and all tensors of the network that they do not cover; `fit` holds options and measures."""
+    """A generator below whole layers, of networks of any depth and width of their lists of blocks.
+
+    Args:
+        tokens: by name, such as ``blocks.*.mlp neuron``.
+        rest: all tensors of the network that the tokens do not cover.
+        backbone: what the network is.
+        fit: options and measures.
+    """
 
     tokens: dict[str, Tokens]
     rest: dict[str, np.ndarray] = field(repr=False)
@@ -167,7 +174,15 @@ def is_tokens(path: str | Path) -> bool:
 
 
 def load_tokens(path: str | Path) -> TokenBank:
-    """Reads and verifies a token bank.  Raises StoreError when it is missing, foreign or damaged."""
+    """Reads and verifies a token bank.
+
+    Args:
+        path: of its file.
+    Returns:
+        The token bank, in memory.
+    Raises:
+        StoreError: it is missing, foreign or damaged.
+    """
     try:
         arrays, about = read_tensors(path)
     except Exception as error:

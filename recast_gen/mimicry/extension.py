@@ -48,6 +48,8 @@ def extend(
         vae: the bank to draw from, for source ``vae``.
         tasks: for source ``tasks``: task files of this bank, or weights by tensor name or as a checkpoint file, as
             `generate` makes them from any bank of this backbone.
+    Returns:
+        A further bank, whose templates ``t o ...`` begin with those of `bank`.
     Raises:
         FitError: another source, more templates than it has, weights of another network, or a bank that cannot be
             extended.

@@ -31,6 +31,8 @@ def quantise(bank: TemplateBank, bits: int | str = 4, moments: Mapping[str, np.n
         moments: of the layers' inputs, as `rg.moments` collects them.  Rounding then moves the error of each number on
             to those that follow, and coefficients are solved, so that the layers' outputs change least: GPTQ (Frantar
             et al., 2022, https://arxiv.org/abs/2210.17323) on templates, each weighed by the layers that use it.
+    Returns:
+        A further bank; `bank` stays as it is.
     Raises:
         FitError: other bits, a bank in few bits already or with such templates, or a layer without moments.
     """

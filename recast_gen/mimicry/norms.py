@@ -29,6 +29,8 @@ def with_norms(bank: TemplateBank, norms: str = "affine") -> TemplateBank:
             a few parameters a vector: the templates are the group's vectors and ones, which also move a vector of
             zeros, in as many groups as the bank's families have, where there are as many layers.  ``none``, the bank
             as it is.
+    Returns:
+        A further bank; `bank` stays as it is.
     Raises:
         FitError: another kind, a bank without such layers, or one that generates some already.
     """

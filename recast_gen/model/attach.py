@@ -118,11 +118,19 @@ def checked(model: nn.Module, bank: TemplateBank, resolution: Resolution) -> dic
 def attach(model: nn.Module, bank: TemplateBank, resolution: Resolution = 1) -> nn.Module:
     """Makes the bank's layers of `model` functions of coefficients, in place; they start at the bank's base.
 
-    The forward is unchanged where the fit is exact.  resolution: output blocks with coefficients of their own, for all
-    layers or by glob: a count, ``head`` or ``channel`` (see `resolution.blocks`, which also raises).
-    Raises AttachError, changing nothing, when a layer is missing, has another shape or other weights than the bank was
-    fitted to, is tied to another or cached by its module, when a bank is attached already, or when templates are no
-    whole layers: those compress a network, with about as many coefficients as weights.
+    The forward is unchanged where the fit is exact.  Make optimizers afterwards.
+
+    Args:
+        model: has the weights that the bank was fitted to.
+        bank: of whole layers; other layouts compress a network, with about as many coefficients as weights.
+        resolution: output blocks with coefficients of their own (count), for all layers or by glob over families; or
+            ``head`` or ``channel``.  1 is the paper's.
+    Returns:
+        The model.
+    Raises:
+        AttachError: with nothing changed, for a layer that is missing, has another shape or other weights, is tied to
+            another or cached by its module, for a bank that is attached already, and for a resolution that does not
+            divide a layer's outputs.
     """
     given, model = model, unwrapped(model)
     if attached(model):
@@ -208,7 +216,15 @@ def put_in(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def coefficients(model: nn.Module) -> list[nn.Parameter]:
-    """The coefficients ``s b t`` of every layer that comes from a bank.  Raises AttachError when there is none."""
+    """The coefficients of every layer that comes from a bank.
+
+    Args:
+        model: has a bank attached.
+    Returns:
+        Parameters ``s b t`` (float32), in the order of the model's layers.
+    Raises:
+        AttachError: no layer comes from a bank.
+    """
     found = [steps_on(module, leaf).original for module, leaf, _ in attached(model).values()]
     if not found:
         raise AttachError("This model has no bank attached: call rg.attach(model, bank) first.")

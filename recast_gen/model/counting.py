@@ -23,7 +23,11 @@ def trainable_parameters(model: nn.Module) -> dict[str, int]:
 
 
 def print_trainable_parameters(model: nn.Module) -> None:
-    """Prints how many parameters of a model are trained, of what kind, and their share of all."""
+    """Prints how many parameters of a model are trained (count), of what kind, and their share of all (percent).
+
+    Args:
+        model: any model.
+    """
     found = trainable_parameters(model)
     count = sum(found[kind] for kind in ("coefficients", "adapter", "others"))
     kinds = ", ".join(f"{found[kind]:,} {kind}" for kind in ("coefficients", "adapter", "others") if found[kind])

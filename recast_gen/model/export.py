@@ -218,6 +218,8 @@ def to_folder(
         tasks: task files of that bank.
         folder: to write.
         licence: of the base; what timm states for its name when not given.
+    Returns:
+        The folder.
     Raises:
         TaskError: a task of another bank.
         ExportError: two tasks of one name, one that is no ``NAME.safetensors``, or a folder that holds more than is

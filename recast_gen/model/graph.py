@@ -19,6 +19,10 @@ def to_graph(bank: TemplateBank, path: str | Path) -> list[str]:
     """Writes the network of a bank as a graph of images ``n c h w`` and of its weights, by their names, atomically.
 
     The number of images and the head's number of classes stay open.  Half precision becomes float32.
+
+    Args:
+        bank: of a network that it says how to make.
+        path: of the ONNX file.
     Returns:
         The names of the weights.
     Raises:

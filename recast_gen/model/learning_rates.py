@@ -19,6 +19,7 @@ def rates(model: nn.Module, relative: float | None = None) -> list[dict]:
     measured the default, on validation images.
 
     Args:
+        model: has a bank attached.
         relative: share of a layer's norm that one step of Adam moves it; 0.05 when not given.
     Returns:
         One parameter group a layer.

@@ -32,15 +32,19 @@ if TYPE_CHECKING:
 class TaskLibrary:
     """The task files ``NAME.safetensors`` of a folder, on one model in eval mode.
 
-    model: has `bank` attached or its weights; the bank's own timm model when not given.  bank: a bank or its path;
-    ``bank.zarr`` or the packed ``bank.safetensors`` in the folder when not given.  The model starts, and is after
-    `base`, as it was without the bank.
+    The model starts, and is after `base`, as it was without the bank.
+
+    Args:
+        folder: of the tasks.
+        model: has `bank` attached or its weights; the bank's own timm model when not given.
+        bank: a bank or its path; ``bank.zarr`` or the packed ``bank.safetensors`` in the folder when not given.
+    Raises:
+        TaskError, AttachError, StoreError: for what does not exist or does not belong together.
 
     The model's other weights must be the bank's; they are looked at once, here, and switching is not slowed by it.
     Every call holds `lock`, so threads may share a library; hold ``with lib.lock:`` yourself around a switch and
     forwards of your own.  A task is read and verified once, and again when its file changes; switching costs the size
     of the task, whatever else was loaded.  Tasks may differ in resolution, sets, classes and the size of their images.
-    Raises TaskError, AttachError and StoreError for what does not exist or does not belong together.
     """
 
     @torch.inference_mode(False)  # a model that is made here can be trained on

@@ -32,18 +32,29 @@ def save_task(
     validation: tuple[Any, Any] | None = None, tolerance: float = choice.TOLERANCE, tie: str | int = "none",
     img_size: Sequence[int] | None = None,
 ) -> int:  # fmt: skip
-    """Writes coefficients, adapter and head of `model` as a task of `bank`; returns the file's size in bytes.
+    """Writes coefficients, adapter and head of `model` as a task of `bank`.
 
-    head, classes, metrics, recipe, img_size: as `task_of`.
-    head_bits: of each number of the head: 32, 16, 8, 4, 3, 2 or 1; below 16 it has to be linear.  ``auto``: the fewest
-    that lose at most `tolerance` points in folds of all images; so it is when that is given and nothing else asked for.
-    coefficient_bits: 32, 16, 8 or 4, of how far each is from the base's.  dtype: what both are when not given,
-    ``float32`` or ``float16``.
-    features: what the head sees of training images, ``n d``, for which few bits then change its logits least; labels:
-    theirs, ``n``, as places of classes.  validation: (features, labels) of other images, which choose too.
-    tie: what `rg.tie` trained the model with: each number is written once.
     The model stays as it is: `load_task` gives it the values of the file.
-    Raises as `task_of`, and as `rounding.rounded`.
+
+    Args:
+        path: of the file, written atomically.
+        model: has the bank attached, and no other weights than coefficients, adapter and head differ from the bank's.
+        bank: the one that is attached.
+        head, classes, metrics, recipe, img_size: as `task_of`.
+        dtype: of head and coefficients where no bits are given: ``float32`` or ``float16``.
+        head_bits: of each number of the head: 32, 16, 8, 4, 3, 2 or 1; below 16 it has to be linear.  ``auto``: the
+            fewest that lose at most `tolerance` in folds of all images; so it is when that is given and nothing else
+            asked for.
+        coefficient_bits: 32, 16, 8 or 4, of how far each is from the base's.
+        features: what the head sees of training images, ``n d``, for which few bits then change its logits least.
+        labels: theirs, ``n``, as places of classes.
+        validation: (features, labels) of other images, which choose too.
+        tolerance: percentage points.
+        tie: what `rg.tie` trained the model with: each number is written once.
+    Returns:
+        The file's size (bytes).
+    Raises:
+        TaskError, AttachError, FitError: as `task_of`, and as `rounding.rounded`.
     """
     check_choice("task dtype", dtype, DTYPES, TaskError)
     auto = head_bits == "auto" or (head_bits is None and validation is not None)
@@ -198,9 +209,18 @@ def check_attached(model: nn.Module, bank: TemplateBank) -> None:
 def load_task(path: str | Path, model: nn.Module, bank: TemplateBank) -> taskfile.Task:
     """Switches `model`, with `bank` attached, to a task in place.
 
-    A head of another size and another adapter replace the model's, and it is made one for the task's size of images;
-    every other tensor must be the bank's, which costs a look at each (a `TaskLibrary` looks once).
-    Raises TaskError and AttachError, changing nothing.
+    A head of another size and another adapter replace the model's, and it is made one for the task's size of images.
+
+    Args:
+        path: of the task file.
+        model: has the bank attached; every other tensor must be the bank's, which costs a look at each (a
+            `TaskLibrary` looks once).
+        bank: the one that is attached.
+    Returns:
+        The task; ``.about`` holds its classes and metrics.
+    Raises:
+        TaskError, AttachError: with nothing changed, for a file that is damaged or of another bank, and for another
+            model.
     """
     check_attached(model, bank)
     task, model = taskfile.read(path, bank), unwrapped(model)

@@ -65,6 +65,7 @@ def tie(model: nn.Module, bank: TemplateBank, optimizer: torch.optim.Optimizer, 
     ``rg.save_task(..., tie=how)`` then writes each number once.
 
     Args:
+        model: has the bank attached.
         bank: the one that is attached.
         optimizer: of the coefficients, all with one learning rate at best.
         how: ``group``, ``family`` or ``model``: the coefficients at one place of the layers of each; or a count of

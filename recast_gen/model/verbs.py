@@ -14,10 +14,17 @@ from .suspend import refuse_others, suspend
 
 
 def freeze(model: nn.Module, head: str | None = None, coefficients: bool = True) -> nn.Module:
-    """Leaves only the coefficients (unless False), the adapter and the head trainable; returns the head's module.
+    """Leaves only the coefficients, the adapter and the head trainable.
 
-    head: the module's name; "" for no head; when not given, the one that timm knows as the model's own, else ``head``.
-    Raises AttachError when the model has no such module.
+    Args:
+        model: any model; without a bank it is a linear probe.
+        head: the module's name; "" for no head; when not given, the one that timm knows as the model's own, else
+            ``head``.
+        coefficients: False freezes them, too.
+    Returns:
+        The head's module.
+    Raises:
+        AttachError: the model has no such module.
     """
     model = unwrapped(model)
     head, children = heads.own(model, head), dict(model.named_modules())
@@ -36,7 +43,12 @@ def freeze(model: nn.Module, head: str | None = None, coefficients: bool = True)
 def detach(model: nn.Module) -> nn.Module:
     """Takes adapter and bank off, in place: the original weights come back bit for bit.
 
-    Raises AttachError, changing nothing, where something else parametrizes one of the layers.
+    Args:
+        model: with or without them.
+    Returns:
+        The model.
+    Raises:
+        AttachError: with nothing changed, where something else parametrizes one of the layers.
     """
     refuse_others(model, Part)
     apply.take_off(model)
@@ -47,7 +59,12 @@ def detach(model: nn.Module) -> nn.Module:
 def bake(model: nn.Module) -> nn.Module:
     """Takes adapter and bank off, in place, and leaves the adapted weights in plain modules.
 
-    Raises AttachError, changing nothing, for an adapter that adds layers, and as `detach`.
+    Args:
+        model: with or without them.
+    Returns:
+        The model, whose state dict any other program loads.
+    Raises:
+        AttachError: with nothing changed, for an adapter that adds layers, and as `detach`.
     """
     parts = apply.added(model)
     if not all(part.on_weight for part in parts.values()):

@@ -115,6 +115,8 @@ def adapt(
         timm_kwargs: what a live network was made with besides its name and class count.
         img_size: height and width of the images; the network's own when not given.
         say: is told what is done, line by line.
+    Returns:
+        What was learnt and chosen.
     Raises:
         SourceError: this is no network or bank; DataError: images cannot be read or do not go with it.
         FitError: both budgets, or one that is below what is possible.

@@ -79,6 +79,8 @@ def evaluate(
     Args:
         bank, task, graph, model: as `Predictor` takes them.
         images: a folder with a subfolder a class, a CSV, an ``.npz``, or a recipe's `data`.  Classes go by their names.
+    Returns:
+        Accuracies (fractions) and the confusion of classes (counts).
     Raises:
         As `Predictor`; DataError for images that cannot be read, and classes that the task does not know.
     """

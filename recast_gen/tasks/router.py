@@ -64,11 +64,13 @@ def router(library: TaskLibrary, head: str | None = None, seed: int = 0, **optio
     It learns with `Router.add`, one task after the other, and ``library(images)`` asks it.
 
     Args:
+        library: whose tasks it is to name.
         head: one of `tasks.heads.HEADS`, such as ``ridge`` or ``means``, which end alike in any order of tasks, or
             ``statistics``.  The saved router when not given.
         seed: of what the head draws.
         options: the head's own.
-
+    Returns:
+        The router.
     Raises:
         TaskError: for a head that there is not; for a saved router that belongs to another bank or knows tasks that
             the folder has no longer.

@@ -87,13 +87,23 @@ def test_gradients_reach_all_of_the_adapter_and_nothing_that_is_frozen(make, kin
     assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
 
 
+@pytest.fixture
+def learnt(make):
+    """Makes a model with a trained adapter on; its architecture, logits of a batch, and a copy of it."""
+
+    def made(kind, name, bank) -> tuple:
+        model, architecture = make(kind, bank)
+        rg.add_adapter(model, name, head=architecture.head)
+        train(model)
+        return model, architecture, model(architecture.batch()), copy.deepcopy(model)
+
+    return made
+
+
 @cases()
 @pytest.mark.parametrize("bank", [True, False])
-def test_copies_and_state_dicts_carry_an_adapter(make, kind, name, bank):
-    model, architecture = make(kind, bank)
-    rg.add_adapter(model, name, head=architecture.head)
-    train(model)
-    expected, twin = model(architecture.batch()), copy.deepcopy(model)
+def test_copies_and_state_dicts_carry_an_adapter(make, learnt, kind, name, bank):
+    model, architecture, expected, twin = learnt(kind, name, bank)
     other = make(kind, bank)[0]
     rg.add_adapter(other, name, head=architecture.head, seed=3)
     other.load_state_dict(model.state_dict(), strict=True)
@@ -106,11 +116,8 @@ def test_copies_and_state_dicts_carry_an_adapter(make, kind, name, bank):
 
 @cases()
 @pytest.mark.parametrize("bank", [True, False])
-def test_detach_takes_an_adapter_off_too_and_bake_keeps_what_it_did(make, kind, name, bank):
-    model, architecture = make(kind, bank)
-    rg.add_adapter(model, name, head=architecture.head)
-    train(model)
-    expected, twin = model(architecture.batch()), copy.deepcopy(model)
+def test_detach_takes_an_adapter_off_too_and_bake_keeps_what_it_did(learnt, kind, name, bank):
+    model, architecture, expected, twin = learnt(kind, name, bank)
     assert same(rg.detach(model), architecture().state_dict())
     if name in FOLDING:
         plain = architecture(seed=5)

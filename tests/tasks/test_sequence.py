@@ -222,7 +222,7 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_files(bank, tmp_path, monke
     bank.save("weights_store/pico/tune/bank.zarr")
     tasks = [task.model_dump(exclude_defaults=True) for task in TASKS[:2]]
     Path("pipelines").mkdir()
-    recipe = {"model": {"name": "vit_tiny_patch16_224"}, "tasks": tasks, "train": FAST | {"epochs": 10}}
+    recipe = {"model": {"name": "vit_tiny_patch16_224"}, "tasks": tasks, "train": FAST | {"epochs": 8}}
     YAML().dump(recipe, Path("pipelines/pico.yaml"))
     execute("train", "pipelines/pico.yaml")
     folder, epochs = Path("weights_store/pico/train"), capsys.readouterr().out.count("  epoch ")

@@ -32,13 +32,19 @@ BRANCH = "recast_adapter"  # the name of a branch within its host
 def add_adapter(
     model: nn.Module, name: str, head: str | None = None, seed: int = 0, **options: Any
 ) -> dict[str, nn.Parameter]:
-    """Puts an adapter on `model`, in place; the forward is unchanged.  Returns the tensors to train, by name.
+    """Puts an adapter on `model`, in place; the forward is unchanged.
 
-    name: one of `ADAPTERS`; options: its own (``rank=4``, ``bottleneck=64``, ...).
-    head: the module to leave alone; "" for none; the model's own, as for `freeze`, when not given.
-    seed: of the tensors that do not start at a constant.
-    Attach a bank first.  Raises AttachError, changing nothing, for unknown names and options, where there is nothing
-    to act on, and when an adapter is on already.
+    Args:
+        model: if it is to have a bank, attach that first.
+        name: one of `ADAPTERS`.
+        head: the module to leave alone; "" for none; the model's own, as for `freeze`, when not given.
+        seed: of the tensors that do not start at a constant.
+        **options: of the adapter, such as ``rank=4`` or ``bottleneck=64``.
+    Returns:
+        The parameters to train, by name.
+    Raises:
+        AttachError: with nothing changed, for unknown names and options, where there is nothing to act on, and when an
+            adapter is on already.
     """
     if on := added(model):
         raise AttachError(f"This model has the adapter {kind(on)['name']!r} on: call rg.remove_adapter(model) first.")
@@ -47,7 +53,13 @@ def add_adapter(
 
 
 def remove_adapter(model: nn.Module) -> nn.Module:
-    """Takes the adapter off, in place: everything else is as it was before, bit for bit."""
+    """Takes the adapter off, in place: everything else is as it was before, bit for bit.
+
+    Args:
+        model: with or without an adapter.
+    Returns:
+        The model.
+    """
     take_off(model)
     return model
 

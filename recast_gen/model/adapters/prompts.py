@@ -33,8 +33,9 @@ class Prompts(Part):
     @classmethod
     def fits(cls, path: str, module: nn.Module) -> bool:
         qkv, proj = (getattr(module, leaf, None) for leaf in ("qkv", "proj"))
-        linear = isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear)
-        return linear and qkv.out_features == 3 * qkv.in_features and hasattr(module, "num_heads")
+        if not (isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear)):
+            return False
+        return qkv.out_features == 3 * qkv.in_features and hasattr(module, "num_heads")
 
     def forward(self, given: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         module: Any = self.attention[0]
