@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from ..recipe.images import Task
 from ..recipe.reading import Recipe, load
 from ..tasks.readers import READERS
 from ..tasks.readers.raw import PARTS, sound
+from ..tasks.readers.vision import NotDownloaded, torchvision
 from ..weights.named import SplitQkv, Weights
 from ..weights.selection import select, split
 from .folder import STORE
@@ -96,7 +98,11 @@ class _Preview:
         return f"{listing(chosen, 6)}: {layers} layers, {coefficients:,} coefficients a task at resolution 1"
 
     def task(self, task: Task) -> str:
-        parts, names = READERS[task.data.source](task.data)
+        own = task.data.source == "torchvision"
+        try:
+            parts, names = (partial(torchvision, download=False) if own else READERS[task.data.source])(task.data)
+        except NotDownloaded as absent:
+            return str(absent)
         parts, skipped = sound(parts, task.data)
         keep = task.data.kept(names)
         if unknown := keep.keys() - names.keys():

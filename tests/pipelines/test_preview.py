@@ -1,5 +1,7 @@
 """A recipe is drafted for a model and images, and says what it will do before it does."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,3 +70,17 @@ def test_runs_and_classes_of_a_recipe_are_counted(tmp_path):
     assert f"{len(task.data.classes)} classes" in said[f"task {task.name}"]
     full = len(recipe.tasks) * (len(recipe.train.seeds) + recipe.train.orders)
     assert said["runs"].startswith(f"{full} of {recipe.train.epochs} epochs")
+
+
+def test_datasets_that_are_not_there_are_named_and_none_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tasks = "[{name: a, data: {source: torchvision, name: %s}}, {name: b, data: {source: folder, path: data/CUB}}]"
+    for name in ("CIFAR10", "Flowers102"):
+        Path("r.yaml").write_text(f"model: {{name: test_vit, pretrained: true}}\ntasks: {tasks % name}\n")
+        said = {what: (text, well) for what, text, well in preview("r.yaml")}
+        assert said["task a"] == (
+            f"torchvision's {name} is not in datasets yet: training downloads it, where it can.",
+            True,
+        )
+        assert "data/CUB does not exist" in said["task b"][0] and not said["task b"][1]
+        assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]

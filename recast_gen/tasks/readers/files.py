@@ -10,6 +10,7 @@ from PIL import Image
 
 from ...errors import DataError, listing, repeated
 from ...recipe.images import Data
+from .lists import Listed, listed
 from .raw import Found, Raw
 from .words import SPELLINGS, labelled, like_a_part, litter, natural, part_of, tidy
 
@@ -20,6 +21,7 @@ FOREIGN = tuple(".heic .heif .avif .jxl .svg .dcm .dng .cr2 .cr3 .nef .arw .raf 
 def folder(data: Data) -> Found:
     """``root/class/image``, or ``root/train/class/image`` and the same in val and test, however these are spelt.
 
+    Where the folder has lists of its parts (`lists`), they say what is in them.
     A class has the images of its subfolders, links not followed.  What is hidden, what systems leave behind
     (`words.litter`) and what is of no image's suffix does not count.
     """
@@ -27,6 +29,8 @@ def folder(data: Data) -> Found:
     if not root.is_dir():
         found = "is a file" if root.is_file() else "does not exist"
         raise DataError(f"{root} {found}; expected a folder with one subfolder of images a class.")
+    if found := listed(root):
+        return _by_name(found, root)
     folders = _subfolders(root)
     parts = _parts(root, folders)
     if not parts:
@@ -150,12 +154,18 @@ def table(data: Data) -> Found:
             problems.append(f"line {line}: {row['path']!r} is in line {first} too")
     if problems:
         raise DataError(f"{path}: {len(problems)} mistakes: {listing(problems, 8)}. Paths are relative to the CSV.")
-    names = labelled((row["label"] for row in rows.values()), str(path))
-    labels = {name: label for label, name in names.items()}
-    parts: dict[str, list[tuple[Path, int]]] = {}
+    parts: Listed = {}
     for row in rows.values():
-        parts.setdefault(row["split"], []).append((path.parent / row["path"], labels[row["label"]]))
-    return {part: _raw(path.parent, files) for part, files in parts.items()}, names
+        parts.setdefault(row["split"], []).append((path.parent / row["path"], row["label"]))
+    return _by_name(parts, path.parent, str(path))
+
+
+def _by_name(parts: Listed, root: Path, where: str | None = None) -> Found:
+    """The images of each part, labelled by the names of their classes."""
+    names = labelled((tidy(name) for files in parts.values() for _, name in files), where or str(root))
+    labels = {name: label for label, name in names.items()}
+    found = {part: [(path, labels[tidy(name)]) for path, name in files] for part, files in parts.items()}
+    return {part: _raw(root, files) for part, files in found.items()}, names
 
 
 def _raw(root: Path, files: list[tuple[Path, int]]) -> Raw:

@@ -29,10 +29,14 @@ NO_CLASSES = {
 LABELS = ("targets", "_labels", "labels", "y")
 
 
-def torchvision(data: Data) -> Found:
+class NotDownloaded(DataError):
+    """A dataset is not there, and nothing was to be downloaded."""
+
+
+def torchvision(data: Data, download: bool = True) -> Found:
     """A dataset by its class's name, downloaded to ``data.path`` where it is not there yet.
 
-    A dataset without parts of its own (EuroSAT) is all train.  Raises DataError.
+    A dataset without parts of its own (EuroSAT) is all train.  Raises DataError; NotDownloaded without `download`.
     """
     from torchvision import datasets
 
@@ -58,8 +62,8 @@ def torchvision(data: Data) -> Found:
     parts = {}
     classes: list[str] = []
     for part, choices in asked.items():
-        found = next((found for choice in choices if (found := _have(kind, takes, choice, data)) is not None), None)
-        if found is not None:
+        made = (_have(kind, takes, choice, data, download) for choice in choices)
+        if (found := next((one for one in made if one is not None), None)) is not None:
             parts[part] = _raw(found, data)
             named = getattr(found, "classes", None) or getattr(found, "categories", [])
             classes = _distinct([tidy(str(name)) for name in named]) or classes
@@ -102,7 +106,7 @@ def wanted(takes: set[str], options: dict) -> dict[str, list[dict[str, Any]]]:
     return {"train": [{}]}
 
 
-def _have(kind: type, takes: set[str], choice: dict, data: Data):
+def _have(kind: type, takes: set[str], choice: dict, data: Data, download: bool):
     """The dataset's part, or None where it has no such split; downloaded where it is not there.
 
     What an interrupted download leaves may look whole to torchvision: a mark beside it says that it is not.
@@ -112,6 +116,8 @@ def _have(kind: type, takes: set[str], choice: dict, data: Data):
     here, problem = _made(kind, arguments | ({"download": False} if "download" in takes else {}))
     if isinstance(problem, ValueError) and "Unknown value" in str(problem) and "argument split" in str(problem):
         return None
+    if here is None and "download" in takes and not download:
+        raise NotDownloaded(f"torchvision's {data.name} is not in {root} yet: training downloads it, where it can.")
     if here is None and "download" in takes:
         root.mkdir(parents=True, exist_ok=True)
         mark.touch()
