@@ -106,7 +106,7 @@ def trained(backbone: Backbone, task: str, seed: int, bank: rg.TemplateBank) -> 
     train(model, splits, settings, rates, seed, bank.hash)
     for bits in BITS:
         if bits == "auto":
-            found = put_in_few(model, bank, splits, settings)
+            found, _ = put_in_few(model, bank, splits, settings)
         else:
             found = task_of(model, bank, backbone.head, splits.classes)
         measured = {part: examine(model, getattr(splits, part), settings)[0] for part in ("validation", "test")}

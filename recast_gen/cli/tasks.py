@@ -26,7 +26,7 @@ def adapt(
         int | None, typer.Option("--bytes", min=1, help="Bytes of the whole file, head included, at most.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of the training after the trials; 3 when not given.")
+        int | None, typer.Option(min=1, help="Of the training after the trials; 2 when not given.")
     ] = None,
     img_size: Annotated[
         tuple[int, int] | None,
@@ -55,7 +55,8 @@ def adapt(
     show([head, *([name, row["coefficients"] + row["norms"] + row["adapter"], row["bytes"],
                    _percent(row["validation"]), _percent(row["test"])] for name, row in rows)])  # fmt: skip
     if not found.run["best_epoch"]:
-        print("note: no epoch was better on validation than ridge regression on the frozen features, which is kept")
+        print("note: no epoch was better on validation than the start, which is kept:")
+        print("ridge regression on the frozen features")
     print(f"{out}: {len(found.classes)} classes, {found.run['bytes']:,} bytes; bank {found.bank}")
     print(f"next: recast predict {found.bank} {out} IMAGE")
 

@@ -23,7 +23,8 @@ from .sizing import coefficients_within
 from .trials import choose, comparison
 
 PARAMETERS = 1000  # coefficients, where neither these nor bytes are given
-EPOCHS = 3
+EPOCHS = 2
+BATCH = 64  # images a step, where that is two of each class
 PROBE: dict[str, Any] = {"probe_epochs": 30, "probe_lrs": [1e-3, 1e-2, 1e-1]}
 
 
@@ -90,7 +91,7 @@ def adapt_one(
 
 def adapt(
     model: Any, images: Data | str | Path, out: str | Path, *, parameters: int | None = None, bytes: int | None = None,
-    epochs: int | None = None, compare: bool = False, seed: int = 0, batch_size: int = 128,
+    epochs: int | None = None, compare: bool = False, seed: int = 0, batch_size: int | None = None,
     timm_kwargs: dict[str, Any] | None = None, img_size: Sequence[int] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Adapted:  # fmt: skip
@@ -108,10 +109,10 @@ def adapt(
         parameters: coefficients that may be trained, besides the head (count); 1000 when neither this nor `bytes` is
             given.
         bytes: size of the whole task file, head included, at most.
-        epochs: of the training after the choice; 3 when not given.
+        epochs: of the training after the choice; 2 when not given.
         compare: also trains LoRA with rank 1, its learning rate chosen by trials too.
         seed: of the splits, draws and batches.
-        batch_size: images a step.
+        batch_size: images a step; 64, or two of each class where that is more, when not given.
         timm_kwargs: what a live network was made with besides its name and class count.
         img_size: height and width of the images; the network's own when not given.
         say: is told what is done, line by line.
@@ -155,19 +156,17 @@ def adapt(
         most = coefficients_within(bytes, network.get_submodule(weights.backbone["head"]), data.classes)
     found = [_of_bank(given, most)] if given else _candidates(weights, list(network.state_dict()), most, seed)
     settings = Train(
-        epochs=epochs or EPOCHS, batch_size=batch_size, schedule="onecycle", seeds=[seed], coefficient_bits=8,
-        max_bytes=bytes, **PROBE,
+        epochs=epochs or EPOCHS, batch_size=batch_size or max(BATCH, 2 * len(data.classes)), schedule="onecycle",
+        seeds=[seed], coefficient_bits=8, max_bytes=bytes, **PROBE,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         choice = choose(found, data, weights, settings, Path(folder), say, task.size)
-        if given is None and beside:
-            choice.candidate.bank.save(beside)
-            say(f"{beside}: bank {choice.candidate.bank.hash}, which further tasks can share")
         say(f"training {choice.candidate.coefficients:,} coefficients and the head, {settings.epochs} epochs")
         try:
-            made = _learnt(choice.learner, out)
+            made = _learnt(choice.learner, Path(folder, out.name))
         except TaskError as error:
             raise FitError(f"bytes={bytes}: {error}") from error
+        _written(made, out, None if given else beside, choice.candidate.bank, say)
         made.trials, made.chosen, made.bank = choice.trials, choice.chosen, beside
         if compare:
             made.lora = comparison(choice, say)
@@ -178,12 +177,33 @@ def _learnt(learner: Learner, path: Path) -> Adapted:
     """Every run of a task, and the file of the best on validation."""
     probes, runs = learner.probes(), [learner.run(number) for number in learner.settings.seeds]
     best = max(runs, key=lambda run: run.row["validation"])
-    with atomic(path) as fresh:
-        shutil.copyfile(best.path, fresh)
+    _copied(best.path, path)
     probe = next(run.row for run in probes if run.row["seed"] == best.row["seed"])
     rows = [run.row for run in probes + runs]
     history = [row for run in probes + runs for row in run.history]
     return Adapted(path, learner.splits.classes, best.row, probe, rows, history, learner.costs)
+
+
+def _written(
+    made: Adapted, out: Path, beside: Path | None, bank: TemplateBank, say: Callable[[str], None]
+) -> None:  # fmt: skip
+    """Puts a task's file in its place and its bank beside it, where that is a new one: both or none."""
+    try:
+        if beside:
+            bank.save(beside)
+        _copied(made.path, out)
+    except BaseException:
+        if beside:
+            shutil.rmtree(beside, ignore_errors=True)
+        raise
+    made.path = out
+    if beside:
+        say(f"{beside}: bank {bank.hash}, for further tasks too")
+
+
+def _copied(source: Path, path: Path) -> None:
+    with atomic(path) as fresh:
+        shutil.copyfile(source, fresh)
 
 
 def _bank(model: Any) -> TemplateBank | None:

@@ -1,6 +1,6 @@
 """A trained model's head and coefficients in few bits: as many as keep its accuracy on validation."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,8 @@ SPARE = 16  # bytes that those may add
 
 def put_in_few(
     model: nn.Module, bank: TemplateBank, splits: Splits, settings: Train, recipe: str | None = None,
-    runs: nn.Module | None = None,
-) -> Task:  # fmt: skip
+    runs: nn.Module | None = None, right: float | None = None,
+) -> tuple[Task, float]:  # fmt: skip
     """Gives `model` the values that a task file of ``settings.head_bits`` and ``coefficient_bits`` holds.
 
     Bits that are ``auto`` are tried from the fewest on, the coefficients' first: the fewest that lose at most
@@ -38,46 +38,73 @@ def put_in_few(
     linear, or not the last step, has 16 bits at the fewest.  With ``settings.max_bytes``, the most accurate file in
     folds that is no larger, whole, of all bits that are not given.
 
-    runs: what runs in the place of the model, on `splits`, as a `Shortcut` does.
+    Args:
+        runs: what runs in the place of the model, on `splits`, as a `Shortcut` does.
+        right: the model's accuracy (fraction) on validation, where it is known.
 
     Returns:
-        The task without its metrics.
+        The task without its metrics; its accuracy on validation.
     Raises:
         TaskError: no file is so small as `max_bytes`, or what cannot be rounded.
     """
     whole = task_of(model, bank, bank.backbone["head"], splits.classes, None, recipe)
-    both = _Runs(model, runs or model, splits, settings)
+    both = _Runs(model, runs or model, splits, settings, bank.backbone["head"])
     if settings.max_bytes:
         task = _within(both, whole, bank, settings)
     else:
-        own = both.right()
-        task = _head(both, _coefficients(both, whole, bank, settings, own), bank, settings, float(own[-1].mean()))
-    _use(model, task)
-    return task
+        own = both.right() if right is None or settings.coefficient_bits == "auto" else []
+        before = float(own[-1].mean()) if own else right or 0.0
+        task = _head(both, _coefficients(both, whole, bank, settings, own), bank, settings, before)
+    both.use(task)
+    return task, float(both.right(PARTS[1:2])[0].mean())
 
 
 @dataclass
 class _Runs:
-    """A model whose values change, what runs in its place, and on what."""
+    """A model whose values change, what runs in its place, and on what.
+
+    Args:
+        name: of the head.
+        features: what it sees while coefficients stay as they are, where it is the last step and linear; an empty list
+            before that is asked for.
+    """
 
     model: nn.Module
     runs: nn.Module
     splits: Splits
     settings: Train
+    name: str | None
+    features: list[Splits | None] = field(default_factory=list)
+    used: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def right(self) -> list[np.ndarray]:
+    def use(self, task: Task) -> None:
+        """Gives the model a task's values."""
+        for name, (module, leaf, _) in attached(self.model).items():
+            set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
+        put_in(self.model, {name: to_torch(array) for name, array in task.head.items()})
+        if any(not np.array_equal(self.used.get(name, ()), array) for name, array in task.coefficients.items()):
+            self.used, self.features = dict(task.coefficients), []
+
+    def right(self, parts: tuple[str, ...] = PARTS[:2]) -> list[np.ndarray]:
         """Which images are right, as 0.0 and 1.0: of training, unless they are drawn anew each time; of validation."""
-        parts = [self.splits.train] * (self.settings.augment == "none") + [self.splits.validation]
-        found = [(examine(self.runs, part, self.settings)[1].argmax(1).numpy(), labels_of(part)) for part in parts]
+        wanted = [part for part in parts if part != "train" or self.settings.augment == "none"]
+        known = self._known() if len(wanted) > 1 or self.features else None
+        model, splits = (self.model.get_submodule(self.name or ""), known) if known else (self.runs, self.splits)
+        found = [(examine(model, images, self.settings)[1].argmax(1).numpy(), labels_of(images))
+                 for images in (getattr(splits, part) for part in wanted)]  # fmt: skip
         return [np.asarray(answers == labels, np.float64) for answers, labels in found]
+
+    def _known(self) -> Splits | None:
+        if not self.features:
+            head = self.model.get_submodule(self.name) if self.name else None
+            linear = isinstance(head, nn.Linear)
+            seen = before_head(self.runs, head, self.splits, self.settings, PARTS[:2]) if linear else None
+            self.features = [seen]
+        return self.features[0]
 
     def seen(self, task: Task) -> tuple[Seen, Seen] | None:
         """What a linear head, as the model's last step, sees of (training, validation); None for another."""
-        head = self.model.get_submodule(task.about["head"]) if task.head else None
-        if not isinstance(head, nn.Linear):
-            return None
-        found = before_head(self.runs, head, self.splits, self.settings, PARTS[:2])
-        if found is None:
+        if not task.head or (found := self._known()) is None:
             return None
         (trained, own), (kept, labels) = (_tensors(part) for part in (found.train, found.validation))
         return (trained.numpy(), own.numpy()), (kept.numpy(), labels.numpy())
@@ -87,7 +114,7 @@ def _coefficients(
     runs: _Runs, whole: Task, bank: TemplateBank, settings: Train, own: list[np.ndarray]
 ) -> Task:  # fmt: skip
     for task in _fewer(whole, bank, settings):
-        _use(runs.model, task)
+        runs.use(task)
         if settings.coefficient_bits != "auto" or _enough(runs.right(), own, settings.tolerance / 2):
             return task
     return task
@@ -115,7 +142,7 @@ def _within(runs: _Runs, whole: Task, bank: TemplateBank, settings: Train) -> Ta
     tasks = _fewer(replace(whole, about=whole.about | {"metrics": metrics}), bank, settings)
     seen: list[tuple[Seen, Seen]] = []
     for task in tasks:
-        _use(runs.model, task)
+        runs.use(task)
         if found := runs.seen(task):
             seen.append(found)
     heads = [*choice.TRIED, 16, 32] if settings.head_bits == "auto" else [settings.head_bits]
@@ -136,9 +163,3 @@ def _fewer(whole: Task, bank: TemplateBank, settings: Train) -> list[Task]:
 
 def _tensors(images: Any) -> tuple[torch.Tensor, ...]:
     return tuple(images.tensors)
-
-
-def _use(model: nn.Module, task: Task) -> None:
-    for name, (module, leaf, _) in attached(model).items():
-        set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
-    put_in(model, {name: to_torch(array) for name, array in task.head.items()})

@@ -69,12 +69,12 @@ def candidates(weights: Weights, families: Families, most: int, seed: int) -> It
             f"{most:,} coefficients are too few: the fewest here are {fewest:,}, one for each layer that is adapted "
             f"({fewest:,} of them). Allow {fewest:,} or more."
         )
-    banks = {"the layers themselves": own}
+    banks = {"own layers": own}
     if any(family.layers > 1 for family in families.values()):
-        banks["layers of a family, shared"] = mimic(weights, Grouping(families=families, groups=1), gauge="identity")
-    banks["the layers and random templates"] = extend(own, 1, "random", seed)
+        banks["shared layers"] = mimic(weights, Grouping(families=families, groups=1), gauge="identity")
+    banks["own + random"] = extend(own, 1, "random", seed)
     if (rank := isqrt(max(0, most // fewest - 1))) > 0:
-        banks["the layers and their singular directions"] = extend(own, source="singular", rank=rank, seed=seed)
+        banks["own + singular"] = extend(own, source="singular", rank=rank, seed=seed)
     for source, bank in banks.items():
         if found := finest(source, bank, most):
             yield found

@@ -9,8 +9,9 @@ from torch.utils.data import Dataset, TensorDataset
 
 from ..recipe.training import Training
 from .data import Splits
-from .loop import LARGER, batches
+from .loop import batches
 from .module import check, seed_everything, training_device
+from .passes import at_once
 from .prefix import Shortcut
 from .readers.raw import PARTS
 from .threads import threads
@@ -35,7 +36,7 @@ def observed(
     model: nn.Module, head: nn.Module, splits: Splits, settings: Training, parts: tuple[str, ...] = PARTS,
     short: Shortcut | None = None,
 ) -> tuple[Splits | None, Splits | None]:  # fmt: skip
-    """One pass over the images of `parts`: `before_head`, and what `short` starts from, without the test images.
+    """One pass over the images of `parts`: `before_head`, and what `short` starts from.
 
     Raises:
         DataError: model and images do not go together.
@@ -44,33 +45,32 @@ def observed(
     seed_everything(0, verbose=False)
     device = training_device(settings)
     model.to(device).eval()
+    size = at_once(model, splits.train, settings)
     modules = [head] + ([model.get_submodule(short.entry)] if short else [])
     seen: dict[nn.Module, list] = {module: [] for module in modules}
     hooks = [module.register_forward_pre_hook(lambda module, given: seen[module].append(given)) for module in modules]
     last = True
 
-    def kept(images: Dataset, wanted: list[nn.Module]) -> list[TensorDataset]:
+    def kept(images: Dataset) -> list[TensorDataset]:
         nonlocal last
-        found: list[list[torch.Tensor]] = [[] for _ in wanted]
+        found: list[list[torch.Tensor]] = [[] for _ in modules]
         labels: list[torch.Tensor] = []
-        for batch, label in batches(images, LARGER * settings.batch_size, settings.workers):
+        for batch, label in batches(images, size, settings.workers):
             for calls in seen.values():
                 calls.clear()
             logits, labels = model(batch.to(device)), [*labels, label]
             calls = list(seen[head])  # checked before the head is called once more
             last = last and len(calls) == 1 and len(calls[0]) == 1 and torch.equal(head(calls[0][0]), logits)
-            for module, inputs in zip(wanted, found):
+            for module, inputs in zip(modules, found):
                 inputs.append(seen[module][0][0].cpu() if last or module is not head else label)
         return [TensorDataset(torch.cat(inputs), torch.cat(labels)) for inputs in found]
 
     try:
         with threads(model, splits.train, settings.batch_size):
-            found = {part: kept(getattr(splits, part), modules[: 1 if part == "test" else 2]) for part in parts}
+            found = {part: kept(getattr(splits, part)) for part in parts}
     finally:
         for hook in hooks:
             hook.remove()
         model.cpu()
-    both: list[dict[str, Any]] = [
-        {part: each[index] for part, each in found.items() if index < len(each)} for index in range(len(modules))
-    ]
+    both: list[dict[str, Any]] = [{part: each[index] for part, each in found.items()} for index in range(len(modules))]
     return replace(splits, **both[0]) if last else None, replace(splits, **both[1]) if short else None

@@ -80,6 +80,8 @@ class Learner:
         folder: of what runs leave; what is there is not run again.
         recipe: its name, for the task files.
         img_size: height and width of its images; the backbone's when not given.
+        whole: whether test images go through all of the network, so that its file gives the same logits bit for bit;
+            else behind the frozen prefix, which gives the same up to rounding.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Learner:
     folder: Path
     recipe: str | None = None
     img_size: list[int] | None = None
+    whole: bool = True
     costs: list[dict] = field(default_factory=list)
 
     @cached_property
@@ -146,12 +149,16 @@ class Learner:
     def _run(self, step: str, seed: int) -> tuple[list[Run], dict]:
         settings = self._tried([])[0]
         model, counts, outcome = self._trained(settings, seed, self._entry, self.folder / step)
-        kept = {}
-        if (settings.head_bits, settings.coefficient_bits) != (32, 32) or settings.max_bytes or tie_of(settings.tie):
-            with self._short(model) as runs:
-                kept = put_in_few(model, self.bank, self._entry, settings, self.recipe, runs).kept
-                outcome.validation, _ = examine(runs, self._entry.validation, settings)
-        outcome.test, outcome.logits = examine(model, self.splits.test, self.settings)
+        kept, few = {}, (settings.head_bits, settings.coefficient_bits) != (32, 32)
+        with self._short(model) as runs:
+            if few or settings.max_bytes or tie_of(settings.tie):
+                args = model, self.bank, self._entry, settings, self.recipe, runs, outcome.validation
+                task, outcome.validation = put_in_few(*args)
+                kept = task.kept
+            if not self.whole:
+                outcome.test, outcome.logits = examine(runs, self._entry.test, settings)
+        if self.whole:
+            outcome.test, outcome.logits = examine(model, self.splits.test, settings)
         run = self._finish(step, model, counts, seed, settings.head_rate, outcome, kept)
         return [run], {"task": self.name, "method": self.method, "seed": seed} | outcome.costs
 
@@ -181,15 +188,20 @@ class Learner:
         """Images, or what the frozen prefix makes of them."""
         return self.known.entry or self.splits
 
-    def trial(self, images: int, seed: int) -> Outcome:
-        """One epoch on so many of the training images, drawn by the seed; leaves nothing in the folder."""
+    def trial(self, images: int, steps: int, seed: int) -> Outcome:
+        """So many steps, of one learning rate, on so many of the training images; leaves nothing in the folder.
+
+        A batch has two images of each class or more, so that there may be fewer steps.
+        """
         splits = self._entry
         rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))[:images]
         few = (
             TensorDataset(*(tensor[rows] for tensor in splits.train.tensors))
             if isinstance(splits.train, TensorDataset) else Subset(splits.train, rows.tolist())
         )  # fmt: skip
-        settings = self._tried([])[0].model_copy(update={"epochs": 1})
+        size = max(images // steps, 2 * len(splits.classes))
+        changed = {"epochs": 1, "schedule": "step", "batch_size": min(size, self.settings.batch_size)}
+        settings = self._tried([])[0].model_copy(update=changed)
         return self._trained(settings, seed, replace(splits, train=few))[2]
 
     def _probes(self, step: str) -> tuple[list[Run], dict]:
@@ -279,7 +291,8 @@ class Learner:
         if not (same or ridge):
             return Known()
         some = torch.stack([splits.train[index][0] for index in range(min(3, len(splits.train)))])
-        short = shortcut(model, some, len(splits.train) + len(splits.validation)) if same else None
+        count = sum(len(getattr(splits, part)) for part in PARTS)
+        short = shortcut(model, some, count) if same else None
         seen, entry = observed(model, head, splits, settings, PARTS if same else PARTS[:2], short)
         start = ridge_start(seen) if ridge else None
         found = Known(seen if same else None, start, gentle(seen) if seen and start else None, short, entry)

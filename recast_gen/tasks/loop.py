@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from math import ceil, inf, isnan
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,9 +18,9 @@ from ..errors import StoreError
 from ..recipe.training import Training
 from .costs import Meter
 from .data import Splits
+from .passes import at_once
 
 TIE = 1e-4  # weight of the loss in the choice of the epoch: it decides between equal accuracies
-LARGER = 4  # times the batch of training is one without gradients
 
 
 class Loop:
@@ -122,14 +123,10 @@ class Loop:
     def _judge(self, number: int, train_loss: float | None) -> None:
         """Validates what an epoch left, on all images on every device, keeps it if it is the best, and saves."""
         self.model.eval()
-        losses, right, count = 0.0, 0, len(self.splits.validation)
-        for batch in batches(self.splits.validation, LARGER * self.settings.batch_size, self.settings.workers):
-            loss, logits = self.model_step(batch)
-            losses += float(loss) * len(batch[1])
-            right += int((logits.argmax(-1).cpu() == batch[1]).sum())
+        logits, labels = self._validated(number)
         found: dict[str, Any] = {
-            "validation_loss": losses / count,
-            "validation": right / count,
+            "validation_loss": float(cross_entropy(logits, labels)),
+            "validation": int((logits.argmax(-1) == labels).sum()) / len(labels),
             "train_loss": train_loss,
         }
         self.history.append({"epoch": number, **found})
@@ -144,6 +141,20 @@ class Loop:
             said = f"loss {found['train_loss']:.3f}, validation {found['validation']:.1%}"
             print(f"  epoch {done}/{total}: {said}", flush=True)
         self._save()
+
+    def _validated(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and labels of all validation images after an epoch, on the CPU."""
+        found = [(self.model_step(batch)[1].float().cpu(), batch[1]) for batch in self._pass(self.splits.validation)]
+        logits, labels = zip(*found)
+        return torch.cat(logits), torch.cat(labels)
+
+    def _pass(self, images: Dataset) -> Iterator:
+        """(images, labels), in their order, for a pass without gradients."""
+        return batches(images, self._at_once, self.settings.workers)
+
+    @cached_property
+    def _at_once(self) -> int:
+        return at_once(self.model, self.splits.train, self.settings)
 
     def _trained(self) -> dict[str, torch.Tensor]:
         """What a checkpoint has to hold of the model, by name."""

@@ -20,7 +20,8 @@ from ..console import quiet
 from ..errors import DataError, FitError, listing, takes_images
 from ..recipe.training import Training
 from .data import Splits
-from .loop import LARGER, Loop, batches, read
+from .loop import Loop, batches, read
+from .passes import at_once
 from .threads import threads
 
 once = rank_zero_only  # makes of a function one that, of several devices' processes, the first alone calls
@@ -150,7 +151,8 @@ def training_device(settings: Training) -> torch.device:
 def examine(model: nn.Module, images: Dataset, settings: Training) -> tuple[float, torch.Tensor]:
     """Accuracy (fraction) and logits ``n classes`` of a model in eval mode, on the device where `settings` train."""
     with threads(model, images, settings.batch_size):
-        logits, labels = predict(model.to(training_device(settings)).eval(), images, LARGER * settings.batch_size)
+        model.to(training_device(settings)).eval()
+        logits, labels = predict(model, images, at_once(model, images, settings))
     model.cpu()
     return _share(logits, labels), logits
 

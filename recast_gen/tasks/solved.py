@@ -20,7 +20,7 @@ from ..recipe.training import Train
 from .analytic import ridge_start, wants_ridge
 from .data import Splits
 from .heads.head import Part
-from .loop import LARGER, Loop, batches
+from .loop import Loop
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of ridge regression on features whose mean square is 1
 SHARP = tuple(2.0**power for power in range(8))  # factors of logits that are regressed to 0 and 1
@@ -57,7 +57,7 @@ class SolvedLoop(Loop):
 
     def __init__(self, *args, head: nn.Linear, seen: Splits[TensorDataset], **kwargs):
         super().__init__(*args, **kwargs)
-        self.head, self.features = head, torch.empty(0)
+        self.head, self.seen, self.features = head, seen, torch.empty(0)
         features, labels = seen.train.tensors
         self.strength = strength((features, labels), self.settings.batch_size, self.seed)
 
@@ -76,23 +76,23 @@ class SolvedLoop(Loop):
             return loss, logits
         return crossed(self.features.float(), batch[1].to(self.features.device), self.strength), logits
 
-    def _judge(self, number: int, train_loss: float | None) -> None:
-        if number:  # the start is solved already
-            self._solve()
-        super()._judge(number, train_loss)
+    def _validated(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Loop._validated`; of the start, whose head is solved already, from what is known."""
+        validation = self._solved() if number else self.seen.validation
+        inputs, labels = validation.tensors
+        return self.head(inputs.to(self.fabric.device)).float().cpu(), labels
 
-    @torch.no_grad()
-    def _solve(self) -> None:
-        self.model.eval()
+    def _solved(self) -> TensorDataset:
+        """Gives the head its solution on all training images; what it sees of those of validation."""
         train, validation = self._seen(self.splits.train), self._seen(self.splits.validation)
-        if not all(bool(part.tensors[0].isfinite().all()) for part in (train, validation)):
-            return  # training has diverged
-        if found := ridge_start(Splits(train, validation, validation, self.splits.classes)):
+        finite = all(bool(part.tensors[0].isfinite().all()) for part in (train, validation))  # else it has diverged
+        if finite and (found := ridge_start(Splits(train, validation, validation, self.splits.classes))):
             self.head.load_state_dict(found.state_dict())
+        return validation
 
     def _seen(self, images: Dataset) -> TensorDataset:
         found = []
-        for batch in batches(images, LARGER * self.settings.batch_size, self.settings.workers):
+        for batch in self._pass(images):
             super().model_step(batch)
             found.append((self.features.float().cpu(), batch[1]))
         return TensorDataset(*map(torch.cat, zip(*found)))

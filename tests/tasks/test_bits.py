@@ -46,8 +46,9 @@ def test_a_model_holds_what_its_file_will(vit, tmp_path, head_bits, coefficient_
     model, bank = attached(vit, images)
     before = accuracy(model, images.validation)
     settings = Train(head_bits=head_bits, coefficient_bits=coefficient_bits, tolerance=2)
-    task = put_in_few(model, bank, images, settings)
+    task, right = put_in_few(model, bank, images, settings)
     taskfile.write(tmp_path / "task.safetensors", task, bank)
+    assert right == accuracy(model, images.validation)
     with torch.no_grad():
         logits = model(images.test.tensors[0])
         other = rg.attach(vit(), bank)
@@ -65,7 +66,8 @@ def test_a_budget_is_for_the_whole_file_and_kept(vit, tmp_path, limit):
     images = splits(vit)
     model, bank = attached(vit, images)
     before = accuracy(model, images.validation)
-    task = put_in_few(model, bank, images, Train(max_bytes=limit), "pico")
+    task, right = put_in_few(model, bank, images, Train(max_bytes=limit), "pico")
+    assert right == accuracy(model, images.validation)
     task.about["metrics"] = {"validation": 0.9876, "test": 0.1234}
     assert taskfile.write(tmp_path / "task.safetensors", task, bank) <= limit
     assert accuracy(model, images.validation) >= before - 0.1

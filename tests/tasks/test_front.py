@@ -67,6 +67,14 @@ def test_what_is_not_possible_is_refused_and_nothing_written(network, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_bank_is_not_left_without_its_task(network, tmp_path):
+    (tmp_path / "a.safetensors").mkdir()
+    (tmp_path / "a.safetensors" / "in the way").touch()
+    with raises(Exception, match="a.safetensors"):
+        rg.adapt(network, DIGITS, tmp_path / "a.safetensors", timm_kwargs=KWARGS, parameters=40, epochs=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
 @mark.parametrize("most", [1, 16, 100, 1000, 10**6])
 def test_the_finest_resolution_is_within_the_count_and_can_be_attached(bank, most):
     found = finest("", bank, most)

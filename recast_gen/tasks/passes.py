@@ -1,0 +1,35 @@
+"""How many images a pass without gradients takes at once."""
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from ..recipe.training import Training
+
+LARGER = 4  # times the batch of training, at most
+FRESH = 3 * 2**23  # bytes of a module's output, below which a CPU's allocator has them at hand from the batch before
+
+
+@torch.no_grad()
+def at_once(model: nn.Module, images: Dataset, settings: Training) -> int:
+    """Images that go through a model together, on the device where it is.
+
+    On a CPU so many that no module's output has more than FRESH bytes: larger ones would be taken from the system, and
+    cleared by it, for every batch anew.
+    """
+    most, device = LARGER * settings.batch_size, next(model.parameters()).device
+    if device.type != "cpu":
+        return most
+    sizes = [1]
+
+    def note(module: nn.Module, given: tuple, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            sizes.append(output.nbytes)
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        model.eval()(images[0][0][None])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(1, min(most, FRESH // max(sizes)))
