@@ -32,7 +32,7 @@ def test_a_network_is_adapted_within_its_parameters_and_a_second_task_shares_its
         network, DIGITS, out, parameters=300, epochs=2, batch_size=64, timm_kwargs=KWARGS, compare=True, say=said.append
     )
     assert found.bank == tmp_path / "low.bank.zarr" and any(str(found.bank) in line for line in said)
-    assert 0 < found.run["coefficients"] <= 300 and found.run["validation"] >= found.run["start"] - 0.01
+    assert 0 < found.run["coefficients"] <= 300 and found.run["validation"] >= found.run["start"] - 0.03
     assert len({row["source"] for row in found.trials}) == 4 and found.chosen["source"] in str(said)
     assert found.chosen["head"] == "solved" and found.lora["adapter"] > 0 == found.lora["coefficients"]
     assert rg.evaluate(found.bank, out, DIGITS).accuracy > 0.5
