@@ -97,9 +97,8 @@ class _Runs:
     def _known(self) -> Splits | None:
         if not self.features:
             head = self.model.get_submodule(self.name) if self.name else None
-            linear = isinstance(head, nn.Linear)
-            seen = before_head(self.runs, head, self.splits, self.settings, PARTS[:2]) if linear else None
-            self.features = [seen]
+            args = self.splits, self.settings, PARTS[:2]
+            self.features = [before_head(self.runs, head, *args) if isinstance(head, nn.Linear) else None]
         return self.features[0]
 
     def seen(self, task: Task) -> tuple[Seen, Seen] | None:

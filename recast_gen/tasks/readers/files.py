@@ -29,8 +29,8 @@ def folder(data: Data) -> Found:
     if not root.is_dir():
         found = "is a file" if root.is_file() else "does not exist"
         raise DataError(f"{root} {found}; expected a folder with one subfolder of images a class.")
-    if found := listed(root):
-        return _by_name(found, root)
+    if lists := listed(root):
+        return _by_name(lists, root)
     folders = _subfolders(root)
     parts = _parts(root, folders)
     if not parts:
