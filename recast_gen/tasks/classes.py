@@ -25,9 +25,9 @@ from . import data
 from .data import Splits
 from .heads.head import Part
 from .learner import Learner
-from .loop import LARGER
 from .methods import prepare
 from .module import check, predict, training_device
+from .passes import at_once
 from .readers.raw import PARTS
 from .stages import Stages
 from .threads import threads
@@ -112,8 +112,9 @@ class Source:
                 check(model, splits)
             seen = Stages(model.to(training_device(self.settings)), self.bank.backbone["head"], last).eval()
             with threads(model, splits.train, self.settings.batch_size):
+                size = at_once(seen, splits.train, self.settings)
                 for part in PARTS:
-                    features, labels = predict(seen, getattr(splits, part), LARGER * self.settings.batch_size)
+                    features, labels = predict(seen, getattr(splits, part), size)
                     found[part].append((features, labels + len(classes)))
             places.append(list(range(len(classes), len(classes) + len(splits.classes))))
             classes += splits.classes if len(self.tasks) == 1 else [f"{task.name}: {name}" for name in splits.classes]
