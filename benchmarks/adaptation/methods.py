@@ -25,7 +25,7 @@ from recast_gen.weights.store import kind_of
 from recast_gen.weights.tensors import to_numpy
 
 from ..backbones import Backbone
-from . import peers
+from . import own_peers, peers
 
 COEFFICIENTS = 0.03  # where the search for their learning rate starts
 BESIDE = {"coefficients": 0.3}  # their rate over that of norms or an adapter that trains beside them
@@ -178,6 +178,28 @@ def lora(rank: int, dora: bool = False) -> Callable:
         return LoraConfig(r=rank, lora_alpha=rank, target_modules=layers, use_dora=dora)
 
     return peft(config)
+
+
+def one_bit_lora(rank: int) -> Callable:
+    """LoRA and head in 1 bit: see `own_peers.one_bit`."""
+
+    def prepare(backbone: Backbone, classes: int) -> Prepared:
+        prepared = lora(rank)(backbone, classes)
+        own_peers.one_bit(prepared.model)
+
+        def save(path: Path) -> int:
+            named = [(name, p) for name, p in prepared.model.named_parameters() if p.requires_grad]
+            return save_tensors(path, own_peers.packed(named), {"format": "pt"})
+
+        return replace(prepared, save=save)
+
+    return prepare
+
+
+def ssf(backbone: Backbone, classes: int) -> Prepared:
+    """See `own_peers.ssf`."""
+    model = backbone(classes)
+    return _plain(backbone, model, {"adapter": own_peers.ssf(model, backbone.head)})
 
 
 def vera(layers: list[str], _):
@@ -346,6 +368,8 @@ METHODS = {
         *(Method(f"PSOFT {rank}", peft(peers.psoft(rank)), 0.01, only="vit", curve="PSOFT") for rank in (4, 8)),
         Method("C3A", peft(peers.c3a(48)), 0.03, only="cifar10_vit"),
         Method("SHiRA", peft(peers.shira), 0.01, only="vit"),
+        Method("SSF", ssf, 0.01),
+        Method("LoRA r=1 in 1 bit", one_bit_lora(1), 0.006),
     )
 }
 METHODS |= {other.name: other for method in METHODS.values() if method.prepare for other in [method.from_ridge()]}
@@ -369,7 +393,7 @@ def seeded(method: Method, backbone: Backbone, classes: int, seed: int, features
     torch.manual_seed(seed)
     prepared = method.prepare(backbone, classes)
     if method.start and features:
-        getattr(prepared.model, backbone.head).load_state_dict(ridge_start(features).state_dict())
+        own_peers.start(getattr(prepared.model, backbone.head), ridge_start(features).state_dict())
     if backbone.blocks is not None and not method.features:
         inner = prepared.model.forward
         prepared.model.forward = lambda images: inner(images.contiguous(memory_format=torch.channels_last))

@@ -68,7 +68,7 @@ def _finish(bank: TemplateBank, recipe: Recipe, folder: Folder) -> TemplateBank:
     if more is None:
         return bank
     vae = load_bank(folder.of("mimic_vae", "bank.zarr")) if more.source == "vae" else None
-    return extend(bank, more.templates, more.source, more.seed, vae=vae, tasks=more.tasks)
+    return extend(bank, more.templates, more.source, more.seed, rank=more.rank, vae=vae, tasks=more.tasks)
 
 
 def _groups(fit: dict) -> int | str:

@@ -26,9 +26,10 @@ SEEN_BY = {
 class Extend(Section):
     """More templates for the chosen bank, base coefficients 0; see `recast_gen.mimicry.extension`."""
 
-    source: Literal["random", "layers", "vae", "tasks"] = "random"  # vae: stage mimic_vae's
-    templates: Count  # how many more a group
-    seed: Seed = 0  # of random templates
+    source: Literal["random", "singular", "fourier", "layers", "vae", "tasks"] = "random"  # vae: stage mimic_vae's
+    templates: Count | None = None  # how many more a group; of source 'singular', `rank` says it
+    rank: Count | None = None  # of source 'singular': of each layer's change; it has rank x rank templates
+    seed: Seed = 0  # of random templates and of waves
     # of earlier tasks: files of the chosen bank, or weights of a `generate` stage
     tasks: Annotated[list[str], PLACE] = []
 
@@ -36,6 +37,9 @@ class Extend(Section):
     def complete(self) -> Self:
         if (self.source == "tasks") != bool(self.tasks):
             raise ValueError("source 'tasks' and a list of `tasks` go together")
+        word, other = ("rank", "templates") if self.source == "singular" else ("templates", "rank")
+        if getattr(self, word) is None or getattr(self, other) is not None:
+            raise ValueError(f"source {self.source!r} has a number of `{word}`, and none of `{other}`")
         return self
 
 

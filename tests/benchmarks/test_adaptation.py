@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 from torch import nn
 
 from benchmarks.adaptation import runs, view
 from benchmarks.adaptation.methods import METHODS, seeded, stored
+from benchmarks.adaptation.own_peers import OneBit
 from benchmarks.measured import Table
 
 from ..conftest import CNN, VIT
@@ -65,8 +68,45 @@ def test_a_method_starts_at_the_backbone_and_stores_what_it_counts(name, pico, t
     assert sum(prepared.counts.values()) == trainable > prepared.counts["head"] > 0
     size = prepared.save(tmp_path / "task.safetensors")
     numbers = stored(tmp_path / "task.safetensors")
-    assert numbers == trainable or not prepared.frozen or prepared.faster  # masks are bits; bases are stored too
+    few = "bit" in name  # eight to a byte
+    assert numbers == trainable or few or not prepared.frozen or prepared.faster  # masks are bits; bases are stored too
     assert size == (tmp_path / "task.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("pico", PICOS.values(), ids=PICOS)
+def test_what_is_trained_in_one_bit_has_two_values_and_an_eighth_of_a_byte_each(pico, tmp_path):
+    prepared = seeded(METHODS["LoRA r=1 in 1 bit"], pico, 3, seed=1)
+    optimizer = torch.optim.Adam([p for each in prepared.trained.values() for p in each], lr=0.01)
+    labels = torch.arange(len(pico.of.batch())) % 3
+    losses = []
+    for _ in range(30):
+        losses.append(nn.functional.cross_entropy(prepared.model(pico.of.batch()), labels))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    head = getattr(prepared.model, pico.head)
+    assert len(head.weight.detach().unique()) == 2
+    prepared.save(tmp_path / "task.safetensors")
+    held = load_file(tmp_path / "task.safetensors")
+    for name, parameter in prepared.model.named_parameters():
+        if name.endswith(".original"):
+            bits = np.unpackbits(held[f"{name}.bits"], count=parameter.numel()).reshape(parameter.shape)
+            value = OneBit()(parameter.detach()).numpy()
+            assert np.allclose(held[f"{name}.levels"][bits], value, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("pico", PICOS.values(), ids=PICOS)
+def test_scales_and_shifts_change_every_layer_but_the_head(pico):
+    prepared = seeded(METHODS["SSF"], pico, 3, seed=1)
+    layers = [m for path, m in prepared.model.named_modules() if hasattr(m, "ssf_scale") or path == pico.head]
+    assert not hasattr(getattr(prepared.model, pico.head), "ssf_scale")
+    assert len(prepared.trained["adapter"]) == 2 * (len(layers) - 1) > 4
+    before = prepared.model(pico.of.batch())
+    for parameter in prepared.trained["adapter"]:
+        parameter.data += 0.3
+        assert not torch.equal(prepared.model(pico.of.batch()), before)
+        parameter.data -= 0.3
 
 
 @given(st.floats(-9, 3))

@@ -166,6 +166,10 @@ def test_a_recipe_trains_norms_and_further_templates_at_their_own_resolution_and
     tune = {"choose": "mimic", "extend": {"source": "tasks", "templates": 1, "tasks": [learnt]}}
     execute("tune", pico("digits", fitted, tune=tune))
     assert rg.load_bank("weights_store/digits/tune/bank.zarr").fit["extended"] == {"tasks": 1, "seed": 0}
+    for more in ({"source": "singular", "rank": 2}, {"source": "fourier", "templates": 3}):
+        execute("tune", pico("digits", fitted, tune={"choose": "mimic", "extend": more}))
+        group = next(iter(rg.load_bank("weights_store/digits/tune/bank.zarr").groups.values()))
+        assert (group.own.source, group.own.count) == (more["source"], 4 if "rank" in more else 3)
 
 
 def test_a_recipe_splits_qkv_and_each_third_has_groups_of_its_own(tmp_path, monkeypatch):

@@ -83,6 +83,9 @@ def test_another_resolution_is_refused(tmp_path, resolution):
         ({"extend": {"templates": 0}}, r"tune\.extend\.templates"),
         ({"extend": {"templates": 1, "source": "tasks"}}, "source 'tasks' and a list of `tasks` go together"),
         ({"extend": {"templates": 1, "count": 2}}, r"tune\.extend\.count: unknown key"),
+        ({"extend": {"templates": 4, "source": "singular"}}, "'singular' has a number of `rank`, and none of `temp"),
+        ({"extend": {"rank": 2, "source": "fourier"}}, "'fourier' has a number of `templates`, and none of `rank`"),
+        ({"extend": {"rank": 2, "templates": 4, "source": "singular"}}, "'singular' has a number of `rank`"),
         ({"norms": "affin"}, r"tune\.norms"),
     ],
 )
