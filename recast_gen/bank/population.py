@@ -1,6 +1,7 @@
 """Population: networks of one architecture as a mean, templates and a code each; draws are complete networks."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +43,7 @@ class Population:
         shapes: name -> (shape, dtype name) of every tensor of a network, in its order.
         backbone: what the architecture is.
         fit: options and measures.
+        model: the architecture, where it was given as a live one; what the backbone says otherwise.  It is not saved.
     """
 
     blocks: dict[str, Block]
@@ -49,6 +51,7 @@ class Population:
     shapes: dict[str, tuple[tuple[int, ...], str]] = field(repr=False)
     backbone: dict[str, Any] = field(default_factory=dict)
     fit: dict[str, Any] = field(default_factory=dict)
+    model: Any = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """How many networks it was fitted to."""
@@ -118,11 +121,15 @@ class Population:
 
     def settled(self, network: Mapping[str, np.ndarray], images: Any) -> dict[str, np.ndarray]:
         """The same network with the statistics of its batch norms as they are on these images."""
-        from ..weights.networks import rebuild
+        from ..weights.networks import fill, rebuild
         from ..weights.statistics import estimate
         from ..weights.tensors import to_numpy
 
-        model = rebuild(Weights(dict(network), self.backbone))
+        if self.model is None:
+            model = rebuild(Weights(dict(network), self.backbone))
+        else:
+            model = deepcopy(self.model)
+            fill(model, network)
         estimate(model, images)
         state = model.state_dict()
         return {name: to_numpy(name, state[name]) if name in self.rest else each for name, each in network.items()}
@@ -152,11 +159,12 @@ class Population:
         return arrays, about
 
 
-def load_population(path: str | Path) -> Population:
+def load_population(path: str | Path, model: Any = None) -> Population:
     """Opens a population that was saved; its templates are read and verified when a network is first drawn.
 
     Args:
         path: of its directory.
+        model: a live network of its architecture, for batch norms where the file does not say how to make one.
     Returns:
         The population.
     Raises:
@@ -167,6 +175,6 @@ def load_population(path: str | Path) -> Population:
         name: Block(tuple(names), arrays[f"templates.{name}"], arrays[f"posterior.{name}"][:])
         for name, names in about["blocks"]
     }
-    rest = {name: arrays[f"rest.{name}"][0] for name in about["rest"]}
+    rest = {name: np.asarray(arrays[f"rest.{name}"][0]) for name in about["rest"]}
     shapes = {name: (tuple(shape), dtype) for name, (shape, dtype) in about["shapes"]}
-    return Population(blocks, rest, shapes, about["backbone"], about["fit"])
+    return Population(blocks, rest, shapes, about["backbone"], about["fit"], model)

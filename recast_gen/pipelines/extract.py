@@ -8,12 +8,18 @@ from ..weights import store
 from ..weights.networks import head_of, obtained
 from ..weights.sources import read
 from .folder import Folder
+from .left_out import empty
 from .stage import main
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
+    if recipe.model.population:
+        from .population_stages import extract
+
+        return extract(recipe, folder)
     import torch
 
+    empty(folder, ("population",))
     source: Any
     asked, metrics, epochs = recipe.model, {}, []
     torch.manual_seed(recipe.seed)

@@ -11,11 +11,17 @@ from ..weights import store
 from ..weights.files import atomic
 from ..weights.named import Weights
 from .folder import Folder, write_csv
+from .left_out import empty
 from .mimic import fit_bank
 from .stage import main, progress
 
 
 def run(recipe: Recipe, folder: Folder) -> dict:
+    if recipe.model.population:
+        from .population_stages import fit_many
+
+        return fit_many(recipe, folder)
+    empty(folder, ("population.zarr", "networks.csv"))
     if not recipe.has("mimic_vae"):
         return _left_out(folder)
     weights = folder.layers(recipe)

@@ -42,6 +42,11 @@ def read_by(recipe: Recipe) -> dict[str, dict]:
         "generate": ["names", "chosen"],
         "report": ["model", "tasks", "tune", "chosen", "incremental"],
     }
+    if recipe.model.population:  # the others write nothing
+        keys = dict.fromkeys(keys, ["model"]) | {
+            "extract": ["seed", "model"],
+            "mimic_vae": ["seed", "model", "mimic_vae"],
+        }
     return {stage: {key: every[key] for key in found} for stage, found in keys.items()}
 
 

@@ -12,6 +12,7 @@ from ..errors import plainly
 from ..recipe.places import refuse_lost
 from ..recipe.reading import Recipe, load
 from .folder import Folder
+from .left_out import OUTPUTS, leave_out
 
 DEFAULT = "pipelines/digits.yaml"
 # sections whose paths a stage reads
@@ -50,7 +51,10 @@ def execute(
     run: Callable[..., dict] = import_module(f".{stage}", __package__).run
     recipe, folder = read(recipe_path), Folder(recipe_path, stage)
     refuse_lost(recipe, folder.recipe_path, SECTIONS.get(stage, ()))
-    metrics = run(recipe, folder, **how)
+    if recipe.model.population and stage in OUTPUTS:
+        metrics = leave_out(folder, "a population has the stages extract, mimic_vae and report alone")
+    else:
+        metrics = run(recipe, folder, **how)
     folder.write_json("metrics.json", metrics)
     folder.owner.write_text(f"{folder.said}\n")
     return metrics

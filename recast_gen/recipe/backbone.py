@@ -39,10 +39,16 @@ class Model(Section):
     data_config: DataConfig = DataConfig()  # how it wants its images; timm's own when not given
     head: str | None = None  # the head's module; timm's own when not given
     pretrain: Pretrain | None = None  # train the backbone here, on these images, instead of downloading it
+    # many networks instead of one: a glob of their files, or how many to train here, each from a seed of its own
+    population: str | Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
     def something(self) -> Self:
-        if not (self.name or self.checkpoint):
+        if isinstance(self.population, int) and not self.pretrain:
+            raise ValueError("`population` as a count trains its networks here: give `pretrain`, or a glob of files")
+        if self.population and (self.checkpoint or self.pretrained):
+            raise ValueError("a `population` is not pretrained and no `checkpoint`: say `pretrained: false`")
+        if not (self.name or self.checkpoint or self.population):
             raise ValueError("a model needs `name`, or `checkpoint` alone for its weights without a task")
         if self.pretrain and not self.name:
             raise ValueError("`pretrain` needs `name`")

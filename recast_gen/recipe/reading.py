@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ValidationError, model_validator
 
 from ..errors import RecipeError, listing, nearest, repeated
 from .backbone import Model
@@ -39,8 +39,8 @@ class Recipe(Section):
     mimic_vae: MimicVae = MimicVae()  # stage mimic_vae, which does nothing without
     # stage tune; without, tasks train on the bank of stage mimic (of mimic_vae where the recipe has that section alone)
     tune: Tune = Tune()
-    # the tasks, in the order in which they are learnt
-    tasks: Annotated[list[Task], Field(min_length=1), BeforeValidator(_names_once)]
+    # the tasks, in the order in which they are learnt; a population has none
+    tasks: Annotated[list[Task], BeforeValidator(_names_once)]
     train: Train = Train()  # stage train
     incremental: Incremental | None = None  # stage incremental, which does nothing without
 
@@ -49,6 +49,8 @@ class Recipe(Section):
     def null_is_left_out(cls, content: Any) -> Any:
         if not isinstance(content, dict):
             return content
+        if isinstance(model := content.get("model"), dict) and model.get("population"):
+            content = {"tasks": []} | content
         return {key: value for key, value in content.items() if value is not None or key not in OPTIONAL}
 
     def has(self, section: str) -> bool:
@@ -74,6 +76,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def goes_together(self) -> Self:
+        if bool(self.tasks) == bool(self.model.population):
+            raise ValueError(
+                "`tasks` train on the bank of one network: leave them out, or `model.population`"
+                if self.tasks
+                else "`tasks` needs one or more"
+            )
         if self.mimic.whiten and not (self.mimic.calibration or self.model.pretrain):
             raise ValueError("`mimic.whiten` needs images: give `mimic.calibration`, as a task's `data`")
         if self.mimic.layout != "layer" and self.chosen == "mimic":

@@ -95,7 +95,7 @@ def mimic_population(
         "templates": templates, "history": history, "symmetries": len(found.found) if found else 0,
         "left": found.left if found else {},
     }  # fmt: skip
-    return Population(blocks, rest, dict(first.shapes), first.backbone, about)
+    return Population(blocks, rest, dict(first.shapes), first.backbone, about, model)
 
 
 def _block(
