@@ -26,8 +26,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .bank.saved import load_bank as load_bank
     from .bank.saved import pack as pack
     from .bank.saved import unpack as unpack
+    from .bank.saved_tokens import load_tokens as load_tokens
     from .bank.tokens import TokenBank as TokenBank
-    from .bank.tokens import load_tokens as load_tokens
     from .errors import RecastError as RecastError
     from .mimicry.extension import extend as extend
     from .mimicry.few_bits import quantise as quantise
@@ -40,12 +40,12 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .model.counting import print_trainable_parameters as print_trainable_parameters
     from .model.export import to_folder as to_folder
     from .model.export import to_onnx as to_onnx
-    from .model.export import to_peft as to_peft
     from .model.graph import to_graph as to_graph
     from .model.learning_rates import rates as rates
     from .model.library import TaskLibrary as TaskLibrary
+    from .model.peft_export import to_peft as to_peft
+    from .model.saving import save_task as save_task
     from .model.switching import load_task as load_task
-    from .model.switching import save_task as save_task
     from .model.tying import tie as tie
     from .model.verbs import bake as bake
     from .model.verbs import detach as detach
@@ -59,7 +59,8 @@ _NAMES = {
     "api": "families mimic mimic_vae mimic_tokens moments project grow coalesce",
     "bank.bank": "TemplateBank",
     "bank.saved": "load_bank pack unpack",
-    "bank.tokens": "TokenBank load_tokens",
+    "bank.tokens": "TokenBank",
+    "bank.saved_tokens": "load_tokens",
     "bank.generation": "generate",
     "bank.population": "Population load_population",
     "bank.sampling": "sample interpolate",
@@ -73,9 +74,11 @@ _NAMES = {
     "model.verbs": "freeze detach bake",
     "model.counting": "print_trainable_parameters",
     "model.learning_rates": "rates",
-    "model.switching": "save_task load_task",
+    "model.saving": "save_task",
+    "model.switching": "load_task",
     "model.library": "TaskLibrary",
-    "model.export": "to_onnx to_peft to_folder",
+    "model.export": "to_onnx to_folder",
+    "model.peft_export": "to_peft",
     "model.graph": "to_graph",
     "tasks.adapt": "adapt",
     "tasks.evaluation": "evaluate",

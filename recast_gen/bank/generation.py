@@ -13,7 +13,8 @@ from . import taskfile
 from .bank import TemplateBank
 from .folding import FOLDS, fold
 from .saved import open_bank
-from .tokens import TokenBank, is_tokens, load_tokens
+from .saved_tokens import is_tokens, load_tokens
+from .tokens import TokenBank
 
 
 def _open(

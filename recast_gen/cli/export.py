@@ -63,7 +63,7 @@ def peft(
 
     Example: recast export peft bank.zarr flowers.safetensors --images photos
     """
-    from ..model.export import to_peft
+    from ..model.peft_export import to_peft
     from ..tasks.prediction import some_of
 
     seen = None if images is None else some_of(bank, task, images, most)

@@ -16,7 +16,7 @@ from ..errors import TaskError, listing
 from ..model import heads
 from ..model.attach import attach, attached, set_coefficients
 from ..model.parametrizations import Templates
-from ..model.switching import save_task
+from ..model.saving import save_task
 from ..weights.qkv import owner
 from .config import RecastConfig
 from .layer import RecastLayer, key

@@ -14,7 +14,7 @@ from ..bank.taskfile import Task
 from ..bank.tying import tie_of
 from ..errors import TaskError
 from ..model.attach import attached, put_in, set_coefficients
-from ..model.switching import task_of
+from ..model.saving import task_of
 from ..recipe.training import Train
 from ..weights.tensors import to_torch
 from .data import Splits, labels_of

@@ -16,7 +16,7 @@ from torch.utils.data import Subset, TensorDataset
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
 from ..bank.tying import tie_of
-from ..model.switching import task_of
+from ..model.saving import task_of
 from ..model.tying import Tying
 from ..recipe.training import Train
 from ..weights.files import atomic
