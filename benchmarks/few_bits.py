@@ -123,6 +123,10 @@ def table() -> str:
     )  # fmt: skip
 
 
-if __name__ == "__main__":
+def main() -> None:
     given = asked(__doc__, networks=(DEFAULT, NAMES))
     run(given.networks) if given.act == "run" else print(table())
+
+
+if __name__ == "__main__":
+    main()

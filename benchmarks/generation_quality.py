@@ -53,8 +53,8 @@ def cifar(mean, std) -> Images:
     return pixels[order], torch.from_numpy(file["y_test"])[order]
 
 
-def cases(name: str):
-    """(weights, how to build a network of some depth, images, depths to try)."""
+def cases(name: str, every: int = 2):
+    """(weights, how to build a network of some depth, images, depths to try); every: of the ResNets' images."""
     if name == "vit":
         weights = sources.read(REAL / "cifar10_vit.safetensors")
 
@@ -103,7 +103,7 @@ def cases(name: str):
 
     pixels, labels = cifar(*IMAGENET.values())
     depths = {3: (2, 4), 9: (7, 12)}[blocks]
-    return weights, build, (pixels[::2], labels[::2]), tuple((depth,) * 3 for depth in depths)
+    return weights, build, (pixels[::every], labels[::every]), tuple((depth,) * 3 for depth in depths)
 
 
 def predict(build, state, images: Images, depth=None) -> torch.Tensor:
