@@ -188,18 +188,29 @@ class TaskLibrary:
     def predict(self, images: Sequence["Image"], task: str | None = None) -> list[dict[str, float]]:
         """For each of Pillow's images: class -> probability (fraction), the most likely first.
 
-        task: what the model is switched to for as long as this takes; as it is switched now when not given.
-        Raises TaskError for an unknown task, and for none where the model is on none.
+        task: what the model is switched to for as long as this takes; when not given, as it is switched now, or each
+        image's own task, which `router` names, where the model is on none.
+        Raises TaskError for an unknown task, and for none where the model is on none and there is no router.
         """
         with self.lock:
-            before = self.current
+            before, found = self.current, dict[int, dict[str, float]]()
             name = before if task is None else task
-            if name is None:
-                raise TaskError(f"No task is in use: name one. There are: {listing(self.names)}.")
-            found = self.use(name)
+            if name is None and self.router is None:
+                raise TaskError(
+                    f"No task is in use: name one, or make a router, rg.router(lib). There are: {listing(self.names)}."
+                )
+
+            def batch(rows: Iterable[int]) -> torch.Tensor:
+                """As the task in use wants them."""
+                return torch.stack([self.transform(images[row]) for row in rows]).to(next(self.model.parameters()))
+
+            every = range(len(images))
             try:
-                batch = torch.stack([self.transform(image) for image in images])
-                return found.ranked(self(batch.to(next(self.model.parameters()))).float().cpu().numpy())
+                tasks = self.router(batch(every)) if name is None and self.router else [name or ""] * len(images)
+                for each in dict.fromkeys(tasks):
+                    rows, used = [row for row in every if tasks[row] == each], self.use(each)
+                    found |= zip(rows, used.ranked(self(batch(rows)).float().cpu().numpy()))
+                return [found[row] for row in every]
             finally:
                 self.use(before) if before else self.base()
 

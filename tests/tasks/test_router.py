@@ -1,7 +1,9 @@
 """A library that is not told the task: its router names it, grows task by task, and comes back from its file."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import recast_gen as rg
 from recast_gen.errors import StoreError, TaskError
@@ -45,6 +47,21 @@ def test_images_without_a_named_task_go_to_the_routers_and_each_gets_its_own_tas
     assert rg.router(again)(batch) == right and again(batch).shape == (12, 5) != unrouted.shape
     with pytest.raises(TaskError, match="no task 'bird'. Did you mean 'birds'"):
         asked.add("bird", images("birds"))
+
+
+def test_pictures_without_a_named_task_are_predicted_by_the_tasks_that_the_router_names(lib):
+    generator, pictures = np.random.default_rng(0), []
+    for _ in range(4):
+        pictures.append(Image.fromarray(generator.integers(0, 256, (VIT.images[1], VIT.images[2], 3), dtype=np.uint8)))
+    with pytest.raises(TaskError, match="name one, or make a router"):
+        lib.predict(pictures)
+    lib.router = lambda batch: ["cars", "birds", "cars", "flowers"]
+    wanted = [lib.predict([picture], task)[0] for picture, task in zip(pictures, lib.router(None))]
+    for found, one in zip(lib.predict(pictures), wanted):
+        assert found == pytest.approx(one, abs=1e-5)
+    assert lib.current is None
+    lib.use("birds")
+    assert [len(found) for found in lib.predict(pictures)] == [2] * 4  # what is in use is in use
 
 
 def test_a_router_learns_while_a_task_is_in_use_and_leaves_it_so(lib):
