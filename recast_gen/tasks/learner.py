@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
@@ -34,6 +34,7 @@ from .readers.raw import PARTS
 from .results import PROBE
 from .solved import loop_of
 
+JUDGES = 512  # images of a trial, where so few validate that they tell settings apart by chance
 FEATURES = "features"  # what costs call the pass over the images that all runs of a task share
 
 
@@ -191,18 +192,18 @@ class Learner:
     def trial(self, images: int, steps: int, seed: int) -> Outcome:
         """So many steps, of one learning rate, on so many of the training images; leaves nothing in the folder.
 
-        A batch has two images of each class or more, so that there may be fewer steps.
+        A batch has two images of each class or more, so that there may be fewer steps.  Where few images validate,
+        others of training, up to `JUDGES` in all, judge as well.
         """
         splits = self._entry
-        rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))[:images]
-        few = (
-            TensorDataset(*(tensor[rows] for tensor in splits.train.tensors))
-            if isinstance(splits.train, TensorDataset) else Subset(splits.train, rows.tolist())
-        )  # fmt: skip
+        rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))
+        few, more = rows.tensor_split([images])
+        more = more[: max(0, JUDGES - len(splits.validation))]
+        few, judges = _rows(splits.train, few), _joined(splits.validation, _rows(splits.train, more))
         size = max(images // steps, 2 * len(splits.classes))
         changed = {"epochs": 1, "schedule": "step", "batch_size": min(size, self.settings.batch_size)}
         settings = self._tried([])[0].model_copy(update=changed)
-        return self._trained(settings, seed, replace(splits, train=few))[2]
+        return self._trained(settings, seed, replace(splits, train=few, validation=judges))[2]
 
     def _probes(self, step: str) -> tuple[list[Run], dict]:
         settings, seen, runs = self.settings.model_copy(update=self._of_probes), self.known.seen, []
@@ -299,3 +300,15 @@ class Learner:
         costs = {"task": self.name, "method": FEATURES, "seed": ""} | meter.read()
         self._write(f"{FEATURES}.costs.json", costs)
         return found
+
+
+def _rows(images: Dataset, rows: torch.Tensor) -> Dataset:
+    if isinstance(images, TensorDataset):
+        return TensorDataset(*(tensor[rows] for tensor in images.tensors))
+    return Subset(images, rows.tolist())
+
+
+def _joined(one: Dataset, other: Dataset) -> Dataset:
+    if isinstance(one, TensorDataset) and isinstance(other, TensorDataset):
+        return TensorDataset(*map(torch.cat, zip(one.tensors, other.tensors)))
+    return ConcatDataset([one, other])

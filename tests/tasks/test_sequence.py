@@ -121,6 +121,23 @@ def learner(bank, tmp_path, **settings) -> Learner:
     return Learner("high", lambda: splits, bank, bank.base(), Train(**FAST | settings), tmp_path)
 
 
+def test_a_trial_is_judged_by_training_images_that_it_does_not_train_on_where_few_validate(bank, tmp_path, monkeypatch):
+    kept = learner(bank, tmp_path)
+    given = []
+    monkeypatch.setattr(Learner, "_trained", lambda self, settings, seed, splits: (None, {}, given.append(splits)))
+
+    def rows(images) -> list[bytes]:
+        return [np.asarray(image).tobytes() for image, _ in images]
+
+    kept.trial(48, 2, 0)
+    count = len(kept.splits.validation)
+    (splits,) = given
+    train, judges = rows(splits.train), rows(splits.validation)
+    assert len(train) == 48 and len(judges) == min(512, count + len(kept.splits.train) - 48) > count
+    assert judges[:count] == rows(kept._entry.validation) and not set(train) & set(judges[count:])
+    assert set(train) | set(judges[count:]) <= set(rows(kept._entry.train))
+
+
 def test_a_probe_on_kept_features_is_the_probe_on_images(bank, tmp_path):
     kept = learner(bank, tmp_path)
     model, trained = prepare("linear_probe", bank, bank.base(), 3, kept.settings, seed=42)
