@@ -3,7 +3,8 @@
     python -m benchmarks.generation_quality [NETWORK ...]
 
 NETWORK: vit, resnet20, resnet56 (really trained on CIFAR-10), digits (all), or with one experiment alone vit:samples,
-vit:depths.  Writes results/generation_quality.csv, row by row; a restart skips what is there.
+vit:depths.  Writes results/generation_quality.csv, row by row; a restart skips what is there.  Or population: samples
+of a population of networks beside their controls (`benchmarks.population`), in results/population.csv.
 
 samples: all shareable families, one group a family, templates "full", `mimic_vae(solver="ppca")` with noise 0.01;
 tokens: `mimic_tokens`. 10 samples a temperature (seeds 0 to 9), on 1000 test images (every second of them for the
@@ -30,6 +31,7 @@ import recast_gen as rg
 from recast_gen.pipelines.stage import execute
 from recast_gen.weights import networks, sources, store
 
+from . import population
 from .backbones import IMAGENET, cifar_resnet
 from .measured import REAL, Table
 from .short_training import train
@@ -250,6 +252,11 @@ def depths(table: Table, name, weights, build, images: Images, wanted) -> None:
 
 def main(*names: str) -> None:
     torch.set_num_threads(1)
+    if "population" in names:
+        population.main("run")
+        names = tuple(name for name in names if name != "population")
+        if not names:
+            return
     table = Table("generation_quality.csv", KEY, COLUMNS)
     for name in names or ("vit", "resnet20", "resnet56", "digits"):
         name, _, only = name.partition(":")

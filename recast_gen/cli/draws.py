@@ -19,27 +19,55 @@ def _write_tasks(bank, tasks: list, out: Path, word: str) -> None:
 
 
 def sample(
-    bank: Bank,
+    bank: Annotated[Path, typer.Argument(help="A bank.zarr, a packed bank, or a population.zarr.")],
     n: Annotated[int, typer.Option(help="How many.")] = 1,
     temperature: Annotated[float, typer.Option(help="Factor on the standard deviation.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
-    source: Annotated[str, typer.Option(help="posterior or prior.")] = "posterior",
+    source: Annotated[
+        str | None, typer.Option(help="posterior or prior; of a bank the posterior when not given, else the prior.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Of a population with batch norms: images as for a task; labels are not used.")
+    ] = None,
     out: Out = Path("samples"),
 ) -> None:
-    """Draws coefficients from a bank of mimic_vae as task files.
+    """Draws coefficients from a bank of mimic_vae as task files, or networks from a population.
 
-    Each has the backbone's head.
+    A task has the backbone's head.  A network is complete.
 
     Example: recast sample bank.zarr --n 10 --temperature 0.1
     """
     from ..bank.sampling import sample
     from ..bank.saved import open_bank
     from ..bank.taskfile import Task
+    from ..weights.store import kind_of
 
+    if kind_of(bank) == "population":
+        _sample_networks(bank, n, temperature, seed, source, images, out)
+        return
     opened = open_bank(bank)
-    about = {"source": source, "temperature": temperature, "seed": seed}
-    drawn = enumerate(sample(opened, n, temperature, seed, source))
+    about = {"source": source or "posterior", "temperature": temperature, "seed": seed}
+    drawn = enumerate(sample(opened, n, temperature, seed, source, images))
     _write_tasks(opened, [Task(one, {}, {"sampled": about | {"index": index}}) for index, one in drawn], out, "sample")
+
+
+def _sample_networks(
+    path: Path, n: int, temperature: float, seed: int, source: str | None, images: Path | None, out: Path
+) -> None:
+    from ..bank.population import load_population
+    from ..weights.described import metadata
+    from ..weights.files import save_tensors
+
+    population, known = load_population(path), None
+    if images is not None:
+        from ..recipe.images import Data
+        from ..tasks.controls import unlabelled
+        from ..tasks.data import load
+
+        known = unlabelled(load(Data.of(images), population.backbone.get("data_config", {}), seed))
+    for index, network in enumerate(population.sample(n, temperature, seed, source or "prior", known)):
+        save_tensors(out / f"sample_{index:03d}.safetensors", network, {"format": "pt"} | metadata(population.backbone))
+    print(f"{out}: {n} networks; `recast inspect`, `recast adapt` and `timm` take each as a checkpoint")
 
 
 def interpolate(

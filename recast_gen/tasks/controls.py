@@ -49,7 +49,7 @@ def judge(aligned: Population, plain: Population, splits: Splits, count: int = 2
     codes = np.concatenate([block.posterior[0] for block in aligned.blocks.values()], 1)
     known = [aligned.network(code) for code in codes]
     flat = np.stack([_flat(aligned, network) for network in known])
-    images = torch.stack([splits.train[index][0] for index in range(min(KNOWN, len(labels_of(splits.train))))])
+    images = unlabelled(splits)
     model = rebuild(Weights(known[0], aligned.backbone))
     rng = np.random.default_rng(seed)
     found: dict[str, list[torch.Tensor]] = {}
@@ -76,6 +76,11 @@ def judge(aligned: Population, plain: Population, splits: Splits, count: int = 2
         row["iou"] = max(_iou(row["said"], other) for index, other in enumerate(answers) if index != own)
         row["ensemble"] = _share(found[row["kind"]][:ENSEMBLE], labels)
     return [{key: value for key, value in row.items() if key != "said"} for row in rows]
+
+
+def unlabelled(splits: Splits) -> torch.Tensor:
+    """Training images ``n c h w`` without their labels, for the statistics of batch norms."""
+    return torch.stack([splits.train[index][0] for index in range(min(KNOWN, len(labels_of(splits.train))))])
 
 
 def _networks(

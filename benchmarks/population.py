@@ -1,0 +1,112 @@
+"""What networks drawn from a population are worth, and what the population costs.
+
+    python -m benchmarks.generation_quality population  # the recipe's own stages, then the controls
+    python -m benchmarks.population speed               # against reading and copying, processor seconds
+    python -m benchmarks.population table
+
+Writes results/population.csv and results/population_speed.csv.  Samples of the prior are judged beside their controls:
+originals with noise of the same distance, averages of two originals, the mean of all, copies; see
+`recast_gen.tasks.controls`.  The recipe trains its networks from seeds of their own; nothing is chosen on test images.
+"""
+
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import recast_gen as rg
+from recast_gen.pipelines.stage import execute
+from recast_gen.tasks.controls import KINDS
+from recast_gen.weights import checkpoints, networks
+from recast_gen.weights.described import metadata
+from recast_gen.weights.files import save_tensors
+
+from .measured import Table, markdown
+
+RECIPES = {"digits perceptrons": "digits_population"}
+COLUMNS = ("networks", "accuracy", "least", "most", "ensemble", "distance", "iou")
+MODEL = {
+    "timm_model": "recast_gen.weights.perceptron:perceptron",
+    "timm_kwargs": {"inputs": 784, "hidden": [680, 680], "num_classes": 10},
+    "data_config": {"input_size": [1, 28, 28]},
+}  # 1.0 M parameters
+COUNT = 100
+
+
+def controls(table: Table) -> None:
+    """Runs the stages of each recipe in a scratch folder, and keeps what they measured."""
+    for name, recipe in RECIPES.items():
+        if all((name, words) in table for words in KINDS.values()):
+            continue
+        path, here = Path(f"pipelines/{recipe}.yaml").resolve(), os.getcwd()
+        with tempfile.TemporaryDirectory() as scratch:
+            os.chdir(scratch)
+            try:
+                execute("extract", path)
+                found = execute("mimic_vae", path)
+            finally:
+                os.chdir(here)
+        for kind, measured in found["kinds"].items():
+            kept = {key: measured[key] for key in COLUMNS if key in measured}
+            table.add(name, KINDS[kind], **kept)
+
+
+def used(act: Callable[[], object]) -> float:
+    """Processor seconds of one call."""
+    start = time.process_time()
+    act()
+    return time.process_time() - start
+
+
+def speed(table: Table) -> None:
+    """A population of random weights, which cost what trained ones cost."""
+    with tempfile.TemporaryDirectory() as scratch:
+        files = [Path(scratch) / f"{index:03d}.safetensors" for index in range(COUNT)]
+        shapes = networks.create(MODEL["timm_model"], MODEL["timm_kwargs"]).state_dict()
+        for index, file in enumerate(files):
+            rng = np.random.default_rng(index)
+            tensors = {name: rng.standard_normal(tuple(t.shape), np.float32) for name, t in shapes.items()}
+            save_tensors(file, tensors, {"format": "pt"} | metadata(MODEL))
+        size = sum(tensor.numel() for tensor in shapes.values())
+        reading = used(lambda: [dict(checkpoints.read(file).items()) for file in files])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found: list[rg.Population] = []
+        fitting = used(lambda: found.append(rg.mimic_vae(files, aligned=False)))
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (4 * size)
+        aligning = used(lambda: rg.mimic_vae(files[:10], passes=2))
+        code = np.random.default_rng(0).standard_normal(found[0].latents)
+        one = found[0].network(code)
+        copying = min(used(lambda: [tensor.copy() for tensor in one.values()]) for _ in range(20))
+        drawing = min(used(lambda: found[0].network(code)) for _ in range(20))
+        writing = used(lambda: found[0].save(Path(scratch) / "population.zarr"))
+    rows = [
+        (f"read {COUNT} files of {size:,} parameters", reading, 1.0),
+        ("fit them, not aligned", fitting, fitting / reading),
+        ("fit ten of them, aligned in two passes", aligning, aligning / (reading * 10 / COUNT)),
+        ("save the population", writing, writing / reading),
+        ("copy one network in memory", copying, 1.0),
+        ("draw one", drawing, drawing / copying),
+    ]
+    for what, seconds, ratio in rows:
+        table.add(what, seconds=seconds, ratio=ratio)
+    table.add("peak of the fit's memory, pages of its scratch file included, in networks", ratio=peak)
+
+
+def main(act: str = "table") -> None:
+    quality = Table("population.csv", ("population", "what"), COLUMNS)
+    cost = Table("population_speed.csv", ("what",), ("seconds", "ratio"))
+    if act == "run":
+        controls(quality)
+    if act == "speed":
+        speed(cost)
+    for table in (quality, cost):
+        print(markdown(table.columns, (row.values() for row in table.rows().values())), end="\n\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

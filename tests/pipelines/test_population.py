@@ -1,0 +1,103 @@
+"""A recipe of many networks: trained or read, fitted, judged beside controls, reported."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+import recast_gen as rg
+from recast_gen.cli import app
+from recast_gen.errors import RecipeError, SourceError
+from recast_gen.pipelines import STAGES
+from recast_gen.pipelines.stage import execute
+from recast_gen.recipe.reading import load
+from recast_gen.tasks.controls import KINDS
+from recast_gen.weights import checkpoints
+from recast_gen.weights.networks import rebuild
+
+from .pico import RECIPES
+
+
+def pico(folder: Path, name: str = "digits_population", **model) -> Path:
+    recipe = YAML(typ="safe").load(RECIPES / "digits_population.yaml")
+    recipe["model"]["kwargs"]["hidden"] = [16]
+    recipe["model"]["pretrain"] |= {"epochs": 3, "batch_size": 256}
+    recipe["model"] |= {"population": 3} | model
+    path = folder / "pipelines" / f"{name}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    YAML().dump({key: value for key, value in recipe.items() if value is not None}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("population")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in STAGES:
+            execute(stage, pico(folder))
+    return folder
+
+
+def test_samples_are_judged_beside_all_controls_and_the_report_begins_with_the_verdict(ran):
+    store = ran / "weights_store" / "digits_population"
+    with (store / "mimic_vae" / "networks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["kind"] for row in rows} == set(KINDS)
+    copies = [row for row in rows if row["kind"] == "copy"]
+    assert all(float(row["iou"]) > 0.9 and float(row["distance"]) < 0.2 for row in copies)  # a replica is seen as one
+    noise, samples = ([float(r["distance"]) for r in rows if r["kind"] == kind] for kind in ("noise", "sample"))
+    np.testing.assert_allclose(noise, samples, rtol=0.3)
+    page = (store / "report" / "report.html").read_text()
+    assert "Samples of the prior have" in page[: page.index("<h2>")] and "two originals, aligned" in page
+    assert not any((store / "train" / "tasks").iterdir()) and (store / "tune" / "best.yaml").exists()
+
+
+def test_the_command_draws_networks_that_are_checkpoints(ran, monkeypatch):
+    monkeypatch.chdir(ran)
+    population = "weights_store/digits_population/mimic_vae/population.zarr"
+    done = CliRunner().invoke(app, ["sample", population, "--n", "2", "--out", "drawn"])
+    assert done.exit_code == 0, done.output
+    drawn = rg.sample(population, 2)
+    for index, path in enumerate(sorted(Path("drawn").glob("*.safetensors"))):
+        found = checkpoints.read(path)
+        assert all(np.array_equal(found[name], each) for name, each in drawn[index].items())
+        rebuild(found)
+
+
+def test_files_by_a_glob_are_the_same_population(ran, monkeypatch):
+    monkeypatch.chdir(ran)
+    files = "weights_store/digits_population/extract/population/*.safetensors"
+    path = pico(ran, "read", population=files, pretrain=None)
+    recipe = YAML(typ="safe").load(path)
+    del recipe["model"]["pretrain"]
+    YAML().dump(recipe, path)
+    for stage in ("extract", "mimic_vae", "report"):
+        execute(stage, path)
+    one, other = (rg.load_population(f"weights_store/{name}/mimic_vae/population.zarr") for name in ("read", path.stem))
+    trained = rg.load_population("weights_store/digits_population/mimic_vae/population.zarr")
+    assert one.hash == other.hash == trained.hash
+    recipe["model"]["population"] = "nowhere/*.pt"
+    YAML().dump(recipe, path)
+    with pytest.raises(SourceError, match="nowhere"):
+        execute("extract", path)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "said"),
+    [
+        ("model", {"population": 1}, "model.population"),
+        ("model", {"pretrain": None}, "`pretrain`"),
+        ("model", {"pretrained": True}, "pretrained: false"),
+        ("tasks", [{"name": "a", "data": {"source": "digits"}}], "leave them out"),
+    ],
+)
+def test_a_recipe_that_makes_no_population_is_refused(section, change, said, tmp_path):
+    recipe = YAML(typ="safe").load(pico(tmp_path))
+    recipe[section] = recipe.get(section, {}) | change if isinstance(change, dict) else change
+    YAML().dump(recipe, tmp_path / "wrong.yaml")
+    with pytest.raises(RecipeError, match=said):
+        load(tmp_path / "wrong.yaml")
