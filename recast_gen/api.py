@@ -211,10 +211,11 @@ def grow(
     timm_kwargs: dict | None = None,
     heads: int | None = None,
 ) -> Weights:
-    """A deeper or wider network, as a start for training; see `recast_gen.bank.growth.grow` for the options.
+    """A deeper or wider network, as a start for training.
 
     Args:
         source: as in `families`, and so is `onto`.
+        depth, width, how, heads, share: as `recast_gen.bank.growth.grow` takes them.
         timm_kwargs: as in `mimic`.
     Returns:
         A mapping of tensor name -> array, with what is known of the network in ``backbone``; a source in its turn.
