@@ -48,6 +48,7 @@ def timed(command: list, budget: float = inf, **where) -> Iterator[tuple[float, 
         fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system, proc(5)
         lines.append(line)
+        print(f"{seconds:.0f} s: {line}", end="", flush=True)
         yield seconds, line.rstrip()
         if seconds > budget and EPOCH.search(line):
             process.kill()
