@@ -1,5 +1,8 @@
 """Every public name on plain timm models and on a user's own module."""
 
+import inspect
+from typing import Any
+
 import numpy as np
 import pytest
 import timm
@@ -125,3 +128,18 @@ def test_modules_have_their_earlier_names_too():
 
     assert rg.generation is generation and callable(generation.write)
     assert callable(sources.read) and callable(grouping.select)
+
+
+def test_public_functions_and_methods_say_what_they_return():
+    def inside(name: str):
+        thing = getattr(rg, name)
+        members = vars(thing).items() if inspect.isclass(thing) else [("", thing)]
+        for word, member in members:
+            found = getattr(member, "__func__", getattr(member, "fget", member))
+            if inspect.isfunction(found) and not word.startswith("_"):
+                yield f"{name}.{word}", inspect.signature(found).return_annotation
+
+    said = dict(pair for name in rg.__all__ for pair in inside(name))
+    assert len(said) > 40
+    nothing = (Any, "Any", dict, list, tuple, inspect.Signature.empty)
+    assert not [name for name, kind in said.items() if kind in nothing]

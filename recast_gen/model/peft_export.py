@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -29,10 +29,30 @@ CONV1D = "Conv1D"  # of transformers: a linear layer that holds its weight as ``
 EXACT = 1e-5  # relative: what is lost by rounding factors to float32
 
 
+class Exported(TypedDict):
+    """What an export to PEFT says of itself; errors are relative (fraction).
+
+    Args:
+        relative_error: how much of the task's change is lost; `layers`: of each layer's.
+        numbers: stored (count).
+        bank_error: of the base that the bank makes.
+        logits_error: on sample images, where some were given.
+    """
+
+    rank: int
+    relative_error: float
+    numbers: int
+    bank_error: float
+    classes: list[str]
+    bank: str
+    layers: dict[str, float]
+    logits_error: NotRequired[float]
+
+
 def to_peft(
     bank: TemplateBank | str | Path, task: str | Path, folder: str | Path, rank: int | str = "auto",
     tolerance: float = 0.01, images: Any = None, model: "nn.Module | None" = None,
-) -> dict:  # fmt: skip
+) -> Exported:  # fmt: skip
     """Writes a task as a Hugging Face PEFT LoRA adapter of the plain backbone, atomically.
 
     It is for linear layers, transformers' Conv1D, and 2d convolutions without groups.  The head goes along whole
@@ -126,12 +146,14 @@ def to_peft(
         "target_modules": [tensor.removesuffix(".weight") for tensor in errors],
         "modules_to_save": [head] if head else None,
     }  # fmt: skip
-    written = {
+    written: Exported = {
         "rank": chosen, "relative_error": error,
         "numbers": sum(array.size for array in tensors.values()),
         "bank_error": max(group.certificate["relative_error"] for group in bank.groups.values()),
         "classes": read.classes, "bank": bank.hash, "layers": errors,
-    } | ({} if logits is None else {"logits_error": logits})  # fmt: skip
+    }  # fmt: skip
+    if logits is not None:
+        written["logits_error"] = logits
     with atomic(folder) as fresh:
         fresh.mkdir()
         known = metadata(taskfile.backbone(bank, read))
