@@ -237,7 +237,12 @@ def coalesce(
 ) -> Weights:
     """A smaller network of means of neighbours, which `grow` with ``onto`` leads back to its size.
 
-    Args, Returns and Raises as in `grow`; see `recast_gen.bank.growth.coalesce`.
+    Args:
+        source, depth, width, timm_kwargs, heads: as in `grow`.
+    Returns:
+        As `grow`.
+    Raises:
+        RecastError: as `grow`.
     """
     found = sources.read(source, timm_kwargs)
     return growth.coalesce(found, depth, width, heads or networks.heads(found.backbone))

@@ -197,9 +197,9 @@ class Learner:
         """
         splits = self._entry
         rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))
-        few, more = rows.tensor_split([images])
+        chosen, more = rows.tensor_split([images])
         more = more[: max(0, JUDGES - len(splits.validation))]
-        few, judges = _rows(splits.train, few), _joined(splits.validation, _rows(splits.train, more))
+        few, judges = _rows(splits.train, chosen), _joined(splits.validation, _rows(splits.train, more))
         size = max(images // steps, 2 * len(splits.classes))
         changed = {"epochs": 1, "schedule": "step", "batch_size": min(size, self.settings.batch_size)}
         settings = self._tried([])[0].model_copy(update=changed)
