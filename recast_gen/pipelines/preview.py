@@ -116,8 +116,8 @@ class _Preview:
                 counts["train"] = counts.get("train", 0) - counts[part]
         if counts["train"] <= 0:
             raise DataError(f"{listing(parts)} alone: a task needs images to train on.")
-        self.images[task.name] = {part: counts[part] for part in PARTS}
         size = self._sized(task)
+        self.images[task.name] = {part: counts[part] for part in PARTS}
         each = dict.fromkeys(keep.values(), 0)
         for label, name in keep.items():
             each[name] += sum(int((found == label).sum()) for found in labels.values())
