@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .api import project as project
     from .bank.bank import TemplateBank as TemplateBank
     from .bank.generation import generate as generate
+    from .bank.merging import merge_tasks as merge_tasks
     from .bank.population import Population as Population
     from .bank.population import load_population as load_population
     from .bank.sampling import interpolate as interpolate
@@ -52,6 +53,9 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .model.verbs import freeze as freeze
     from .tasks.adapt import adapt as adapt
     from .tasks.evaluation import evaluate as evaluate
+    from .tasks.hypernetwork import load_predictor as load_predictor
+    from .tasks.hypernetwork import predict_task as predict_task
+    from .tasks.hypernetwork import task_predictor as task_predictor
     from .tasks.prediction import predict as predict
     from .tasks.router import router as router
 
@@ -64,6 +68,7 @@ _NAMES = {
     "bank.generation": "generate",
     "bank.population": "Population load_population",
     "bank.sampling": "sample interpolate",
+    "bank.merging": "merge_tasks",
     "mimicry.norms": "with_norms",
     "mimicry.extension": "extend",
     "mimicry.few_bits": "quantise",
@@ -84,6 +89,7 @@ _NAMES = {
     "tasks.evaluation": "evaluate",
     "tasks.prediction": "predict",
     "tasks.router": "router",
+    "tasks.hypernetwork": "task_predictor load_predictor predict_task",
     "errors": "RecastError",
 }
 _MOVED = {  # modules by their names in 0.1.0

@@ -141,8 +141,9 @@ def moments(
 
 
 def mimic_vae(
-    source: Any, families: Iterable[str] | None = None, groups: int | list[list[int]] | None = None, **settings: Any
-) -> TemplateBank | Population:
+    source: Any = None, families: Iterable[str] | None = None, groups: int | list[list[int]] | None = None, *,
+    tasks: str | Path | None = None, bank: TemplateBank | str | Path | None = None, **settings: Any,
+) -> TemplateBank | Population:  # fmt: skip
     """The VAE template generator: like `mimic`, and the bank can be sampled; of many networks, a population.
 
     Args:
@@ -152,11 +153,22 @@ def mimic_vae(
             `recast_gen.mimicry.fit.mimic_vae`: ``solver="vae", seed=0``, and the solver's, such as ``epochs=60,
             beta=1.0``.  Of many networks those of `recast_gen.mimicry.population.fit.mimic_population`:
             ``aligned=True, templates="full", solver="ppca"``.
+        tasks: in place of a source, a folder of task files, whose coefficients are the population; `bank`: theirs, or
+            its path.  Settings are those of `recast_gen.mimicry.population.tasks.mimic_tasks`.
     Returns:
-        A bank; of many networks a population, whose samples are complete networks.
+        A bank; of many networks a population, whose samples are complete networks; of tasks one whose samples are
+        coefficients.
     Raises:
         RecastError: as `mimic`; FitError for networks that are no population.
     """
+    if tasks is not None:
+        if source is not None or families or groups or bank is None:
+            raise FitError("tasks= is in place of a source and its families, and needs the bank of the tasks: bank=.")
+        from .mimicry.population.tasks import mimic_tasks
+
+        return mimic_tasks(bank, tasks, **settings)
+    if source is None or bank is not None:
+        raise FitError("Give a source; or tasks=, a folder of task files, and their bank=.")
     asked, others = Asked.of({"families": families, "groups": groups, **settings})
     if not (many := sources.several(source)):
         return with_norms(fit.mimic_vae(asked.read(source), asked, **others), asked.norms)

@@ -21,13 +21,13 @@ def to_stored(
     tie: what is written are the steps that several coefficients take, at 32 bits too, with one scale for all."""
     if tie:
         shapes = {name: coefficients[name].shape for name in bank.layers}
-        steps = {name: coefficients[name] - base for name, base in _bases(bank, shapes)}
+        steps = {name: coefficients[name] - base for name, base in bases(bank, shapes)}
         shared = means(np.concatenate([steps[name].reshape(-1) for name in bank.layers]), tie.places(bank, shapes))
         return [shared.astype(f"f{bits // 8}") if bits > 8 else nearest(shared[None], 2**bits - 2)]
     if bits == 32:
         return [np.concatenate([coefficients[name].reshape(-1) for name in bank.layers]).astype(np.float32)]
     shapes = {name: coefficients[name].shape for name in bank.layers}
-    steps = {name: coefficients[name] - base for name, base in _bases(bank, shapes)}
+    steps = {name: coefficients[name] - base for name, base in bases(bank, shapes)}
     if bits == 16:
         return [np.concatenate([steps[name].reshape(-1) for name in bank.layers]).astype(np.float16)]
     runs = groupby(bank.layers, lambda name: bank.layers[name].family)
@@ -53,7 +53,7 @@ def from_stored(
     found = {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces)}
     if bits_of(arrays) == 32 and not tie:
         return found
-    return {name: base + found[name] for name, base in _bases(bank, shapes)}
+    return {name: base + found[name] for name, base in bases(bank, shapes)}
 
 
 def check(arrays: list[np.ndarray | Levels]) -> None:
@@ -67,7 +67,7 @@ def bits_of(arrays: list[np.ndarray | Levels]) -> int:
     return arrays[0].bits if isinstance(arrays[0], Levels) else 8 * arrays[0].itemsize
 
 
-def _bases(bank: TemplateBank, shapes: Shapes) -> Iterator[tuple[str, np.ndarray]]:
+def bases(bank: TemplateBank, shapes: Shapes) -> Iterator[tuple[str, np.ndarray]]:
     """(name, the bank's own coefficients in a task's shape) of every layer, in the bank's order."""
     for group in bank.groups.values():
         for name, base in group:

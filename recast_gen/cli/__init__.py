@@ -15,7 +15,7 @@ COMMANDS: dict[str, list[Callable]] = {
     "Tasks": [tasks.adapt, tasks.evaluate, tasks.predict, tasks.tasks],
     "Networks, banks and weights": [
         inspection.inspect, weights.compare, weights.generate, weights.pack, weights.unpack, weights.nest, weights.grow,
-        weights.quantise, draws.sample, draws.interpolate, draws.project,
+        weights.quantise, draws.sample, draws.interpolate, draws.merge, draws.project,
     ],
     "Recipes": [recipes.init, recipes.check, recipes.run, recipes.report, recipes.tune_worker, recipes.studies],
 }  # fmt: skip

@@ -29,9 +29,12 @@ def sample(
     images: Annotated[
         Path | None, typer.Option(help="Of a population with batch norms: images as for a task; labels are not used.")
     ] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(help="A folder of task files of this bank: draws tasks like them.")
+    ] = None,
     out: Out = Path("samples"),
 ) -> None:
-    """Draws coefficients from a bank of mimic_vae as task files, or networks from a population.
+    """Draws coefficients as task files, from a bank of mimic_vae or many tasks, or networks from a population.
 
     A task has the backbone's head.  A network is complete.
 
@@ -46,9 +49,39 @@ def sample(
         _sample_networks(bank, n, temperature, seed, source, images, out)
         return
     opened = open_bank(bank)
-    about = {"source": source or "posterior", "temperature": temperature, "seed": seed}
-    drawn = enumerate(sample(opened, n, temperature, seed, source, images))
-    _write_tasks(opened, [Task(one, {}, {"sampled": about | {"index": index}}) for index, one in drawn], out, "sample")
+    source = source or ("prior" if tasks else "posterior")
+    if tasks:
+        from ..mimicry.population.tasks import mimic_tasks
+
+        found = mimic_tasks(opened, tasks).sample(n, temperature, seed, source)
+    else:
+        found = sample(opened, n, temperature, seed, source, images)
+    about = {"source": source, "temperature": temperature, "seed": seed}
+    drawn = [Task(one, {}, {"sampled": about | {"index": index}}) for index, one in enumerate(found)]
+    _write_tasks(opened, drawn, out, "sample")
+
+
+def merge(
+    bank: Bank,
+    tasks: Annotated[list[Path], typer.Argument(help="Two task files of that bank, or more.")],
+    method: Annotated[str, typer.Option(help="mean, arithmetic or ties.")] = "mean",
+    scale: Annotated[float | None, typer.Option(help="Factor of arithmetic (0.3) and ties (1).")] = None,
+    density: Annotated[float | None, typer.Option(help="Share of each task's changes that ties keeps (0.2).")] = None,
+    head: Annotated[str, typer.Option(help="joined: all tasks' classes; none: the backbone's.")] = "joined",
+    out: Annotated[Path, typer.Option(help="The task file to write.")] = Path("merged.safetensors"),
+) -> None:
+    """Merges tasks into one, without images and without training.
+
+    Example: recast merge bank.zarr flowers.safetensors birds.safetensors --method ties
+    """
+    from ..bank.merging import merge_tasks
+    from ..bank.saved import open_bank
+    from ..bank.taskfile import write
+
+    opened = open_bank(bank)
+    options = {name: value for name, value in (("scale", scale), ("density", density)) if value is not None}
+    merged = merge_tasks(opened, tasks, method, head, **options)
+    print(f"{out}: {write(out, merged, opened):,} bytes, {len(merged.classes)} classes of {len(tasks)} tasks")
 
 
 def _sample_networks(

@@ -1,0 +1,123 @@
+"""Several tasks of one bank as one task: what they add to the base merged, their heads side by side; numpy only."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import TaskError, check_choice, listing
+from .bank import TemplateBank
+from .saved import open_bank
+from .steps import bases
+from .taskfile import Task, read
+
+HEADS = ("joined", "none")
+
+
+def mean(changes: np.ndarray) -> np.ndarray:
+    """``n d`` -> ``d``."""
+    return changes.mean(0)
+
+
+def arithmetic(changes: np.ndarray, scale: float = 0.3) -> np.ndarray:
+    """The sum of what tasks add, times `scale`: task arithmetic (Ilharco et al., 2023, https://arxiv.org/abs/2212.04089)."""
+    return scale * changes.sum(0)
+
+
+def ties(changes: np.ndarray, density: float = 0.2, scale: float = 1.0) -> np.ndarray:
+    """Of each task the share `density` of largest changes; of these, at each place, the mean of those of the sign that
+    weighs more; times `scale` (TIES-merging, Yadav et al., 2023, https://arxiv.org/abs/2306.01708).
+
+    It depends on the basis: here signs and sizes are those of coefficients, not of weights.
+    """
+    kept = max(1, round(density * changes.shape[1]))
+    least = np.partition(np.abs(changes), -kept, axis=1)[:, -kept, None]
+    trimmed = np.where(np.abs(changes) >= least, changes, 0)
+    same = trimmed * np.sign(trimmed.sum(0)) > 0
+    return scale * (trimmed * same).sum(0) / np.maximum(same.sum(0), 1)
+
+
+METHODS: dict[str, Callable[..., np.ndarray]] = {"mean": mean, "arithmetic": arithmetic, "ties": ties}
+
+
+def merge_tasks(
+    bank: TemplateBank | str | Path, tasks: Sequence[str | Path | Task], method: str = "mean", head: str = "joined",
+    **options: float,
+) -> Task:  # fmt: skip
+    """One task of several, without images and without training.
+
+    Args:
+        bank: a bank, or its path.
+        tasks: two or more of its task files.
+        method: of `METHODS`.
+        head: ``joined``, one linear head with every task's classes, ``task: class``; ``none``, the
+            backbone's own.  A task's own head goes with the merged coefficients by `with_head`.
+        options: the method's: ``scale``, ``density`` (fractions).
+    Returns:
+        A task, which `taskfile.write` writes.
+    Raises:
+        TaskError: tasks of different resolutions or image sizes, with adapters, or with heads that cannot be joined.
+    """
+    bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    check_choice("method", method, METHODS, TaskError)
+    check_choice("head", head, HEADS, TaskError)
+    names = [Path(task).stem if isinstance(task, str | Path) else f"task {i}" for i, task in enumerate(tasks)]
+    found = dict(zip(names, (task if isinstance(task, Task) else read(task, bank) for task in tasks)))
+    if len(found) < 2 or len(found) < len(names):
+        raise TaskError(f"Merging takes two tasks or more of different names; given were {listing(names)}.")
+    changes, shapes, base = changed(bank, found)
+    try:
+        merged = base + METHODS[method](changes, **options)
+    except TypeError as error:
+        raise TaskError(f"method={method!r} has no such option ({error}).") from None
+    about: dict[str, Any] = {"merged": {"method": method, "tasks": names} | options}
+    coefficients = split(merged, shapes)
+    return Task(coefficients, *(_joined(found, about) if head == "joined" else ({}, about)))
+
+
+def with_head(merged: Task, task: Task) -> Task:
+    """Merged coefficients with the head and classes of one of the tasks."""
+    about = {key: task.about[key] for key in ("classes", "head", "backbone") if key in task.about}
+    return Task(merged.coefficients, task.head, about | {"merged": merged.about["merged"]})
+
+
+def changed(bank: TemplateBank, tasks: dict[str, Task]) -> tuple[np.ndarray, dict[str, tuple[int, ...]], np.ndarray]:
+    """What tasks add to the base ``n d`` (float64), the shapes ``s b t`` of it by name, and the base ``d``.
+
+    Raises TaskError for tasks of different resolutions, with adapters or of other image sizes.
+    """
+    first = next(iter(tasks.values()))
+    shapes = {name: first.coefficients[name].shape for name in bank.layers}
+    if other := [name for name, task in tasks.items() if _shapes(task) != _shapes(first)]:
+        raise TaskError(f"{listing(other, 4)} have another resolution than {next(iter(tasks))}: train them alike.")
+    if odd := [name for name, task in tasks.items() if task.adapter or task.size]:
+        raise TaskError(f"{listing(odd, 4)} have an adapter or images of another size: only coefficients are merged.")
+    base = np.concatenate([array.reshape(-1) for _, array in bases(bank, shapes)]).astype(np.float64)
+    rows = [np.concatenate([task.coefficients[name].reshape(-1) for name in shapes]) for task in tasks.values()]
+    return np.stack(rows) - base, shapes, base
+
+
+def split(flat: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """``d`` -> coefficients ``s b t`` (float32) by name."""
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
+    parts = np.split(flat, ends[:-1])
+    return {name: part.reshape(shape).astype(np.float32) for (name, shape), part in zip(shapes.items(), parts)}
+
+
+def _shapes(task: Task) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in task.coefficients.items()}
+
+
+def _joined(tasks: dict[str, Task], about: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """A linear head with the rows of all tasks' heads one after the other, and what is known of it."""
+    forms = {
+        (task.about.get("head"), tuple((name, a.shape[1:]) for name, a in task.head.items())) for task in tasks.values()
+    }
+    place, form = next(iter(forms))
+    linear = {f"{place}.weight": 2, f"{place}.bias": 1}
+    if len(forms) > 1 or not form or any(linear.get(name) != len(rest) + 1 for name, rest in form):
+        raise TaskError("The tasks' heads are not linear ones of one module, which alone can be joined: head='none'.")
+    head = {name: np.concatenate([task.head[name] for task in tasks.values()]) for name, _ in form}
+    classes = [f"{task}: {name}" for task, each in tasks.items() for name in each.classes]
+    return head, about | {"classes": classes, "head": place, "metrics": {}}

@@ -1,0 +1,47 @@
+"""Many tasks of one bank as a population: draws are new tasks' coefficients."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...bank.bank import TemplateBank
+from ...bank.merging import changed
+from ...bank.population import Population
+from ...bank.saved import open_bank
+from ...bank.taskfile import BANKS, ROUTER, read
+from ...errors import FitError
+from ...weights.named import Weights
+from ...weights.store import kind_of
+from .fit import mimic_population
+
+
+def mimic_tasks(
+    bank: TemplateBank | str | Path, folder: str | Path, templates: int | str = "full", **options: Any
+) -> Population:
+    """Fits a VAE over tasks' coefficients, heads left out.
+
+    A code is of a whole task.  What is drawn is what `rg.generate(bank, drawn)` and `taskfile.of` take.
+
+    Args:
+        bank: of the tasks, or its path.
+        folder: with two task files or more, of one resolution.
+        templates, options: as `fit.mimic_population` takes them, ``solver`` and ``seed`` among them.
+    Returns:
+        A population; ``backbone["tasks_of"]`` is the bank's hash.
+    Raises:
+        FitError: fewer than two tasks, two that are the same, or options out of range.
+        TaskError: a task of another bank or resolution, or with an adapter.
+    A VAE over task vectors, as ICM-Fusion (2025) has one; here with a linear decoder, of which `ppca` is the optimum.
+    """
+    opened = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    paths = [path for path in sorted(Path(folder).glob("*.safetensors")) if path.name not in (*BANKS, ROUTER)]
+    tasks = {path.stem: read(path, opened) for path in paths if kind_of(path) == "task"}
+    if len(tasks) < 2:
+        raise FitError(f"{folder} has {len(tasks)} task files; a population of tasks takes two or more.")
+    changed(opened, tasks)  # refuses tasks that do not go together
+    about = {"tasks_of": opened.hash}
+    members = {
+        name: Weights({n: np.array(a) for n, a in task.coefficients.items()}, about) for name, task in tasks.items()
+    }
+    return mimic_population(members, aligned=False, templates=templates, **options)
