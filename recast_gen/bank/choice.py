@@ -96,6 +96,8 @@ def _refuse_other(task: Task, features: np.ndarray, labels: np.ndarray) -> None:
         raise TaskError(
             f"Features {features.shape} with {len(labels)} labels were given; the head sees (images, {size_})."
         )
+    if not np.isfinite(features).all():
+        raise TaskError("The features that the head sees are not finite: repair the images or the network.")
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= classes:
         raise TaskError(
             f"Labels are {labels.min()} to {labels.max()} ({labels.dtype}): give places of {classes} classes."

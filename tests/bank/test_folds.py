@@ -6,6 +6,7 @@ import pytest
 from recast_gen.bank import choice
 from recast_gen.bank.folds import Folds, clearly_worse, right
 from recast_gen.bank.taskfile import Task
+from recast_gen.errors import TaskError
 
 from .test_taskfile import make_bank
 
@@ -76,3 +77,31 @@ def test_what_validation_clearly_loses_is_not_overruled():
     found[:8] = 0
     assert clearly_worse(found, own, 0.5) and not clearly_worse(found, own, 8)
     assert not clearly_worse(own, own, 0) and clearly_worse(own - found, own, 50)
+
+
+@pytest.mark.parametrize(
+    "kind", ["equal columns", "fewer images than features", "constant columns", "one image a class"]
+)
+def test_features_of_a_singular_gram_matrix_choose_bits_too(kind):
+    training, validation = images(600, 1), images(200, 2)
+    if kind == "fewer images than features":
+        training, validation = parted(training, slice(8)), parted(validation, slice(7))
+    if kind == "one image a class":
+        training, validation = parted(training, np.unique(training[1], return_index=True)[1]), parted(validation, [0])
+    changed = {"equal columns": slice(1, 4), "constant columns": slice(0, 5)}.get(kind, slice(0))
+    for features, _ in (training, validation):
+        features[:, changed] = features[:, :1] if kind == "equal columns" else 2.0
+    task = solved(training, validation)
+    found = choice.fewest(task, BANK, training, validation)
+    assert right(found, validation).mean() >= right(task, validation).mean() - 0.1
+    assert all(np.isfinite(array).all() for array in found.head.values())
+
+
+def test_features_that_are_not_finite_are_refused_and_not_taken_for_a_head_without_few_bits():
+    training, validation = images(60, 1), images(20, 2)
+    task = solved(training, validation)
+    for seen in (training, validation):
+        seen[0][0, 0] = np.nan
+        with pytest.raises(TaskError, match="are not finite"):
+            choice.fewest(task, BANK, training, validation)
+        seen[0][0, 0] = 0

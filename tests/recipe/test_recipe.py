@@ -94,6 +94,23 @@ def test_templates_and_norms_that_cannot_be_are_refused(tmp_path, tune, message)
         load(write(tmp_path, lambda content: content["tune"].update(tune)))
 
 
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"head_bits": 5}, r"train\.head_bits"),
+        ({"head_bits": "few"}, r"train\.head_bits"),
+        ({"coefficient_bits": 2}, r"train\.coefficient_bits"),
+        ({"tie": "layer"}, r"train\.tie"),
+        ({"tie": 0}, r"train\.tie"),
+        ({"tolerance": -1}, r"train\.tolerance"),
+        ({"max_bytes": 0}, r"train\.max_bytes"),
+    ],
+)
+def test_bits_ties_and_budgets_that_are_not_offered_are_refused(tmp_path, train, message):
+    with pytest.raises(RecipeError, match=message):
+        load(write(tmp_path, lambda content: content["train"].update(train)))
+
+
 def test_a_task_name_used_twice_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="used twice: odd_or_even_turned"):
         load(write(tmp_path, lambda content: content["tasks"].append(content["tasks"][1])))
