@@ -94,7 +94,7 @@ def fronts(methods: list[Point]) -> Iterator[Check]:
 
 def targets() -> None:
     for target, margin, why in files():
-        print(f"{target}: {verdict(margin, '.2g')} ({why})")
+        print(f"{target}: {verdict(margin, '.3g')} ({why})")
     for (backbone, task), methods in points([*RESULTS.rows().values(), *whole_rows()]).items():
         print(f"\n{backbone}, {task}")
         for target, margin, why in fronts(methods):
