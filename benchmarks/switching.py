@@ -26,6 +26,7 @@ from .measured import Table, markdown, ratio
 BATCH, TASKS, MANY, ROUND = 64, 8, 300, 600
 LARGE = 1000
 OPENING = f"opening {LARGE} tasks"
+EVEN = f"{BATCH} images over {BATCH} tasks"
 LAYERS = ["attn.qkv", "attn.proj"]
 TABLE = Table("switching.csv", ("what",), ("milliseconds", "of", "ratio", "bytes", "runs"))
 
@@ -136,11 +137,29 @@ def scale(runs: int) -> None:
         )  # fmt: skip
 
 
+def even(runs: int) -> None:
+    """A batch in which every image has a task of its own, beside one of one task."""
+    torch.set_num_threads(1)
+    bank = rg.mimic(network(), families=[f"blocks.*.{layer}" for layer in LAYERS], groups=6)
+    with tempfile.TemporaryDirectory() as scratch:
+        model = rg.attach(network(), bank)
+        for task in range(BATCH):
+            for parameter in rg.coefficients(model):
+                parameter.data += 0.01 * torch.randn(parameter.shape)
+            rg.save_task(Path(scratch) / f"{task}.safetensors", model, bank)
+        lib, images = rg.TaskLibrary(scratch, network(), bank), torch.randn(BATCH, 3, BATCH, BATCH)
+        lib.use("0")
+        seconds, value = ratio(runs, forward(lib, images, tasks=lib.names), forward(lib, images))
+        TABLE.add(EVEN, milliseconds=1e3 * seconds, of="one task", ratio=round(value, 3), bytes="", runs=runs)
+
+
 def main(runs: int = 7) -> None:
     if not TABLE.rows():
         measure(runs)
     if (OPENING,) not in TABLE:
         scale(runs)
+    if (EVEN,) not in TABLE:
+        even(runs)
     print(markdown(TABLE.columns, (row.values() for row in TABLE.rows().values())))
 
 

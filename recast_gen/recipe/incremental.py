@@ -30,6 +30,8 @@ class Incremental(Section):
     stages: Count = 1  # of the network that heads see: what its head sees, and the means of the stages before the last
     # coefficients, as section `train` has them, learn the first step's classes and are frozen then: true, or its epochs
     first_session: bool | Count = False
+    # that a head keeps at the end: random_ridge has the largest width within them, others that keep more are left out
+    max_bytes: Count | None = None
     blurry: Blurry | None = None  # some images of some classes come in other steps
     shots: Count | None = None  # training images of each class from the second step on; all when not given
 

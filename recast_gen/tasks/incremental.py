@@ -15,6 +15,7 @@ from ..recipe.incremental import Incremental
 from .classes import Features, Source
 from .heads import make
 from .heads.head import Head
+from .heads.random_ridge import RandomRidge
 from .spread import Jobs, here
 
 FIRST = ", first session"  # after a head's name, of its rows on adapted features
@@ -82,11 +83,16 @@ def run(
 ) -> tuple[list[dict], list[dict]]:  # fmt: skip
     """All heads on all orders; with `first_session`, on the features of the network that learnt the first step, too.
 
+    At equal bytes (`max_bytes`): MEMO, Zhou et al., 2023, https://arxiv.org/abs/2205.13218.
+
     Args:
         known: features of the frozen network.
         source: of the images, for `first_session`.
         jobs: runs each order's first session, then each order's heads.
         scratch: a folder by which jobs in other processes get features.
+
+    Raises:
+        RecipeError: no head keeps so few bytes.
 
     Returns:
         Rows, one an order, head and step: ``classes`` seen, ``accuracy`` (fraction) over all of them, ``average`` of
@@ -114,6 +120,9 @@ def run(
     rows = []
     for (number, name), found in zip(each, jobs(_compare, compared)):
         about = {"order": number + 1, "head": name}
+        if settings.max_bytes and (not found or found[-1]["bytes"] > settings.max_bytes):
+            say(f"order {number + 1}, {name}: left out, it keeps more than {settings.max_bytes:,} bytes")
+            continue
         costs += [about | {"step": row["step"], "processor_seconds": row.pop("processor_seconds")} for row in found]
         rows += [about | row for row in found]
         last = rows[-1]
@@ -121,6 +130,8 @@ def run(
             f"order {number + 1}, {name}: {last['accuracy']:.1%} of {last['classes']} classes, average "
             f"{last['average']:.1%}, forgetting {last['forgetting']:.1%}, {last['bytes']:,} bytes"
         )
+    if not rows:
+        raise RecipeError(f"`incremental.max_bytes: {settings.max_bytes}`: every head keeps more: give more bytes.")
     return rows, costs
 
 
@@ -142,7 +153,13 @@ def _compare(
     """The rows of one head on one order.  size: bytes that it needs besides its own."""
     known = known if isinstance(known, Features) else Features.load(known)
     options: dict[str, Any] = settings.options.get(name, {})
-    head = make(name, known.parts["train"][0].shape[1], seed, **options)
+    width = known.parts["train"][0].shape[1]
+    if settings.max_bytes and name == RandomRidge.name and "width" not in options:
+        fitting = RandomRidge.within(width, len(known.classes), settings.max_bytes - size)
+        if not fitting:
+            return []
+        options = options | {"width": fitting}
+    head = make(name, width, seed, **options)
     return [row | {"bytes": row["bytes"] + size} for row in _learn(head, known, steps)]
 
 

@@ -85,6 +85,26 @@ def test_rows_say_what_a_literal_count_says():
     assert summary(rows)["l2_to_start"]["final"] == rows[-1]["accuracy"]
 
 
+@pytest.mark.parametrize("most", [1000, 3000, 20000])
+def test_at_equal_bytes_random_ridge_is_as_wide_as_fits_and_what_keeps_more_is_left_out(most):
+    found, said = known(), []
+    settings = Incremental(heads=["means", "random_ridge", "statistics"], classes_per_step=2, orders=1, max_bytes=most)
+    rows, _ = run(found, settings, 0, said.append)
+    ends = {row["head"]: row["bytes"] for row in rows}
+    width = HEADS["random_ridge"].within(8, 6, most)
+    wider = HEADS["random_ridge"](8, width=width + 1).fit(*found.parts["train"]).nbytes
+    assert ends["random_ridge"] <= most < wider
+    assert ends["random_ridge"] == HEADS["random_ridge"](8, width=width).fit(*found.parts["train"]).nbytes
+    alone = HEADS["statistics"](8).fit(*found.parts["train"]).nbytes
+    assert ("statistics" in ends) == (alone <= most) != any("statistics: left out" in line for line in said)
+
+
+def test_bytes_that_no_head_keeps_are_refused():
+    settings = Incremental(heads=["means", "random_ridge"], classes_per_step=2, orders=1, max_bytes=50)
+    with pytest.raises(RecipeError, match="every head keeps more"):
+        run(known(), settings, 0, lambda line: None)
+
+
 def test_recipes_know_all_heads_and_refuse_what_cannot_be():
     assert set(NAMES) == HEADS.keys()
     for wrong, says in (

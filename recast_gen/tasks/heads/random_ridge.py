@@ -24,6 +24,22 @@ class RandomRidge(Ridge):
         super().__init__(features, seed, strength)
         self.options["width"] = width
 
+    @classmethod
+    def within(cls, features: int, classes: int, most: int) -> int:
+        """The largest width with which a head of so many classes keeps at most `most` bytes; 0 where none does."""
+
+        def fits(width: int) -> bool:
+            numbers = (
+                (width + 1) * (width + 2) // 2 + (width + 1) * classes + 1 + classes
+            )  # a triangle, products, labels
+            return 8 * numbers <= most
+
+        low, high = 0, int(most**0.5) + 1
+        while low < high - 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
+
     def _lift(self) -> nn.Sequential:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
