@@ -36,11 +36,7 @@ def extract(recipe: Recipe, folder: Folder) -> dict:
         if isinstance(asked.population, int):
             rows = _train(recipe, folder, fresh)
         else:
-            places = [str(top / str(asked.population)) for top in looked_in(folder.recipe_path)]
-            files = next((found for place in places if (found := sorted(glob.glob(place, recursive=True)))), [])
-            if not files:
-                raise SourceError(f"No file is called {asked.population!r}; looked for {' and '.join(places)}.")
-            for index, file in enumerate(files):
+            for index, file in enumerate(files(recipe, folder.recipe_path)):
                 weights = read(file, weights=asked.weights)
                 known = {"timm_model": asked.name, "timm_kwargs": asked.kwargs} if asked.name else {}
                 _write(fresh, index, dict(weights), weights.backbone | known | _config(recipe, weights.backbone))
@@ -50,6 +46,15 @@ def extract(recipe: Recipe, folder: Folder) -> dict:
     empty(folder, ("extract.zarr", "families.csv"))
     folder.write_csv("epochs.csv", rows)
     return {"networks": len(rows), "parameters": sum(sizes), "families": 0, "shareable_share": 0.0}
+
+
+def files(recipe: Recipe, path: Path) -> list[str]:
+    """The files of a population that a glob names, in the first of the folders where a recipe's paths may be."""
+    places = [str(top / str(recipe.model.population)) for top in looked_in(path)]
+    found = next((found for place in places if (found := sorted(glob.glob(place, recursive=True)))), [])
+    if not found:
+        raise SourceError(f"No file is called {recipe.model.population!r}; looked for {' and '.join(places)}.")
+    return found
 
 
 def _config(recipe: Recipe, about: dict) -> dict:

@@ -35,7 +35,7 @@ def preview(recipe_path: str | Path) -> Iterator[tuple[str, str, bool]]:
     Every image is read once.  Nothing is downloaded and nothing written.
     Raises RecipeError for a recipe that cannot be read.
     """
-    seen = _Preview(load(recipe_path))
+    seen = _Preview(load(recipe_path), Path(recipe_path))
     for what, find in seen.steps():
         try:
             yield what, find(), True
@@ -46,8 +46,10 @@ def preview(recipe_path: str | Path) -> Iterator[tuple[str, str, bool]]:
 class _Preview:
     """What is known of a recipe so far."""
 
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, path: Path):
+        self.recipe, self.path = recipe, path
+        trained = recipe.model.population
+        self.networks = trained if isinstance(trained, int) else 0  # of a population
         self.model: nn.Module | None = None
         self.config: dict = {}
         self.shapes: dict[str, tuple[tuple[int, ...], str]] = {}
@@ -55,6 +57,8 @@ class _Preview:
         self.sizes: dict[str, list[int]] = {}  # task -> height and width of its images
 
     def steps(self) -> list[tuple[str, Callable[[], str]]]:
+        if self.recipe.model.population:
+            return [("model", self.network), ("population", self.population), ("disk", self.disk)]
         tasks = [(f"task {task.name}", lambda task=task: self.task(task)) for task in self.recipe.tasks]
         return [("model", self.network), ("families", self.families), *tasks, ("disk", self.disk), ("runs", self.runs)]
 
@@ -80,6 +84,15 @@ class _Preview:
             f"({'trained here' if asked.pretrain else where}); images "
             f"{'x'.join(map(str, size)) if size else 'of a size that nothing says'}; head {head or 'not known'}"
         )
+
+    def population(self) -> str:
+        from .population_stages import files
+
+        asked = self.recipe.model
+        if isinstance(asked.population, int):
+            return f"{asked.population} networks, each trained from a seed of its own"
+        self.networks = len(files(self.recipe, self.path))
+        return f"{self.networks} files"
 
     def _count(self) -> int:
         return sum(prod(shape) for shape, _ in self.shapes.values())
@@ -154,7 +167,7 @@ class _Preview:
         """Layers, three banks, and the generated weights of every task."""
         size = sum(prod(shape) * np.dtype(dtype).itemsize if dtype != "bfloat16" else 2 * prod(shape)
                    for shape, dtype in self.shapes.values())  # fmt: skip
-        needed = int(GROWTH * size * (4 + len(self.recipe.tasks)))
+        needed = int(GROWTH * size * (2 * self.networks if self.networks else 4 + len(self.recipe.tasks)))
         place = next(path for path in (STORE, *STORE.absolute().parents) if path.exists())
         free = shutil.disk_usage(place).free
         said = f"{STORE} takes about {needed / 1e6:,.0f} MB; {free / 1e6:,.0f} MB are free"
