@@ -23,11 +23,12 @@ def show(rows: list[list], title: str = "") -> None:
 
 
 def _ruled(cells: list[list[str]], title: str) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(cells[0]):
         table.add_column(escape(name), justify="right" if index else "left", overflow="fold")
     for row in cells[1:]:

@@ -189,4 +189,4 @@ def test_a_table_is_ruled_on_a_terminal_and_plain_in_a_log(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     show(rows)
     printed = capsys.readouterr().out
-    assert "┃" in printed and "blocks.[*].weight" in printed and "12,345" in printed
+    assert "──" in printed and "blocks.[*].weight" in printed and "12,345" in printed

@@ -67,7 +67,7 @@ def tasks(
         tuple[str, str] | None, typer.Option("--diff", metavar="A B", help="Two of them: what differs.")
     ] = None,
 ) -> None:
-    """Lists a folder's tasks: classes, bytes of head and of the rest, metrics.
+    """Lists a folder's tasks: classes, trained coefficients, bytes of the head and of the whole file, metrics.
 
     Example: recast tasks weights_store/digits/train/tasks
     """
@@ -79,10 +79,13 @@ def tasks(
         return
     found = tasks_in(folder)
     metrics = list(dict.fromkeys(name for each in found for name in each.metrics))
-    head = ["task", "bank", "classes", "coefficients", "head, bytes", "rest, bytes", "file, bytes", *metrics]
-    show([head, *([each.name, each.bank[:8], each.classes, each.coefficients, each.head_bytes,
-                   each.bytes - each.head_bytes, each.bytes, *(_metric(each.metrics.get(name)) for name in metrics)]
-                  for each in found)])  # fmt: skip
+    head = ["task", "bank", "classes", "trained", "head, B", "file, B", *metrics]
+    rows = [
+        [each.name, each.bank[:8], each.classes, each.coefficients, each.head_bytes, each.bytes]
+        + [_metric(each.metrics.get(name)) for name in metrics]
+        for each in found
+    ]
+    show([head, *rows])
 
 
 def _named(folder: Path, name: str) -> Path:
