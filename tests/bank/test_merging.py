@@ -1,13 +1,16 @@
 """Several tasks as one: merged coefficients, joined heads."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import recast_gen as rg
 from recast_gen.bank import merging, taskfile
+from recast_gen.cli import app
 from recast_gen.errors import RecastError, TaskError
 
 from ..model.test_sizes import KINDS, taught
@@ -45,6 +48,21 @@ def test_a_merged_task_is_one_file_with_all_classes_and_the_mean_of_one_is_itsel
     lib = rg.TaskLibrary(tmp_path, bank=bank)
     torch.testing.assert_close(lib(images, "own"), logits, rtol=1e-3, atol=1e-3)
     assert lib(images, "m").shape == (len(images), 6)
+
+
+def test_commands_merge_tasks_and_draw_others(tasks, tmp_path):
+    bank, known = tasks
+    bank.save(tmp_path / "bank.zarr")
+    paths, out = list(map(str, known)), tmp_path / "m.safetensors"
+    done = CliRunner().invoke(
+        app, ["merge", str(tmp_path / "bank.zarr"), *paths, "--method", "ties", "--out", str(out)]
+    )
+    assert done.exit_code == 0 and "6 classes of 2 tasks" in done.stdout and out.exists(), done.output
+    folder, drawn = str(Path(paths[0]).parent), tmp_path / "drawn"
+    asked = ["sample", str(tmp_path / "bank.zarr"), "--tasks", folder, "--n", "2", "--out", str(drawn)]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert [taskfile.read(path, bank).about["sampled"]["source"] for path in sorted(drawn.iterdir())] == ["prior"] * 2
 
 
 def test_what_cannot_be_merged_is_refused_by_name(tasks, tmp_path):
