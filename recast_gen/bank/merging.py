@@ -17,12 +17,12 @@ HEADS = ("joined", "none")
 
 def mean(changes: np.ndarray) -> np.ndarray:
     """``n d`` -> ``d``."""
-    return changes.mean(0)
+    return np.asarray(changes.mean(0))
 
 
 def arithmetic(changes: np.ndarray, scale: float = 0.3) -> np.ndarray:
     """The sum of what tasks add, times `scale`: task arithmetic (Ilharco et al., 2023, https://arxiv.org/abs/2212.04089)."""
-    return scale * changes.sum(0)
+    return np.asarray(scale * changes.sum(0))
 
 
 def ties(changes: np.ndarray, density: float = 0.2, scale: float = 1.0) -> np.ndarray:
@@ -35,7 +35,7 @@ def ties(changes: np.ndarray, density: float = 0.2, scale: float = 1.0) -> np.nd
     least = np.partition(np.abs(changes), -kept, axis=1)[:, -kept, None]
     trimmed = np.where(np.abs(changes) >= least, changes, 0)
     same = trimmed * np.sign(trimmed.sum(0)) > 0
-    return scale * (trimmed * same).sum(0) / np.maximum(same.sum(0), 1)
+    return np.asarray(scale * (trimmed * same).sum(0) / np.maximum(same.sum(0), 1))
 
 
 METHODS: dict[str, Callable[..., np.ndarray]] = {"mean": mean, "arithmetic": arithmetic, "ties": ties}
