@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_a_cluster_leaves_what_one_process_leaves_and_one_that_is_not_there_is_n
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     done = subprocess.run(
-        ["recast", "run", "incremental", "pipelines/digits.yaml", "--scheduler", address],
+        [sys.executable, "-m", "recast_gen", "run", "incremental", "pipelines/digits.yaml", "--scheduler", address],
         capture_output=True,
         text=True,
     )
