@@ -59,7 +59,15 @@ class TaskPredictor:
 
 
 def load_predictor(path: str | Path) -> TaskPredictor:
-    """Reads what `TaskPredictor.save` wrote.  Raises StoreError for another file."""
+    """Reads what `TaskPredictor.save` wrote.
+
+    Args:
+        path: of that file.
+    Returns:
+        The predictor.
+    Raises:
+        StoreError: it is another file.
+    """
     arrays, about = read_tensors(path)
     if KEY not in about:
         raise StoreError(f"{path} is no predictor of tasks: rg.task_predictor(bank, tasks).save(path) writes one.")
@@ -102,6 +110,9 @@ def predict_task(
         images: a few, ``n c h w`` as the network wants them.
         labels: their classes, places from 0.
         classes: names of the classes; their places when not given.
+        predictor: of coefficients from features.
+    Returns:
+        A task, which `rg.load_task` and `rg.generate` take once it is written.
     Raises:
         TaskError: the predictor is of another bank, or the labels do not go with the images.
     """
