@@ -82,6 +82,8 @@ def task_predictor(bank: TemplateBank, tasks: Mapping[str | Path, Labelled]) -> 
     Args:
         bank: of the tasks; it says how to make its network.
         tasks: path of a task file -> some of its images, and their labels.
+    Returns:
+        What `predict_task` asks.
     Raises:
         TaskError: fewer than three tasks, or tasks that do not go together (`merging.changed`).
     """
