@@ -10,8 +10,9 @@ coefficients for EPOCHS; its head is ridge regression on the features that they 
 accuracies differ by coefficients alone.  Every fifth task is held out: no other way sees its coefficients.  Ways:
 ``probe``, the base's coefficients; ``mean`` of all others'; ``drawn``, one draw of a population of them
 (`rg.mimic_vae(tasks=)`); ``predicted`` (`rg.predict_task`); each after 0 and 1 epoch of training.  Merged: the four
-tasks of each kind of classes that differ in how they are turned alone, by each method, each with its own head.  Writes
-results/task_population.csv, test accuracies (fractions).  Trained tasks are kept in weights_store/task_population/.
+tasks of each kind of classes that differ in how they are turned alone, by each method, each judged with a ridge head of
+its own training images.  Writes results/task_population.csv, test accuracies (fractions).  Trained tasks are kept in
+weights_store/task_population/.
 """
 
 import argparse

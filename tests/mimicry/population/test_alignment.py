@@ -41,7 +41,11 @@ def drawn(found, seed: int) -> list[np.ndarray]:
 
 
 # what a reader of the code counts: residual streams, hidden layers, heads
-@pytest.mark.parametrize(("net", "count"), [(VIT, 9), (CNN, 13), (OWN, 4), (CHAIN, 3), (MOBILE, 26)], ids=str)
+@pytest.mark.parametrize(
+    ("net", "count"),
+    [(VIT, 9), (CNN, 13), (OWN, 4), (CHAIN, 3), (MOBILE, 26)],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_every_layer_of_known_kinds_has_its_symmetry(net, count):
     found = symmetries(net(), net.images)
     assert (len(found.found), found.left) == (count, {})
