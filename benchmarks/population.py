@@ -21,7 +21,7 @@ import numpy as np
 
 import recast_gen as rg
 from recast_gen.pipelines.stage import execute
-from recast_gen.tasks.controls import KINDS
+from recast_gen.tasks.results import NETWORKS
 from recast_gen.weights import checkpoints, networks
 from recast_gen.weights.described import metadata
 from recast_gen.weights.files import save_tensors
@@ -41,7 +41,7 @@ COUNT = 100
 def controls(table: Table) -> None:
     """Runs the stages of each recipe in a scratch folder, and keeps what they measured."""
     for name, recipe in RECIPES.items():
-        if all((name, words) in table for words in KINDS.values()):
+        if all((name, words) in table for words in NETWORKS.values()):
             continue
         path, here = Path(f"pipelines/{recipe}.yaml").resolve(), os.getcwd()
         with tempfile.TemporaryDirectory() as scratch:
@@ -53,7 +53,7 @@ def controls(table: Table) -> None:
                 os.chdir(here)
         for kind, measured in found["kinds"].items():
             kept = {key: measured[key] for key in COLUMNS if key in measured}
-            table.add(name, KINDS[kind], **kept)
+            table.add(name, NETWORKS[kind], **kept)
 
 
 def used(act: Callable[[], object]) -> float:

@@ -21,9 +21,13 @@ def run(recipe: Recipe, folder: Folder) -> dict:
         from .population_stages import fit_many
 
         return fit_many(recipe, folder)
+    metrics = _fitted(recipe, folder) if recipe.has("mimic_vae") else _left_out(folder)
     empty(folder, ("population.zarr", "networks.csv"))
-    if not recipe.has("mimic_vae"):
-        return _left_out(folder)
+    return metrics
+
+
+def _fitted(recipe: Recipe, folder: Folder) -> dict:
+    """Writes the outputs of a recipe with this stage but those of a population."""
     weights = folder.layers(recipe)
     section = recipe.mimic_vae
     metrics = fit_bank(fit.mimic_vae, weights, recipe, section, folder, section.solver == "vae")

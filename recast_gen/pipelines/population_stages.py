@@ -1,31 +1,24 @@
-"""What stages do for a recipe of many networks: train or read them, fit and judge them, draw what was found."""
+"""What stages do for a recipe of many networks: train or read them, fit and judge them."""
 
 import glob
 from pathlib import Path
-from statistics import mean
 
 import torch
-from matplotlib.axes import Axes
 
 from ..errors import SourceError
 from ..mimicry.population.fit import mimic_population
 from ..recipe.places import looked_in
 from ..recipe.reading import Recipe
 from ..tasks import data, module
-from ..tasks.controls import KINDS, judge, summary, verdict
+from ..tasks.controls import judge, summary, verdict
 from ..tasks.unfinished import kept_in
 from ..weights import checkpoints
 from ..weights.described import metadata
 from ..weights.files import atomic, save_tensors
 from ..weights.networks import obtained
 from ..weights.sources import read
-from . import page
 from .folder import Folder
 from .left_out import empty
-from .page import Section
-from .pictures import BLUE, GREY, ORANGE, picture
-
-COLUMNS = ("kind", "networks", "mean, %", "least", "most", "ensemble of ten, %", "distance", "IoU of errors")
 
 
 def extract(recipe: Recipe, folder: Folder) -> dict:
@@ -107,59 +100,3 @@ def fit_many(recipe: Recipe, folder: Folder) -> dict:
     folder.write_csv("networks.csv", rows)
     empty(folder, ("bank.zarr", "layers.csv", "epochs.csv", "tokens"))
     return metrics | {"warnings": []}
-
-
-def report(recipe: Recipe, folder: Folder) -> dict:
-    """Writes the page of a population."""
-    found, extracted = folder.metrics("mimic_vae"), folder.metrics("extract")
-    rows, sections = folder.read_csv("mimic_vae", "networks.csv"), []
-    fitted, kinds = found["fit"], found.get("kinds", {})
-    if rows:
-        accuracies = {KINDS[kind]: [100 * float(r["accuracy"]) for r in rows if r["kind"] == kind] for kind in kinds}
-        label = "Accuracy of each network: " + "; ".join(
-            f"{kind} {mean(own):.1f} %" for kind, own in accuracies.items()
-        )
-        sections = [
-            Section(
-                "Samples beside their controls",
-                "Test accuracy of each network, a point each. A sample is worth something where noise and averages at "
-                "the same distance do worse.",
-                page.figure(spread(label, accuracies)) + page.table(table(kinds), list(COLUMNS)),
-            )
-        ]
-    lines = [f"recast sample {folder.of('mimic_vae', 'population.zarr')} --n 10 --out samples"]
-    sections.append(Section("Next steps", "Draw networks of your own.", page.commands(lines)))
-    left = ", ".join(f"{name} ({why})" for name, why in fitted["left"].items()) or "none"
-    about = {
-        "recipe": folder.said,
-        "networks": f"{extracted['networks']} of {extracted['parameters']:,} parameters",
-        "codes": f"{found['latents']} values a network, solver {fitted['solver']}",
-        "aligned": f"{fitted['symmetries']} sets of units; left as they are: {left}",
-    }
-    top = found.get("verdict", "The recipe names no images, so that samples are not judged.")
-    text = page.page(f"recast_gen: {folder.name}", top, page.facts(about), sections)
-    with atomic(folder / "report.html") as fresh:
-        fresh.write_text(text)
-    print(folder / "report.html")
-    return {"bytes": len(text.encode()), "sections": len(sections)}
-
-
-def table(kinds: dict[str, dict]) -> list[list[str]]:
-    """Rows of `COLUMNS`."""
-    rows = []
-    for kind, own in kinds.items():
-        shares = [f"{100 * own[key]:.1f}" for key in ("accuracy", "least", "most", "ensemble")]
-        apart = f"{own['distance']:.2f}" if "distance" in own else ""
-        rows.append([KINDS[kind], str(own["networks"]), *shares, apart, f"{own['iou']:.2f}"])
-    return rows
-
-
-@picture((6.4, 3.0))
-def spread(axis: Axes, accuracies: dict[str, list[float]]) -> None:
-    """Accuracies (%) of each kind of network, a point each and their mean."""
-    for place, (kind, values) in enumerate(accuracies.items()):
-        colour = ORANGE if kind.startswith("samples") else BLUE if kind == "originals" else GREY
-        axis.plot(values, [place + (0.3 * (i % 5) / 4 - 0.15) for i in range(len(values))], "o", ms=3, color=colour)
-        axis.plot([mean(values)] * 2, [place - 0.35, place + 0.35], lw=2, color=colour)
-    axis.set(xlabel="test, %", yticks=range(len(accuracies)), yticklabels=list(accuracies))
-    axis.invert_yaxis()

@@ -8,7 +8,7 @@ from ..errors import listing
 from ..recipe.reading import Recipe
 from ..tasks.results import KINDS, PROBE
 from ..weights.files import atomic
-from . import page, population_stages, report_bank, report_incremental, report_tasks, task_pictures
+from . import page, report_bank, report_incremental, report_population, report_tasks, task_pictures
 from .folder import Folder
 from .page import Section
 from .stage import main
@@ -16,7 +16,7 @@ from .stage import main
 
 def run(recipe: Recipe, folder: Folder) -> dict:
     if recipe.model.population:
-        return population_stages.report(recipe, folder)
+        return report_population.report(recipe, folder)
     bank, measured = load_bank(folder.bank(recipe)), report_tasks.Measured(folder)
     sections = [
         *report_tasks.sections(measured, folder),

@@ -16,17 +16,6 @@ from .module import predict
 Network = dict[str, np.ndarray]
 KNOWN = 512  # unlabelled training images that estimate batch norms, at most
 ENSEMBLE = 10  # samples
-# what is compared, in words
-KINDS = {
-    "original": "originals",
-    "sample": "samples of the prior, aligned",
-    "unaligned": "samples of the prior, not aligned",
-    "noise": "originals with noise, as far away as the samples",
-    "average": "averages of two originals, aligned",
-    "unaligned average": "averages of two originals, not aligned",
-    "mean": "the mean of all originals, aligned",
-    "copy": "originals rebuilt from their codes",
-}
 
 
 def judge(aligned: Population, plain: Population, splits: Splits, count: int = 20, seed: int = 0) -> list[dict]:

@@ -5,6 +5,16 @@ from dataclasses import dataclass, field
 
 PROBE = "linear_probe"
 KINDS = ("coefficients", "norms", "adapter", "head")  # of trained parameters, as they are counted apart
+NETWORKS = {  # of a population, as its report calls them
+    "original": "originals",
+    "sample": "samples of the prior, aligned",
+    "unaligned": "samples of the prior, not aligned",
+    "noise": "originals with noise, as far away as the samples",
+    "average": "averages of two originals, aligned",
+    "unaligned average": "averages of two originals, not aligned",
+    "mean": "the mean of all originals, aligned",
+    "copy": "originals rebuilt from their codes",
+}
 
 
 @dataclass

@@ -14,7 +14,7 @@ from recast_gen.errors import RecipeError, SourceError
 from recast_gen.pipelines import STAGES
 from recast_gen.pipelines.stage import execute
 from recast_gen.recipe.reading import load
-from recast_gen.tasks.controls import KINDS
+from recast_gen.tasks.results import NETWORKS
 from recast_gen.weights import checkpoints
 from recast_gen.weights.networks import rebuild
 
@@ -46,7 +46,7 @@ def test_samples_are_judged_beside_all_controls_and_the_report_begins_with_the_v
     store = ran / "weights_store" / "digits_population"
     with (store / "mimic_vae" / "networks.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["kind"] for row in rows} == set(KINDS)
+    assert {row["kind"] for row in rows} == set(NETWORKS)
     copies = [row for row in rows if row["kind"] == "copy"]
     assert all(float(row["iou"]) > 0.9 and float(row["distance"]) < 0.2 for row in copies)  # a replica is seen as one
     noise, samples = ([float(r["distance"]) for r in rows if r["kind"] == kind] for kind in ("noise", "sample"))
