@@ -14,7 +14,7 @@ def inspect(
     source: Annotated[
         str,
         typer.Argument(
-            help="A timm model's name, a checkpoint, an extract.zarr, a bank, a task, a folder of tasks, or a recipe."
+            help="A timm model's name, a checkpoint, an extract.zarr, a bank, a population, a task, tasks, or a recipe."
         ),
     ],
     groups: Annotated[
@@ -61,6 +61,9 @@ def inspect(
         print(f"{source}: bank {bank.hash} of {bank.backbone.get('timm_model') or 'a network of its own'}")
         print_certificate(bank)
         return
+    if kind == "population":
+        _print_population(source)
+        return
 
     weights = Weights({}, shapes=shapes(source))
     found = (SplitQkv(weights) if split_qkv else weights).families(by)
@@ -80,6 +83,19 @@ def inspect(
     everything = sum(family.parameters for family in found.values())
     label = "chosen" if families else "shareable"
     show([head, *rows, [label, "", "", *totals], ["whole network", "", "", everything, "", ""]])
+
+
+def _print_population(path: str) -> None:
+    from ..bank.population import load_population
+    from ..console import show
+
+    found = load_population(path)
+    print(f"{path}: population {found.hash} of {len(found)} networks, {found.backbone.get('timm_model') or 'its own'}")
+    left = listing(found.fit["left"])
+    print(f"left as they are: {left}; {len(found.statistics)} statistics of batch norms")
+    rows = [[name, len(block.names), *block.templates.shape[::-1], block.posterior.shape[2]]
+            for name, block in found.blocks.items()]  # fmt: skip
+    show([["block", "tensors", "parameters", "templates and mean", "code"], *rows])
 
 
 def _print_task(path: str) -> None:

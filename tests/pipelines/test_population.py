@@ -66,6 +66,8 @@ def test_the_command_draws_networks_that_are_checkpoints(ran, monkeypatch):
         found = checkpoints.read(path)
         assert all(np.array_equal(found[name], each) for name, each in drawn[index].items())
         rebuild(found)
+    said = CliRunner().invoke(app, ["inspect", population])
+    assert said.exit_code == 0 and "of 3 networks" in said.output and rg.load_population(population).hash in said.output
 
 
 def test_files_by_a_glob_are_the_same_population(ran, monkeypatch):
