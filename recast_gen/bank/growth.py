@@ -1,13 +1,13 @@
 """A network's weights as those of a deeper or wider one, or of a smaller one; numpy only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ..errors import FitError, check_choice
 from ..weights.named import Weights
 from .cutting import LAST_NORMS, OUTPUTS
-from .depths import Lists, counted, lists_of, of_depth
+from .depths import counted, lists_of, of_depth
 from .widths import wider
 
 WAYS = ("stack", "repeat", "identity")
@@ -38,22 +38,16 @@ def grow(
         FitError: no such blocks, fewer than there are, layers that cannot be wider, or `onto` of other shapes.
     """
     check_choice("way to grow", how, WAYS, FitError)
-    lists = lists_of(weights)
-    own, counts = counted(lists, None), counted(lists, depth)
-    made = _besides(weights, lists)
-    for blocks, layers in lists.items():
-        kept, known = min(layers), len(layers)
-        new = counts[blocks] - kept
-        if new < known:
-            raise FitError(f"depth={counts[blocks]} for {blocks}*: it has {own[blocks]} blocks; rg.coalesce has fewer.")
-        for index in range(counts[blocks]):
-            place = (index - kept) % known if how == "stack" else (index - kept) * known // new
-            source = index if index < kept else layers[place]
-            block = _block(weights, f"{blocks}{source}.")
-            if how == "identity" and index > kept and (index - 1 - kept) * known // new == place:
-                _silence(block, blocks)
-            made |= {f"{blocks}{index}.{name}": array for name, array in block.items()}
-    grown = wider(Weights(made, of_depth(weights.backbone, counts, own, weights)), width, heads)
+
+    def block(blocks: str, layers: Sequence[int], at: int, new: int) -> dict[str, np.ndarray]:
+        known = len(layers)
+        place = at % known if how == "stack" else at * known // new
+        made = _block(weights, f"{blocks}{layers[place]}.")
+        if how == "identity" and at and (at - 1) * known // new == place:
+            _silence(made, blocks)
+        return made
+
+    grown = wider(_with_depth(weights, depth, block, deeper=True), width, heads)
     return grown if onto is None else _between(onto, grown, share)
 
 
@@ -72,23 +66,38 @@ def coalesce(
     Raises:
         FitError: no such blocks, more than there are, or widths that do not divide.
     """
+
+    def block(blocks: str, layers: Sequence[int], at: int, new: int) -> dict[str, np.ndarray]:
+        places = [layer for place, layer in enumerate(layers) if place * new // len(layers) == at]
+        parts = [_block(weights, f"{blocks}{place}.") for place in places]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.mean([p[name] for p in parts], 0).astype(array.dtype) for name, array in parts[0].items()}
+
+    return wider(_with_depth(weights, depth, block, deeper=False), width, heads, narrower=True)
+
+
+def _with_depth(
+    weights: Weights, depth: int | Sequence[int] | None,
+    block: Callable[[str, Sequence[int], int, int], dict[str, np.ndarray]], deeper: bool,
+) -> Weights:  # fmt: skip
+    """Weights with so many blocks in each list: those that are unlike the last ones as they are, then block by block.
+
+    block: (the list, the numbers of its like blocks, which of the new ones, how many of them) -> its tensors.
+    """
     lists = lists_of(weights)
     own, counts = counted(lists, None), counted(lists, depth)
-    made = _besides(weights, lists)
+    made = {name: np.array(array) for name, array in weights.items() if not name.startswith(tuple(lists))}
     for blocks, layers in lists.items():
-        kept, known = min(layers), len(layers)
-        new = counts[blocks] - kept
-        if new > known:
-            raise FitError(f"depth={counts[blocks]} for {blocks}*: it has {own[blocks]} blocks; rg.grow has more.")
+        kept, new = min(layers), counts[blocks] - min(layers)
+        if new < len(layers) if deeper else new > len(layers):
+            other = "rg.coalesce has fewer" if deeper else "rg.grow has more"
+            raise FitError(f"depth={counts[blocks]} for {blocks}*: it has {own[blocks]} blocks; {other}.")
         for index in range(counts[blocks]):
-            places = (
-                [index] if index < kept else [n for at, n in enumerate(layers) if at * new // known == index - kept]
-            )
-            parts = [_block(weights, f"{blocks}{place}.") for place in places]
-            for name, array in parts[0].items():
-                mean = np.mean([part[name] for part in parts], 0).astype(array.dtype)
-                made[f"{blocks}{index}.{name}"] = mean if len(parts) > 1 else array
-    return wider(Weights(made, of_depth(weights.backbone, counts, own, weights)), width, heads, narrower=True)
+            begins = f"{blocks}{index}."
+            found = _block(weights, begins) if index < kept else block(blocks, layers, index - kept, new)
+            made |= {f"{begins}{name}": array for name, array in found.items()}
+    return Weights(made, of_depth(weights.backbone, counts, own, weights))
 
 
 def _between(start: Mapping[str, np.ndarray], end: Weights, share: float) -> Weights:
@@ -104,10 +113,6 @@ def _between(start: Mapping[str, np.ndarray], end: Weights, share: float) -> Wei
         mixed = array if array.dtype.kind in "biu" else (1 - share) * array + share * end[name]
         made[name] = mixed.astype(array.dtype)
     return Weights(made, end.backbone)
-
-
-def _besides(weights: Weights, lists: Lists) -> dict[str, np.ndarray]:
-    return {name: np.array(array) for name, array in weights.items() if not name.startswith(tuple(lists))}
 
 
 def _block(weights: Weights, begins: str) -> dict[str, np.ndarray]:

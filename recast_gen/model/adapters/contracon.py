@@ -5,6 +5,7 @@ from torch import nn
 
 from ...bank.folding import convolved
 from ...errors import AttachError
+from .attention import fused, needs, projects
 from .part import Part
 
 SEPARATE = {"q", "k", "v", "q_proj", "k_proj", "v_proj", "query", "key", "value", "to_q", "to_k", "to_v"}
@@ -19,22 +20,20 @@ class ConTraCon(Part):
     the kernel's middle here.
     """
 
-    on_weight, rate, needs = True, 1e-2, f"linear layers called qkv (three equal parts), {', '.join(sorted(SEPARATE))}"
+    on_weight, rate, needs = True, 1e-2, needs(SEPARATE)
 
     def __init__(self, module: nn.Linear, generator: torch.Generator, kernel: int = 3):
         super().__init__()
         if not (isinstance(kernel, int) and kernel > 1 and kernel % 2):
             raise AttachError(f"kernel={kernel!r}: expected an odd whole number of 3 or more.")
-        parts = 3 if module.out_features == 3 * module.in_features else 1
+        parts = 3 if fused(module) else 1
         kernels = torch.zeros(parts, kernel, kernel)
         kernels[:, kernel // 2, kernel // 2] = 1.0
         self.kernels = nn.Parameter(kernels)
 
     @classmethod
     def fits(cls, path: str, module: nn.Module) -> bool:
-        leaf = path.rpartition(".")[2]
-        fused = leaf == "qkv" and isinstance(module, nn.Linear) and module.out_features == 3 * module.in_features
-        return fused or (leaf in SEPARATE and isinstance(module, nn.Linear))
+        return projects(path, module, SEPARATE)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         return convolved(weight, self.kernels)

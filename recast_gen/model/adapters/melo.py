@@ -5,6 +5,7 @@ from torch import nn
 
 from ...bank.folding import ROWS, low_rank
 from ...errors import AttachError, check_count
+from .attention import fused, needs, projects
 from .part import Part
 
 SEPARATE = {"q", "v", "q_proj", "v_proj", "query", "value", "to_q", "to_v"}
@@ -22,12 +23,12 @@ class Melo(Part):
     renames the layers that a bank knows by name.
     """
 
-    on_weight, rate, needs = True, 5e-3, f"linear layers called qkv (three equal parts), {', '.join(sorted(SEPARATE))}"
+    on_weight, rate, needs = True, 5e-3, needs(SEPARATE)
 
     def __init__(self, module: nn.Linear, generator: torch.Generator, rank: int = 4):
         super().__init__()
         check_count("rank", rank, AttachError)
-        parts = 2 if module.out_features == 3 * module.in_features else 1
+        parts = 2 if fused(module) else 1
         rows = ROWS[parts]
         self.register_buffer("rows", torch.tensor(rows), persistent=False)
         bound = module.in_features**-0.5
@@ -37,9 +38,7 @@ class Melo(Part):
 
     @classmethod
     def fits(cls, path: str, module: nn.Module) -> bool:
-        leaf = path.rpartition(".")[2]
-        fused = leaf == "qkv" and isinstance(module, nn.Linear) and module.out_features == 3 * module.in_features
-        return fused or (leaf in SEPARATE and isinstance(module, nn.Linear))
+        return projects(path, module, SEPARATE)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         return low_rank(weight, self.down, self.up, self.rows)
