@@ -102,7 +102,7 @@ class TaskLibrary:
                 new = [tensor for tensor in task.head if tensor in state and not tensor.startswith(left)]
                 self._head |= {tensor: state[tensor].clone() for tensor in new if tensor not in self._head}
                 self._tables |= {name: state[name].clone() for name in task.tables.keys() - self._tables.keys()}
-                self._sized |= "size" in task.about
+                self._sized |= bool(task.tables) or "size" in task.about
                 self._cache[name] = version, task, {key: to_torch(array) for key, array in task.head.items()}
             return self._cache[name][1]
 
@@ -202,14 +202,19 @@ class TaskLibrary:
 
             def batch(rows: Iterable[int]) -> torch.Tensor:
                 """As the task in use wants them."""
-                return torch.stack([self.transform(images[row]) for row in rows]).to(next(self.model.parameters()))
+                return torch.stack([self.transform(images[row]) for row in rows])
 
-            every = range(len(images))
+            def here(tensor: torch.Tensor) -> torch.Tensor:
+                return tensor.to(next(self.model.parameters()))
+
+            every, seen, tasks = range(len(images)), None, [name or ""] * len(images)
             try:
-                tasks = self.router(batch(every)) if name is None and self.router else [name or ""] * len(images)
+                if name is None and self.router:
+                    tasks = self.router(here(seen := batch(every)))
                 for each in dict.fromkeys(tasks):
                     rows, used = [row for row in every if tasks[row] == each], self.use(each)
-                    found |= zip(rows, used.ranked(self(batch(rows)).float().cpu().numpy()))
+                    own = batch(rows) if seen is None or used.size else seen[rows]
+                    found |= zip(rows, used.ranked(self(here(own)).float().cpu().numpy()))
                 return [found[row] for row in every]
             finally:
                 self.use(before) if before else self.base()

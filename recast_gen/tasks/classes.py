@@ -2,14 +2,14 @@
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, TensorDataset
 
 from ..bank.bank import TemplateBank
 from ..bank.saved import load_bank
@@ -148,10 +148,8 @@ class Source:
                 "give more `classes_per_step`."
             )
         held = torch.isin(labels["validation"], classes).nonzero()[:, 0]
-        images, validation = (
-            self._images(part, of, torch.searchsorted(classes, labels[part][of]))
-            for part, of in (("train", rows), ("validation", held))
-        )
+        chosen = zip(PARTS, (rows, held))
+        images, validation = self._images({p: (of, torch.searchsorted(classes, labels[p][of])) for p, of in chosen})
         splits = Splits(images, validation, validation, [known.classes[label] for label in classes.tolist()])
         with tempfile.TemporaryDirectory() as folder:
             learner = Learner(
@@ -170,19 +168,20 @@ class Source:
         load_task(learnt, model, self.bank)
         return model.eval()
 
-    def _images(self, part: str, rows: torch.Tensor, labels: torch.Tensor) -> Dataset:
-        """Images by their numbers among all tasks', with labels of their own."""
-        order, found, sizes = rows.argsort(), list[Subset](), list[int]()
+    def _images(self, wanted: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Iterator[Dataset]:
+        """Of each part, images by their numbers among all tasks', with labels of their own; a task is read once."""
+        found, starts = {part: list[Dataset]() for part in wanted}, dict.fromkeys(wanted, 0)
         for task in self.tasks:
-            images = getattr(self.read(task), part)
-            sizes.append(len(images))
-            start = sum(sizes[:-1])
-            own = rows[(rows >= start) & (rows < start + len(images))] - start
-            found.append(Subset(images, own.sort().values.tolist()))
-        chosen: Dataset = ConcatDataset(found)
-        if all(isinstance(subset.dataset, TensorDataset) for subset in found):
-            return TensorDataset(torch.stack([chosen[index][0] for index in range(len(rows))]), labels[order])
-        return Relabelled(chosen, labels[order])
+            splits = self.read(task)
+            for part, (rows, _) in wanted.items():
+                images, start = getattr(splits, part), starts[part]
+                starts[part] = stop = start + len(images)
+                found[part].append(data.rows_of(images, rows[(rows >= start) & (rows < stop)].sort().values - start))
+        for part, (rows, labels) in wanted.items():
+            own, each = labels[rows.argsort()], found[part]
+            inputs = [images.tensors[0] for images in each if isinstance(images, TensorDataset)]
+            both = len(inputs) == len(each)
+            yield TensorDataset(torch.cat(inputs), own) if both else Relabelled(ConcatDataset(each), own)
 
 
 def _joined(parts: list[Part]) -> Part:

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform, resolve_data_config
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from ..errors import DataError, listing
 from ..recipe.images import Data, Task
@@ -51,14 +51,31 @@ class Images(Dataset):
     def __len__(self):
         return len(self.raw.labels)
 
+    @property
+    def labels(self) -> np.ndarray:
+        return self.raw.labels
+
     def __getitem__(self, index):
         image = turned(self.raw.image(index).convert(self.mode), self.data.rotate, self.data.negative)
         return self.transform(image), int(self.raw.labels[index])
 
 
-def labels_of(images: "Images | TensorDataset") -> np.ndarray:
+def labels_of(images: Any) -> np.ndarray:
     """``n`` int64, without reading the images."""
-    return images.raw.labels if isinstance(images, Images) else images.tensors[1].numpy()
+    return images.tensors[1].numpy() if isinstance(images, TensorDataset) else np.asarray(images.labels)
+
+
+def drawn(images: Dataset, count: int, seed: int = 0) -> torch.Tensor:
+    """At most so many of the images ``n c h w``, drawn by a seed."""
+    rows = np.random.default_rng(seed).permutation(len(images))[:count]  # type: ignore[arg-type]
+    return torch.stack([images[int(row)][0] for row in rows])
+
+
+def rows_of(images: Dataset, rows: torch.Tensor) -> Dataset:
+    """The images of these numbers; a copy of those in memory."""
+    if isinstance(images, TensorDataset):
+        return TensorDataset(*(tensor[rows] for tensor in images.tensors))
+    return Subset(images, rows.tolist())
 
 
 def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Splits:

@@ -34,9 +34,9 @@ def before_head(
 @torch.no_grad()
 def observed(
     model: nn.Module, head: nn.Module, splits: Splits, settings: Training, parts: tuple[str, ...] = PARTS,
-    short: Shortcut | None = None,
+    short: Shortcut | None = None, entered: tuple[str, ...] = PARTS,
 ) -> tuple[Splits | None, Splits | None]:  # fmt: skip
-    """One pass over the images of `parts`: `before_head`, and what `short` starts from.
+    """One pass over the images of `parts`: `before_head`, and for those of `entered` what `short` starts from.
 
     Raises:
         DataError: model and images do not go together.
@@ -51,9 +51,9 @@ def observed(
     hooks = [module.register_forward_pre_hook(lambda module, given: seen[module].append(given)) for module in modules]
     last = True
 
-    def kept(images: Dataset) -> list[TensorDataset]:
+    def kept(images: Dataset, wanted: list[nn.Module]) -> list[TensorDataset]:
         nonlocal last
-        found: list[list[torch.Tensor]] = [[] for _ in modules]
+        found: list[list[torch.Tensor]] = [[] for _ in wanted]
         labels: list[torch.Tensor] = []
         for batch, label in batches(images, size, settings.workers):
             for calls in seen.values():
@@ -61,16 +61,18 @@ def observed(
             logits, labels = model(batch.to(device)), [*labels, label]
             calls = list(seen[head])  # checked before the head is called once more
             last = last and len(calls) == 1 and len(calls[0]) == 1 and torch.equal(head(calls[0][0]), logits)
-            for module, inputs in zip(modules, found):
+            for module, inputs in zip(wanted, found):
                 inputs.append(seen[module][0][0].cpu() if last or module is not head else label)
         return [TensorDataset(torch.cat(inputs), torch.cat(labels)) for inputs in found]
 
     try:
         with threads(model, splits.train, settings.batch_size):
-            found = {part: kept(getattr(splits, part)) for part in parts}
+            found = {part: kept(getattr(splits, part), modules if part in entered else [head]) for part in parts}
     finally:
         for hook in hooks:
             hook.remove()
         model.cpu()
-    both: list[dict[str, Any]] = [{part: each[index] for part, each in found.items()} for index in range(len(modules))]
+    both: list[dict[str, Any]] = [
+        {part: each[index] for part, each in found.items() if index < len(each)} for index in range(len(modules))
+    ]
     return replace(splits, **both[0]) if last else None, replace(splits, **both[1]) if short else None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, TensorDataset
 
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
@@ -24,7 +24,7 @@ from ..weights.named import Weights, digest
 from .analytic import gentle, ridge_start, wants_ridge
 from .bits import put_in_few
 from .costs import Meter
-from .data import Splits
+from .data import Splits, rows_of
 from .features import observed
 from .methods import adapted, count, prepare, rates
 from .module import Outcome, examine, once, together, train
@@ -199,7 +199,7 @@ class Learner:
         rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))
         chosen, more = rows.tensor_split([images])
         more = more[: max(0, JUDGES - len(splits.validation))]
-        few, judges = _rows(splits.train, chosen), _joined(splits.validation, _rows(splits.train, more))
+        few, judges = rows_of(splits.train, chosen), _joined(splits.validation, rows_of(splits.train, more))
         size = max(images // steps, 2 * len(splits.classes))
         changed = {"epochs": 1, "schedule": "step", "batch_size": min(size, self.settings.batch_size)}
         settings = self._tried([])[0].model_copy(update=changed)
@@ -292,20 +292,15 @@ class Learner:
         if not (same or ridge):
             return Known()
         some = torch.stack([splits.train[index][0] for index in range(min(3, len(splits.train)))])
-        count = sum(len(getattr(splits, part)) for part in PARTS)
+        entered = PARTS[:2] if self.whole else PARTS  # what starts behind the prefix
+        count = sum(len(getattr(splits, part)) for part in entered)
         short = shortcut(model, some, count) if same else None
-        seen, entry = observed(model, head, splits, settings, PARTS if same else PARTS[:2], short)
+        seen, entry = observed(model, head, splits, settings, PARTS if same else PARTS[:2], short, entered)
         start = ridge_start(seen) if ridge else None
         found = Known(seen if same else None, start, gentle(seen) if seen and start else None, short, entry)
         costs = {"task": self.name, "method": FEATURES, "seed": ""} | meter.read()
         self._write(f"{FEATURES}.costs.json", costs)
         return found
-
-
-def _rows(images: Dataset, rows: torch.Tensor) -> Dataset:
-    if isinstance(images, TensorDataset):
-        return TensorDataset(*(tensor[rows] for tensor in images.tensors))
-    return Subset(images, rows.tolist())
 
 
 def _joined(one: Dataset, other: Dataset) -> Dataset:

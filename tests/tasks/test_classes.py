@@ -11,7 +11,7 @@ from recast_gen.model.switching import load_task
 from recast_gen.recipe.images import Data, Task
 from recast_gen.recipe.incremental import Incremental
 from recast_gen.recipe.training import Train
-from recast_gen.tasks import data
+from recast_gen.tasks import data, prefix
 from recast_gen.tasks.classes import Features, Source
 from recast_gen.tasks.incremental import plan, run
 from recast_gen.tasks.methods import prepare
@@ -82,6 +82,21 @@ def test_a_first_session_learns_the_first_step_alone_and_its_features_are_its_ta
         own = model.forward_head(model.eval().forward_features(images), pre_logits=True)
     torch.testing.assert_close(found.parts["test"][0][: len(labels)], own, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(found.parts["test"][0], known.parts["test"][0], atol=1e-3)
+
+
+def test_a_first_session_learns_images_that_do_not_fit_in_memory(bank, tmp_path, monkeypatch):
+    bits = {"head_bits": 32, "coefficient_bits": 8, "epochs": 1}
+    source = Source(bank, TASKS, FAST.model_copy(update=bits), 0)
+    known = source.features()
+    rows = plan(known, Incremental(), 0, 0)[0][1]
+    learnt = []
+    for most in (data.IN_MEMORY, 0):
+        monkeypatch.setattr(data, "IN_MEMORY", most)
+        monkeypatch.setattr(prefix, "MOST", 0)
+        file = tmp_path / f"{most}.safetensors"
+        Source(bank, TASKS, source.settings, 0).learn(known, rows, None, file)
+        learnt.append(file.read_bytes())
+    assert learnt[0] == learnt[1]
 
 
 def test_rows_of_a_first_session_stand_beside_those_without_and_count_its_bytes(bank):
