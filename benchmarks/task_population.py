@@ -217,12 +217,16 @@ def lines() -> Iterator[list]:
         yield [kind, way, epochs, len(found), *numbers, f"{100 * share:.0f}"]
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("act", nargs="?", default="run", choices=["run", "table"])
     parser.add_argument("--minutes", type=float, default=10, help="after which no further task is begun")
     given = parser.parse_args()
-    torch.set_num_threads(1)
     if given.act == "run":
+        torch.set_num_threads(1)
         run(given.minutes)
     print(markdown(HEAD, lines()))
+
+
+if __name__ == "__main__":
+    main()
