@@ -25,6 +25,7 @@ import torch
 import recast_gen as rg
 from recast_gen.mimicry.measures import overall
 from recast_gen.tasks.analytic import ridge_start
+from recast_gen.tasks.data import drawn
 from recast_gen.weights.networks import fill
 
 from .backbones import BACKBONES, LARGE, Backbone, features
@@ -82,9 +83,7 @@ def large(
 ) -> tuple[list[rg.TemplateBank], int, float]:
     splits, moments = backbone.splits(TASK), None
     if calibrated:
-        drawn = np.random.default_rng(0).permutation(len(splits.train))[:CALIBRATION]
-        images = torch.stack([splits.train[int(index)][0] for index in drawn])
-        moments = rg.moments(backbone(), images, by=backbone.by)
+        moments = rg.moments(backbone(), drawn(splits.train, CALIBRATION), by=backbone.by)
     found, model = rounded(bank, bits, moments), backbone()
     fill(model, found.base())
     seen = features(model, backbone.head, splits)

@@ -19,8 +19,9 @@ import torch
 
 import recast_gen as rg
 from recast_gen.weights import networks
+from recast_gen.weights.statistics import estimate
 
-from .generation_quality import accuracy, cases, estimate_norms, mimic_tokens, run
+from .generation_quality import accuracy, cases, mimic_tokens, run
 from .measured import Table, asked, markdown
 from .short_training import train
 
@@ -89,7 +90,7 @@ def measure(names: list[str]) -> None:
             for part in (slice(TRAINING), slice(TRAINING, 2 * TRAINING), slice(2 * TRAINING, None))
         )
         for size, way, model in starts(name, weights, build, images):
-            estimate_norms(model, images[0])
+            estimate(model, images[0])
             courses = {rate: course(model, images, (validation, test), rate) for rate in RATES}
             best = max(courses, key=lambda rate: courses[rate][-1][0])
             tested = {f"accuracy_{epochs}": found[1] for epochs, found in zip(EPOCHS, courses[best])}

@@ -23,7 +23,7 @@ import recast_gen as rg
 from recast_gen.pipelines.stage import execute
 from recast_gen.tasks.results import NETWORKS
 from recast_gen.weights import checkpoints, networks
-from recast_gen.weights.described import metadata
+from recast_gen.weights.described import header
 from recast_gen.weights.files import save_tensors
 
 from .measured import Table, markdown
@@ -71,7 +71,7 @@ def speed(table: Table) -> None:
         for index, file in enumerate(files):
             rng = np.random.default_rng(index)
             tensors = {name: rng.standard_normal(tuple(t.shape), np.float32) for name, t in shapes.items()}
-            save_tensors(file, tensors, {"format": "pt"} | metadata(MODEL))
+            save_tensors(file, tensors, header(MODEL))
         size = sum(tensor.numel() for tensor in shapes.values())
         reading = used(lambda: [len(dict(checkpoints.read(file).items())) for file in files])
         found: list[rg.Population] = []

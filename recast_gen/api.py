@@ -237,7 +237,7 @@ def grow(
     """
     found = sources.read(source, timm_kwargs)
     large = None if onto is None else sources.read(onto)
-    return growth.grow(found, depth, width, how, heads or networks.heads(found.backbone), large, share)
+    return growth.grow(found, depth, width, how, _heads(found, width, heads), large, share)
 
 
 def coalesce(
@@ -257,7 +257,12 @@ def coalesce(
         RecastError: as `grow`.
     """
     found = sources.read(source, timm_kwargs)
-    return growth.coalesce(found, depth, width, heads or networks.heads(found.backbone))
+    return growth.coalesce(found, depth, width, _heads(found, width, heads))
+
+
+def _heads(found: Weights, width: int, heads: int | None) -> int | None:
+    """Attention heads of a block, where a width needs them: to find them a network is made."""
+    return heads or (networks.heads(found.backbone) if width != 1 else None)
 
 
 def project(

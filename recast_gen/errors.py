@@ -83,6 +83,16 @@ def check_count(word: str, value, error: type[RecastError]) -> None:
         raise error(f"{word}={value!r}: expected a whole number of 1 or more.")
 
 
+DRAWS = ("posterior", "prior")  # what is drawn from
+
+
+def check_draws(temperature: float, source: str, error: type[RecastError]) -> None:
+    """Raises `error` unless a temperature is 0 or more and finite, and a source one of `DRAWS`."""
+    if not 0 <= temperature < float("inf"):
+        raise error(f"temperature={temperature}: give 0 or more.")
+    check_choice("source", source, DRAWS, error)
+
+
 @contextmanager
 def takes_images(what: str, error: type[RecastError], remedy: str) -> Iterator[None]:
     """Raises `error` for what a model raises, in the block, at images that are not as it wants them."""

@@ -38,6 +38,13 @@ OUTPUTS = ("attn.proj.weight", "attn.proj.bias", "mlp.fc2.weight", "mlp.fc2.bias
 LAST_NORMS = ("bn3", "bn2")  # of a residual branch of convolutions
 
 
+def ends(block: Mapping[str, np.ndarray]) -> list[str]:
+    """The tensors that what a block adds is linear in: its last norm's, or else those of its last projections."""
+    last = next((norm for norm in LAST_NORMS if f"{norm}.weight" in block), None)
+    names = OUTPUTS if last is None else (f"{last}.weight", f"{last}.bias")
+    return [name for name in names if name in block]
+
+
 @dataclass(frozen=True)
 class Cut:
     """One sort of token in one list of blocks.  layers: the blocks' numbers in depth order.

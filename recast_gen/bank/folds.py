@@ -9,7 +9,7 @@ import numpy as np
 from . import rounding
 from .taskfile import Task
 
-FOLDS = 4
+PARTS = 4
 CLEARLY = 2  # standard errors
 IMAGES = 8192  # at most, evenly of those given: the error of what is estimated is then 0.2 points or less
 STRENGTHS = tuple(10.0**power for power in range(-5, 0))  # of ridge regression, over the features' mean square
@@ -104,7 +104,7 @@ class Folds:
         keep = np.linspace(0, len(labels) - 1, min(len(labels), IMAGES)).round().astype(int)
         features, labels = features[keep], labels[keep]
         part = np.empty(len(labels), int)
-        part[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % FOLDS
+        part[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % PARTS
         for index in sorted(set(part)):
             out = part == index
             seen, held = (features[~out], labels[~out]), (features[out], labels[out])

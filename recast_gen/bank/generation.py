@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import FitError, FoldError, TaskError, listing
-from ..weights.described import metadata
+from ..weights.described import header
 from ..weights.files import save_tensors, stream_tensors
 from . import taskfile
 from .bank import TemplateBank
@@ -99,7 +99,7 @@ def write(
 ) -> dict[str, tuple[tuple[int, ...], str]]:  # fmt: skip
     """Generates into one safetensors file, atomically, from a bank of templates layer by layer; options: of `generate`.
 
-    Returns (shape, dtype name) by name.  Its metadata says what the bank knows of the network, as `described.metadata`
+    Returns (shape, dtype name) by name.  Its metadata says what the bank knows of the network, as `described.header`
     writes it, with the task's classes and the depth of generated layers.
     Raises as `generate`, and TaskError where `out` is the bank or the task.
     """
@@ -108,16 +108,12 @@ def write(
     bank = _either(bank, task, options)
     if isinstance(bank, TokenBank):
         made, about = bank.generate(**options), bank.about(options.get("depth"))
-        save_tensors(out, made, _metadata(about))
+        save_tensors(out, made, header(about))
         return {name: (array.shape, array.dtype.name) for name, array in made.items()}
     bank, task = _open(bank, task)
     about, shapes = taskfile.backbone(bank, task), bank.shapes
     if task is not None:
         shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.brought(bank, task).items()}
         shapes = {name: shape for name, shape in shapes.items() if name not in taskfile.replaced(bank, task)}
-    stream_tensors(out, shapes, stream(bank, task), _metadata(about))
+    stream_tensors(out, shapes, stream(bank, task), header(about))
     return shapes
-
-
-def _metadata(about: dict[str, Any]) -> dict[str, str]:
-    return {"format": "pt"} | metadata(about)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import FitError, check_choice
 from ..weights.named import Weights
-from .cutting import LAST_NORMS, OUTPUTS
+from .cutting import ends
 from .depths import counted, lists_of, of_depth
 from .widths import wider
 
@@ -121,13 +121,11 @@ def _block(weights: Weights, begins: str) -> dict[str, np.ndarray]:
 
 def _silence(block: dict[str, np.ndarray], blocks: str) -> None:
     """Makes a residual block add nothing."""
-    last = next((norm for norm in LAST_NORMS if f"{norm}.weight" in block), None)
     if "attn.logit_scale" in block:
         raise FitError(f"Blocks {blocks}* have their norms after what they add, so that no zeros silence them.")
-    gates = [name for name in GATES if name in block]
-    ends = gates or ((f"{last}.weight", f"{last}.bias") if last else [name for name in OUTPUTS if name in block])
-    if not ends:
+    silenced = [name for name in GATES if name in block] or ends(block)
+    if not silenced:
         raise FitError(f"Blocks {blocks}* have no layer scale, projection or norm at their end that this knows: use "
                        "'stack' or 'repeat'.")  # fmt: skip
-    for name in ends:
+    for name in silenced:
         block[name] = np.zeros_like(block[name])

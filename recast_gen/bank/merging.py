@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import TaskError, check_choice, listing
 from .bank import TemplateBank
 from .saved import open_bank
-from .steps import bases
+from .steps import Shapes, bases, split
 from .taskfile import Task, read
 
 HEADS = ("joined", "none")
@@ -82,27 +82,31 @@ def with_head(merged: Task, task: Task) -> Task:
     return Task(merged.coefficients, task.head, about | {"merged": merged.about["merged"]})
 
 
-def changed(bank: TemplateBank, tasks: dict[str, Task]) -> tuple[np.ndarray, dict[str, tuple[int, ...]], np.ndarray]:
+def refuse_unlike(tasks: dict[str, Task]) -> None:
+    """Raises TaskError for tasks of different resolutions, with adapters or of other image sizes."""
+    name, first = next(iter(tasks.items()))
+    if other := [each for each, task in tasks.items() if _shapes(task) != _shapes(first)]:
+        raise TaskError(f"{listing(other, 4)} have another resolution than {name}: train them alike.")
+    if odd := [each for each, task in tasks.items() if task.adapter or task.size]:
+        raise TaskError(f"{listing(odd, 4)} have an adapter or images of another size: only coefficients are merged.")
+
+
+def base_of(bank: TemplateBank, shapes: Shapes) -> np.ndarray:
+    """The bank's own coefficients in a task's shapes, ``d`` (float64)."""
+    return np.concatenate([array.reshape(-1) for _, array in bases(bank, shapes)]).astype(np.float64)
+
+
+def changed(bank: TemplateBank, tasks: dict[str, Task]) -> tuple[np.ndarray, Shapes, np.ndarray]:
     """What tasks add to the base ``n d`` (float64), the shapes ``s b t`` of it by name, and the base ``d``.
 
-    Raises TaskError for tasks of different resolutions, with adapters or of other image sizes.
+    Raises TaskError as `refuse_unlike`.
     """
+    refuse_unlike(tasks)
     first = next(iter(tasks.values()))
     shapes = {name: first.coefficients[name].shape for name in bank.layers}
-    if other := [name for name, task in tasks.items() if _shapes(task) != _shapes(first)]:
-        raise TaskError(f"{listing(other, 4)} have another resolution than {next(iter(tasks))}: train them alike.")
-    if odd := [name for name, task in tasks.items() if task.adapter or task.size]:
-        raise TaskError(f"{listing(odd, 4)} have an adapter or images of another size: only coefficients are merged.")
-    base = np.concatenate([array.reshape(-1) for _, array in bases(bank, shapes)]).astype(np.float64)
+    base = base_of(bank, shapes)
     rows = [np.concatenate([task.coefficients[name].reshape(-1) for name in shapes]) for task in tasks.values()]
     return np.stack(rows) - base, shapes, base
-
-
-def split(flat: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """``d`` -> coefficients ``s b t`` (float32) by name."""
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
-    parts = np.split(flat, ends[:-1])
-    return {name: part.reshape(shape).astype(np.float32) for (name, shape), part in zip(shapes.items(), parts)}
 
 
 def _shapes(task: Task) -> dict[str, tuple[int, ...]]:

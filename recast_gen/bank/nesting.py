@@ -60,9 +60,10 @@ def _longer(group: Group) -> str:
 def first(group: Group, count: int) -> Group:
     """A group with its first templates alone."""
     measured = group.certificate
-    base, known = group.coefficients[...], measured["templates"]
+    known = measured["templates"]
     if count == known:
         return group
+    base = group.coefficients[...]
     if "gram" in measured:
         gram = np.array(measured["gram"])
         solved = base @ (gram[:, :count] @ np.linalg.pinv(gram[:count, :count], hermitian=True))

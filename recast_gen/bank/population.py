@@ -1,6 +1,6 @@
 """Population: networks of one architecture as a mean, templates and a code each; draws are complete networks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FitError, check_choice, check_count, listing
+from ..errors import FitError, check_count, check_draws, listing
 from ..weights import store
 from ..weights.dtypes import dtype_of
 from ..weights.files import Stack
 from ..weights.named import Weights
 
-SOURCES = ("prior", "posterior")
 STATISTICS = ("running_mean", "running_var")  # of batch norms: a draw has other ones than any original
 
 
@@ -29,7 +28,7 @@ class Block:
     """
 
     names: tuple[str, ...]
-    templates: Stack = field(repr=False)
+    templates: np.ndarray | store.Stored = field(repr=False)
     posterior: np.ndarray = field(repr=False)
 
 
@@ -75,9 +74,9 @@ class Population:
         """
         made: dict[str, np.ndarray] = {}
         start = 0
-        for block in self.blocks.values():
+        for which, block in self.blocks.items():
             stop = start + block.posterior.shape[2]
-            flat = np.concatenate([np.ones(1), code[start:stop]]).astype(np.float32) @ self._templates(block)
+            flat = np.concatenate([np.ones(1), code[start:stop]]).astype(np.float32) @ self._templates[which]
             at, start = 0, stop
             for name in block.names:
                 shape, dtype = self.shapes[name]
@@ -88,24 +87,22 @@ class Population:
         tied = {other: made[name].copy() for other, name in self.backbone.get("ties", {}).items()}
         return {name: made[name] for name in self.shapes} | tied
 
-    def _templates(self, block: Block) -> np.ndarray:
-        if isinstance(block.templates, np.ndarray):
-            return block.templates
-        return self._read[id(block)]
+    @property
+    def posterior(self) -> np.ndarray:
+        """``2 n t``: mean and standard deviation of the code of each original, of all blocks one after the other."""
+        return np.concatenate([block.posterior for block in self.blocks.values()], 2)
 
     @cached_property
-    def _read(self) -> dict[int, np.ndarray]:
-        """Templates that were opened and not loaded, verified."""
-        return {id(block): np.stack(list(block.templates)) for block in self.blocks.values()}
+    def _templates(self) -> dict[str, np.ndarray]:
+        """Of each block; those that were opened are read and verified now."""
+        return {which: block.templates[...] for which, block in self.blocks.items()}
 
     def sample(
         self, n: int = 1, temperature: float = 1.0, seed: int = 0, source: str = "prior", images: Any = None
     ) -> list[dict[str, np.ndarray]]:
         """See `recast_gen.bank.sampling.sample`."""
         check_count("n", n, FitError)
-        if not 0 <= temperature < np.inf:
-            raise FitError(f"temperature={temperature}: give 0 or more.")
-        check_choice("source", source, SOURCES, FitError)
+        check_draws(temperature, source, FitError)
         if self.statistics and images is None:
             raise FitError(
                 f"{listing(self.statistics, 2)} are statistics that a drawn network has of its own: give some images, "
@@ -113,28 +110,26 @@ class Population:
             )
         codes = temperature * np.random.default_rng(seed).standard_normal((n, self.latents))
         if source == "posterior":
-            mean, deviation = (np.concatenate(parts, 1) for parts in zip(*(b.posterior for b in self.blocks.values())))
+            mean, deviation = self.posterior
             which = np.arange(n) % len(self)
             codes = mean[which] + deviation[which] * codes
         made = [self.network(code) for code in codes]
-        return [self.settled(network, images) for network in made] if self.statistics else made
+        return list(self._settled(made, images)) if self.statistics else made
 
-    def settled(self, network: Mapping[str, np.ndarray], images: Any) -> dict[str, np.ndarray]:
-        """The same network with the statistics of its batch norms as they are on these images."""
+    def _settled(self, networks: list[dict[str, np.ndarray]], images: Any) -> Iterator[dict[str, np.ndarray]]:
+        """The same networks with the statistics of their batch norms as they are on these images."""
         from ..weights.networks import fill, rebuild
         from ..weights.statistics import estimate
         from ..weights.tensors import to_numpy
 
-        if self.model is None:
-            model = rebuild(Weights(dict(network), self.backbone))
-        else:
-            model = deepcopy(self.model)
+        model = rebuild(Weights(networks[0], self.backbone)) if self.model is None else deepcopy(self.model)
+        for network in networks:
             fill(model, network)
-        estimate(model, images)
-        state = model.state_dict()
-        return {name: to_numpy(name, state[name]) if name in self.rest else each for name, each in network.items()}
+            estimate(model, images)
+            state = model.state_dict()
+            yield network | {name: np.array(to_numpy(name, state[name])) for name in network if name in self.rest}
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Content hash."""
         return store.fingerprint("population", *self._contents())
@@ -170,11 +165,13 @@ def load_population(path: str | Path, model: Any = None) -> Population:
     Raises:
         StoreError: it is missing, foreign or damaged.
     """
-    arrays, about, _ = store.load(path, "population")
+    arrays, about, found = store.load(path, "population")
     blocks = {
         name: Block(tuple(names), arrays[f"templates.{name}"], arrays[f"posterior.{name}"][:])
         for name, names in about["blocks"]
     }
     rest = {name: np.asarray(arrays[f"rest.{name}"][0]) for name in about["rest"]}
     shapes = {name: (tuple(shape), dtype) for name, (shape, dtype) in about["shapes"]}
-    return Population(blocks, rest, shapes, about["backbone"], about["fit"], model)
+    population = Population(blocks, rest, shapes, about["backbone"], about["fit"], model)
+    population.__dict__["hash"] = found  # verified; where `cached_property` keeps it
+    return population

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FitError, TaskError, check_choice, check_count
+from ..errors import FitError, TaskError, check_count, check_draws
 from ..weights.store import kind_of
 from .bank import Group, TemplateBank
 from .population import Population, load_population
 from .saved import open_bank
 from .taskfile import OF_SIZE, Task, of, read
 
-SOURCES = ("posterior", "prior")
 Coefficients = dict[str, np.ndarray]
 
 
@@ -52,9 +51,7 @@ def sample(
     source = source or "posterior"
     bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
     check_count("n", n, FitError)
-    if not 0 <= temperature < np.inf:
-        raise FitError(f"temperature={temperature}: give 0 or more.")
-    check_choice("source", source, SOURCES, FitError)
+    check_draws(temperature, source, FitError)
     fitted = {key: group for key, group in bank.groups.items() if not group.vectors}
     if not fitted:
         raise FitError("This bank has normalisation layers alone, which have no distribution to sample from.")

@@ -46,14 +46,20 @@ def from_stored(
         if flat.shape != (places.max() + 1,):
             raise ValueError(f"{flat.size} numbers for all coefficients; its tie has {places.max() + 1}")
         flat = flat[places]
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
-    if flat.shape != (ends[-1],):
-        raise ValueError(f"{flat.size} coefficients; its bank has {ends[-1]}")
-    pieces = np.split(flat, ends[:-1])
-    found = {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces)}
+    count = sum(int(np.prod(shape)) for shape in shapes.values())
+    if flat.shape != (count,):
+        raise ValueError(f"{flat.size} coefficients; its bank has {count}")
+    found = split(flat, shapes)
     if bits_of(arrays) == 32 and not tie:
         return found
     return {name: base + found[name] for name, base in bases(bank, shapes)}
+
+
+def split(flat: np.ndarray, shapes: Shapes) -> dict[str, np.ndarray]:
+    """``d`` -> coefficients ``s b t`` (float32) by name; views of float32 values."""
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
+    parts = zip(shapes.items(), np.split(flat, ends[:-1]))
+    return {name: part.reshape(shape).astype(np.float32, copy=False) for (name, shape), part in parts}
 
 
 def check(arrays: list[np.ndarray | Levels]) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FitError, check_choice
+from ..errors import FitError, check_choice, check_draws
 from ..weights.files import save_tensors
 from ..weights.named import digest
-from .cutting import LAST_NORMS, OUTPUTS, UNORDERED, Cut
+from .cutting import UNORDERED, Cut, ends
 from .depths import counted, of_depth
 
 FORMAT = "1"
@@ -168,17 +168,13 @@ def content_hash(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
 
 
 def _check(temperature: float, source: str, between: str) -> None:
-    if not 0 <= temperature < np.inf:
-        raise FitError(f"temperature={temperature}: give 0 or more.")
-    check_choice("source", source, ("posterior", "prior"), FitError)
+    check_draws(temperature, source, FitError)
     check_choice("between", between, BETWEEN, FitError)
 
 
 def _rescale(block: dict[str, np.ndarray], factor: float) -> None:
     """Multiplies what the branches of a block add."""
-    last = next((norm for norm in LAST_NORMS if f"{norm}.weight" in block), None)
-    ends = OUTPUTS if last is None else (f"{last}.weight", f"{last}.bias")
-    block.update({name: (block[name] * factor).astype(block[name].dtype) for name in ends if name in block})
+    block.update({name: (block[name] * factor).astype(block[name].dtype) for name in ends(block)})
 
 
 def matched(mean: np.ndarray, kind: str) -> np.ndarray:

@@ -88,7 +88,7 @@ def _sample_networks(
     path: Path, n: int, temperature: float, seed: int, source: str | None, images: Path | None, out: Path
 ) -> None:
     from ..bank.population import load_population
-    from ..weights.described import metadata
+    from ..weights.described import header
     from ..weights.files import save_tensors
 
     population, known = load_population(path), None
@@ -99,7 +99,7 @@ def _sample_networks(
 
         known = unlabelled(load(Data.of(images), population.backbone.get("data_config", {}), seed))
     for index, network in enumerate(population.sample(n, temperature, seed, source or "prior", known)):
-        save_tensors(out / f"sample_{index:03d}.safetensors", network, {"format": "pt"} | metadata(population.backbone))
+        save_tensors(out / f"sample_{index:03d}.safetensors", network, header(population.backbone))
     print(f"{out}: {n} networks; `recast inspect`, `recast adapt` and `timm` take each as a checkpoint")
 
 

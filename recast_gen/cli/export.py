@@ -63,11 +63,13 @@ def peft(
 
     Example: recast export peft bank.zarr flowers.safetensors --images photos
     """
+    from ..bank.saved import load_bank
     from ..model.peft_export import to_peft
     from ..tasks.prediction import some_of
 
-    seen = None if images is None else some_of(bank, task, images, most)
-    made = to_peft(bank, task, out, int(rank) if rank.isdecimal() else rank, tolerance, seen)
+    opened = load_bank(bank)
+    seen = None if images is None else some_of(opened, task, images, most)
+    made = to_peft(opened, task, out, int(rank) if rank.isdecimal() else rank, tolerance, seen)
     print(f"{out}: rank {made['rank']} loses {made['relative_error']:.3g} of what the task adds (relative)")
     if seen is not None:
         print(f"on {len(seen)} images its logits are {made['logits_error']:.2g} away from the task's (relative)")

@@ -94,11 +94,11 @@ def grow(
     Example: recast grow small.safetensors --depth 12 --how identity
     """
     from ..api import grow
-    from ..weights.described import metadata
+    from ..weights.described import header
     from ..weights.files import save_tensors
 
     grown = grow(network, depth or None, width, how)
-    save_tensors(out, dict(grown), {"format": "pt"} | metadata(grown.backbone))
+    save_tensors(out, dict(grown), header(grown.backbone))
     print(f"{out}: {len(grown)} tensors, {sum(array.size for array in grown.values()):,} parameters")
 
 
@@ -114,7 +114,8 @@ def nest(
     from ..bank.saved import open_bank
     from ..mimicry.ordering import nest
 
-    _save(nest(open_bank(bank), templates), bank, out)
+    _refuse_itself(bank, out)
+    _save(nest(open_bank(bank), templates), out)
 
 
 def quantise(
@@ -133,34 +134,35 @@ def quantise(
     from ..bank.saved import open_bank
     from ..mimicry.few_bits import quantise
 
+    _refuse_itself(bank, out)
     opened = open_bank(bank)
     moments = None if images is None else _moments(opened, images, count)
-    _save(quantise(opened, int(bits) if bits.isdecimal() else bits, moments), bank, out)
+    _save(quantise(opened, int(bits) if bits.isdecimal() else bits, moments), out)
 
 
 def _moments(bank, images: Path, count: int) -> dict:
     """Of the inputs of a bank's layers, on images drawn with seed 0."""
-    import numpy as np
-    import torch
-
     from ..mimicry.moments import moments
     from ..recipe.images import Data
-    from ..tasks.data import load
+    from ..tasks.data import drawn, load
     from ..weights.networks import rebuild
 
     base = bank.base()
     found = load(Data.of(str(images)), base.backbone.get("data_config", {}), 0).train
-    drawn = np.random.default_rng(0).permutation(len(found))[:count]
     names = [name for name, group in bank.layers.items() if not group.vectors]
-    return moments(rebuild(base), torch.stack([found[int(index)][0] for index in drawn]), names)
+    return moments(rebuild(base), drawn(found, count), names)
 
 
-def _save(bank, source: Path, out: Path) -> None:
+def _refuse_itself(bank: Path, out: Path) -> None:
     from ..errors import StoreError
+
+    if out.resolve() == bank.resolve():
+        raise StoreError(f"{out} is the bank itself, and would be lost: write to another path.")
+
+
+def _save(bank, out: Path) -> None:
     from ..mimicry.measures import print_certificate
 
-    if out.resolve() == source.resolve():
-        raise StoreError(f"{out} is the bank itself, and would be lost: write to another path.")
     written = bank.save(out, packed=out.suffix == ".safetensors")
     print_certificate(bank)
     print(f"{out}: bank {written}")

@@ -135,4 +135,5 @@ def refuse_loss(folder: str | Path, written: set[str]) -> None:
 
 
 def opened(bank: TemplateBank | str | Path) -> TemplateBank:
+    """A bank, or the one of a path, whole."""
     return bank if isinstance(bank, TemplateBank) else load_bank(bank)

@@ -18,13 +18,10 @@ from ..weights.qkv import joined, whole
 from . import card
 from .export import opened, refuse_loss
 from .lora import factors, smallest_rank
+from .saving import CONV1D
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-CONV1D = "Conv1D"  # of transformers: a linear layer that holds its weight as ``i o``
-
 
 EXACT = 1e-5  # relative: what is lost by rounding factors to float32
 

@@ -19,6 +19,7 @@ from .attach import attached, coefficients, hosts
 from .parametrizations import tensor_name
 from .switching import check_attached, differing, outputs_of
 
+CONV1D = "Conv1D"  # of transformers: a linear layer that holds its weight as ``i o``
 DTYPES = {"float32": 32, "float16": 16}  # of a task file -> bits of each number
 
 
@@ -162,7 +163,7 @@ def _odd(model: nn.Module) -> dict[str, str]:
         if isinstance(module, nn.Linear | nn.Conv2d) and plain.computes(module):
             return f"{module.groups} groups" if getattr(module, "groups", 1) > 1 else None
         names = [found.__name__ for found in type(module).__mro__ if not found.__name__.startswith("Parametrized")]
-        return "Conv1D" if "Conv1D" in names else names[0]
+        return CONV1D if CONV1D in names else names[0]
 
     found = {name: kind(module) for name, (module, _, source) in hosts(model).items() if source.original.ndim > 1}
     return {name: said for name, said in found.items() if said}

@@ -115,9 +115,10 @@ def make_for_task(model: nn.Module, bank: TemplateBank, img_size: Sequence[int] 
     if not make(model, img_size):
         setattr(model, IMAGES, list(img_size))
         return
-    state, found = model.state_dict(), grids(model, bank)
+    found = grids(model, bank)
     if not found:
         return
+    state = model.state_dict()
     for name in tables(model, bank, bank.rest):
         base, now = bank.rest[name][...], to_numpy(name, state[name])
         if prefix_of(base.shape, found[0]) is not None and not np.array_equal(base, now):

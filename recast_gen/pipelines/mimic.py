@@ -1,12 +1,9 @@
 """mimic: layers -> a bank by Neural Mimicry."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import numpy as np
-
-from ..errors import RecipeError
+from ..bank.bank import TemplateBank
 from ..mimicry import fit
 from ..mimicry.few_bits import quantise
 from ..mimicry.grouping import Grouping
@@ -22,29 +19,26 @@ from .stage import main, progress
 def run(recipe: Recipe, folder: Folder) -> dict:
     weights = folder.layers(recipe)
     moments: dict[str, Any] = {"moments": _moments(weights, recipe)} if recipe.mimic.whiten else {}
-    make: Callable = partial(fit.mimic, **recipe.mimic.compression(), **moments)
-    if bits := recipe.mimic.bits:
-        fitted = make
-        make = lambda *given, **settings: quantise(fitted(*given, **settings), bits, **moments)  # noqa: E731
+
+    def make(layers: Weights, grouping: Grouping, **settings: Any) -> TemplateBank:
+        bank = fit.mimic(layers, grouping, **settings, **recipe.mimic.compression(), **moments)
+        return quantise(bank, recipe.mimic.bits, **moments) if recipe.mimic.bits else bank
+
     return fit_bank(make, weights, recipe, recipe.mimic, folder)
 
 
 def _moments(weights: Weights, recipe: Recipe) -> dict:
     """Of the layers' inputs on calibration images, drawn by the recipe's seed."""
-    import torch
-
     from ..mimicry.moments import moments
     from ..tasks import data
     from ..weights import networks
 
     pretrain = recipe.model.pretrain
     section = recipe.mimic.calibration or (pretrain.data if pretrain else None)
-    if section is None:
-        raise RecipeError("mimic.whiten needs images: name some in `mimic.calibration`.")
+    assert section  # as the recipe was read
     images = data.load(section, weights.backbone.get("data_config", {}), recipe.seed).train
-    drawn = np.random.default_rng(recipe.seed).permutation(len(images))[: recipe.mimic.images]
     names = [name for family in select(weights.families(recipe.by), recipe.families).values() for name in family.names]
-    return moments(networks.rebuild(weights), torch.stack([images[index][0] for index in drawn]), names)
+    return moments(networks.rebuild(weights), data.drawn(images, recipe.mimic.images, recipe.seed), names)
 
 
 def fit_bank(

@@ -18,7 +18,7 @@ from .stage import main, progress
 
 def run(recipe: Recipe, folder: Folder) -> dict:
     if recipe.model.population:
-        from .population_stages import fit_many
+        from .population_fit import fit_many
 
         return fit_many(recipe, folder)
     metrics = _fitted(recipe, folder) if recipe.has("mimic_vae") else _left_out(folder)

@@ -1,4 +1,4 @@
-"""What stages do for a recipe of many networks: train or read them, fit and judge them."""
+"""The networks of a recipe of many: read, or trained."""
 
 import glob
 from pathlib import Path
@@ -6,14 +6,12 @@ from pathlib import Path
 import torch
 
 from ..errors import SourceError
-from ..mimicry.population.fit import mimic_population
 from ..recipe.places import looked_in
 from ..recipe.reading import Recipe
 from ..tasks import data, module
-from ..tasks.controls import judge, summary, verdict
 from ..tasks.unfinished import kept_in
 from ..weights import checkpoints
-from ..weights.described import metadata
+from ..weights.described import header
 from ..weights.files import atomic, save_tensors
 from ..weights.networks import obtained
 from ..weights.sources import read
@@ -55,7 +53,7 @@ def _config(recipe: Recipe, about: dict) -> dict:
 
 
 def _write(folder: Path, index: int, tensors: dict, about: dict) -> None:
-    save_tensors(folder / f"{index:03d}.safetensors", tensors, {"format": "pt"} | metadata(about))
+    save_tensors(folder / f"{index:03d}.safetensors", tensors, header(about))
 
 
 def _train(recipe: Recipe, folder: Folder, fresh: Path) -> list[dict]:
@@ -76,27 +74,3 @@ def _train(recipe: Recipe, folder: Folder, fresh: Path) -> list[dict]:
         rows.append({"network": index, "epoch": outcome.best_epoch, "validation": outcome.validation})
         print(f"network {index + 1}/{asked.population}: validation {outcome.validation:.1%}", flush=True)
     return rows
-
-
-def fit_many(recipe: Recipe, folder: Folder) -> dict:
-    """Writes ``population.zarr`` and, where the recipe says what images judge, ``networks.csv``."""
-    paths = sorted(folder.of("extract", "population").glob("*.safetensors"))
-    section = recipe.mimic_vae
-    networks = {path.stem: checkpoints.read(path) for path in paths}
-    solver = section.solver if recipe.has("mimic_vae") and "solver" in section.model_fields_set else "ppca"
-    options = section.options() if solver == "vae" else section.model_dump(include={"noise", "noise_floor"})
-    options = options | {"templates": section.templates, "solver": solver, "seed": recipe.seed}
-    population = mimic_population(networks, **options)
-    written = population.save(folder / "population.zarr")
-    metrics = {"networks": len(population), "latents": population.latents, "hash": written, "fit": population.fit}
-    rows: list[dict] = []
-    if recipe.model.pretrain:
-        splits = data.load(recipe.model.pretrain.data, population.backbone["data_config"], recipe.seed)
-        plain = mimic_population(networks, **options, aligned=False)
-        rows = judge(population, plain, splits, seed=recipe.seed)
-        kinds = summary(rows)
-        metrics |= {"kinds": kinds, "verdict": verdict(kinds)}
-        print(metrics["verdict"])
-    folder.write_csv("networks.csv", rows)
-    empty(folder, ("bank.zarr", "layers.csv", "epochs.csv", "tokens"))
-    return metrics | {"warnings": []}

@@ -55,6 +55,7 @@ class _Preview:
         self.shapes: dict[str, tuple[tuple[int, ...], str]] = {}
         self.images: dict[str, dict[str, int]] = {}  # task -> part -> count
         self.sizes: dict[str, list[int]] = {}  # task -> height and width of its images
+        self.made: dict[tuple[int, ...], nn.Module] = {}  # such a size -> the model made for it
 
     def steps(self) -> list[tuple[str, Callable[[], str]]]:
         if self.recipe.model.population:
@@ -150,8 +151,8 @@ class _Preview:
             self._of(self.model, task.size)
         return f"; of {task.size[0]}x{task.size[1]} pixels"
 
-    def _of(self, model: "nn.Module", size: list[int]) -> "nn.Module":
-        """The model, made for images of a size (h, w).  Raises AttachError or DataError where it takes no such."""
+    def _of(self, model: "nn.Module", size: list[int]) -> None:
+        """Makes the model one for images of a size (h, w), kept in `made`.  Raises AttachError or DataError."""
         import torch
 
         from ..model.sizes import make
@@ -161,7 +162,7 @@ class _Preview:
         make(model, size)
         with torch.no_grad(), evaluating(model), takes_images(f"size {size}", DataError, "give another `img_size`."):
             model(torch.zeros(1, channels, *size))
-        return model
+        self.made[tuple(size)] = model
 
     def disk(self) -> str:
         """Layers, three banks, and the generated weights of every task."""
@@ -188,7 +189,9 @@ class _Preview:
         for name, count in self.images.items():
             size = self.sizes.get(name, usual)
             if tuple(size) not in of_size:
-                of_size[tuple(size)] = _seconds(self._of(self.model, size), [channels, *size], train.batch_size)
+                if tuple(size) not in self.made:
+                    self._of(self.model, size)
+                of_size[tuple(size)] = _seconds(self.made[tuple(size)], [channels, *size], train.batch_size)
             forward, step = of_size[tuple(size)]
             each = count["train"] * step + count["validation"] * forward
             seconds += sum(count.values()) * forward + full / tasks * train.epochs * each

@@ -40,7 +40,7 @@ def report(recipe: Recipe, folder: Folder) -> dict:
         "recipe": folder.said,
         "networks": f"{extracted['networks']} of {extracted['parameters']:,} parameters",
         "codes": f"{found['latents']} values a network, solver {fitted['solver']}",
-        "aligned": f"{fitted['symmetries']} sets of units; left as they are: {left}",
+        "aligned": f"{fitted['symmetries']} set{'s' * (fitted['symmetries'] != 1)} of units; left as they are: {left}",
     }
     top = found.get("verdict", "The recipe names no images, so that samples are not judged.")
     text = page.page(f"recast_gen: {folder.name}", top, page.facts(about), sections)

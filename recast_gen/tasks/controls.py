@@ -35,8 +35,7 @@ def judge(aligned: Population, plain: Population, splits: Splits, count: int = 2
         norm), ``nearest`` (its index), ``iou`` (of wrong answers with the original that shares most of them), and
         ``ensemble`` (accuracy of the mean probabilities of the first networks of the kind, ten at most).
     """
-    codes = np.concatenate([block.posterior[0] for block in aligned.blocks.values()], 1)
-    known = [aligned.network(code) for code in codes]
+    known = [aligned.network(code) for code in aligned.posterior[0]]
     flat = np.stack([_flat(aligned, network) for network in known])
     images = unlabelled(splits)
     model = rebuild(Weights(known[0], aligned.backbone))
@@ -87,7 +86,7 @@ def _networks(
         sample = aligned.network(code)
         nearest = known[int(np.linalg.norm(flat - _flat(aligned, sample), axis=1).argmin())]
         yield "noise", index, {name: _moved(tensor, sample[name], rng) for name, tensor in nearest.items()}
-    others = np.concatenate([block.posterior[0] for block in plain.blocks.values()], 1)
+    others = plain.posterior[0]
     pairs = [rng.choice(len(known), 2, replace=False) for _ in range(count)]
     for index, pair in enumerate(pairs):
         first, last = (known[each] for each in pair)
@@ -95,8 +94,8 @@ def _networks(
     for index, pair in enumerate(pairs):
         yield "unaligned average", index, plain.network(others[pair].mean(0))
     yield "mean", 0, aligned.network(np.zeros(aligned.latents))
-    for index, (code, _) in enumerate(zip(np.concatenate([b.posterior[0] for b in aligned.blocks.values()], 1), draws)):
-        yield "copy", index, aligned.network(code)
+    for index, network in enumerate(known[:count]):
+        yield "copy", index, network
 
 
 def _moved(tensor: np.ndarray, sample: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -148,7 +147,7 @@ def verdict(found: dict[str, dict[str, float]]) -> str:
     mean = {kind: 100 * each["accuracy"] for kind, each in found.items()}
     ensemble, best = 100 * found["sample"]["ensemble"], 100 * found["original"]["most"]
     asked = [
-        ("within 1.5 points of the originals' mean", mean["sample"] - mean["original"], -1.5),
+        ("Within 1.5 points of the originals' mean", mean["sample"] - mean["original"], -1.5),
         ("an ensemble of ten above the best original", ensemble - best, 1e-9),
         ("a point above noise at equal distance", mean["sample"] - mean["noise"], 1.0),
         ("a point above averages of two", mean["sample"] - mean["average"], 1.0),

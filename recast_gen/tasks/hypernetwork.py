@@ -12,17 +12,17 @@ from torch import nn
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
 from ..bank.generation import generate
-from ..bank.merging import changed, split
+from ..bank.merging import base_of, changed
+from ..bank.steps import Shapes, split
 from ..bank.taskfile import Task
 from ..errors import StoreError, TaskError
 from ..weights import networks
 from ..weights.files import read_tensors, save_tensors
 from ..weights.modes import evaluating
-from ..weights.named import Weights
 from .heads.ridge import Ridge
+from .passes import seen_by
 
 KEY = "recast_task_predictor"  # of a file's metadata
-BATCH = 256
 STRENGTHS = 10.0 ** np.arange(-3, 5)  # of the ridge, relative to the mean square of a task's statistics
 FREE = 1e6  # of the constant, which no ridge shrinks
 Labelled = tuple[torch.Tensor, Sequence[int] | torch.Tensor]  # images n c h w as the network wants them, classes n
@@ -43,7 +43,7 @@ class TaskPredictor:
     """
 
     bank: str
-    shapes: dict[str, tuple[int, ...]]
+    shapes: Shapes
     arrays: dict[str, np.ndarray]
     explained: float
 
@@ -125,10 +125,10 @@ def predict_task(
         raise TaskError(f"{len(images)} images and {len(places)} labels: give one a image, places of classes from 0.")
     base = networks.rebuild(bank.base()).eval()
     change = predictor.change(statistics(features(base, bank, images), places))
-    _, _, start = changed(bank, {"base": _base(bank, predictor.shapes)})
+    start = base_of(bank, predictor.shapes)
     found = Task(split(start + change, predictor.shapes), {})
-    made = networks.rebuild(Weights(generate(bank, found), bank.backbone)).eval()
-    seen = features(made, bank, images)
+    networks.fill(base, generate(bank, found))
+    seen = features(base, bank, images)
     solved = Ridge(seen.shape[1]).fit(seen, places).regression().float()
     name, count = bank.backbone["head"], int(places.max()) + 1
     head = {f"{name}.{leaf}": tensor.detach().numpy() for leaf, tensor in solved.state_dict().items()}
@@ -139,45 +139,33 @@ def predict_task(
 def statistics(features: torch.Tensor, labels: Sequence[int] | torch.Tensor) -> np.ndarray:
     """Of features ``n d``: their mean, and the logarithms of their spread within classes and between them, ``3 d``."""
     places, known = torch.as_tensor(labels), features.double()
-    means = torch.stack([known[places == place].mean(0) for place in places.unique()])
-    order = torch.searchsorted(places.unique(), places)
+    classes, order = places.unique(return_inverse=True)
+    means = torch.stack([known[order == place].mean(0) for place in range(len(classes))])
     within, between = (known - means[order]).square().mean(0), (means - means.mean(0)).square().mean(0)
     small = 1e-6 * float(within.mean() + between.mean()) + 1e-30
     return torch.cat([known.mean(0), (within + small).log() / 2, (between + small).log() / 2]).numpy()
 
 
-@torch.no_grad()
 def features(model: nn.Module, bank: TemplateBank, images: torch.Tensor) -> torch.Tensor:
     """What the head of a bank's network sees of images, ``n d``.  Raises TaskError for several rows an image."""
-    seen: list[torch.Tensor] = []
-    hook = model.get_submodule(bank.backbone["head"]).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    try:
-        with evaluating(model):
-            for batch in images.split(BATCH):
-                model(batch)
-    finally:
-        hook.remove()
-    if len(seen) != len(images.split(BATCH)) or any(each.ndim != 2 for each in seen):
+    with evaluating(model):
+        seen = seen_by(model.get_submodule(bank.backbone["head"]), model, images)
+    if seen is None:
         raise TaskError("The network's head does not see one row of features an image, so no task can be predicted.")
-    return torch.cat(seen).float()
+    return seen
 
 
-def _base(bank: TemplateBank, shapes: Mapping[str, tuple[int, ...]]) -> Task:
-    return Task({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, {})
-
-
-def _norms(bank: TemplateBank, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+def _norms(bank: TemplateBank, shapes: Shapes) -> np.ndarray:
     """Of each coefficient ``d``, how much a change of 1 moves the weights: the norm of its template's block."""
-    found = []
+    found: dict[str, np.ndarray] = {}
     for group in bank.groups.values():
         templates = np.asarray(group.templates[...], np.float64)
         for name in group.names:
             sets, blocks, count = shapes[name]
             norms = np.linalg.norm(templates.reshape(len(templates), blocks, -1), axis=2).T  # b t
             norms = np.pad(norms, ((0, 0), (0, count - norms.shape[1])), constant_values=norms.mean())
-            found.append(np.broadcast_to(norms / sets, (sets, blocks, count)).reshape(-1))
-    flat = dict(zip((name for group in bank.groups.values() for name in group.names), found))
-    return np.concatenate([flat[name] for name in shapes])
+            found[name] = np.broadcast_to(norms / sets, (sets, blocks, count)).reshape(-1)
+    return np.concatenate([found[name] for name in shapes])
 
 
 def _regressed(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

@@ -107,18 +107,16 @@ def run(
     costs: list[dict] = []
     if settings.first_session:
         seen[FIRST] = []
-        asked = [(source, settings, known, steps[number][0][1], scratch and scratch / f"{number}") for number in orders]
+        asked = [(source, settings, given, steps[number][0][1], scratch and scratch / f"{number}") for number in orders]
         for number, (found, size, seconds) in enumerate(jobs(_first_session, asked)):
             seen[FIRST].append((found, size))
             costs.append({"order": number + 1, "head": FIRST[2:], "step": 1, "processor_seconds": seconds})
             say(f"order {number + 1}, the first session: {size:,} bytes of coefficients, {seconds:.1f} s")
-    compared = [
-        (*seen[what][number], settings, steps[number], name, what, seed)
-        for number in orders for what in seen for name in settings.heads
-    ]  # fmt: skip
-    each = [(number, name + what) for number in orders for what in seen for name in settings.heads]
+    each = [(number, what, head) for number in orders for what in seen for head in settings.heads]
+    compared = [(*seen[what][number], settings, steps[number], head, seed) for number, what, head in each]
     rows = []
-    for (number, name), found in zip(each, jobs(_compare, compared)):
+    for (number, what, head), found in zip(each, jobs(_compare, compared)):
+        name = head + what
         about = {"order": number + 1, "head": name}
         if settings.max_bytes and (not found or found[-1]["bytes"] > settings.max_bytes):
             say(f"order {number + 1}, {name}: left out, it keeps more than {settings.max_bytes:,} bytes")
@@ -136,26 +134,27 @@ def run(
 
 
 def _first_session(
-    source: Source, settings: Incremental, known: Features, rows: torch.Tensor, file: Path | None
+    source: Source, settings: Incremental, known: Features | Path, rows: torch.Tensor, file: Path | None
 ) -> tuple[Features | Path, int, float]:
     """Features of the network that has learnt the images `rows`, or the file with them; bytes; processor seconds."""
     start = time.process_time()
+    known = known if isinstance(known, Features) else Features.load(known)
     with tempfile.TemporaryDirectory() as folder:
         epochs = None if settings.first_session is True else settings.first_session
-        size = source.learn(known, rows, epochs or None, task := Path(folder) / "first.safetensors")
+        size = source.learn(known, rows, epochs, task := Path(folder) / "first.safetensors")
         found = source.features(settings.stages, task)
     return found.save(file.with_suffix(".safetensors")) if file else found, size, time.process_time() - start
 
 
 def _compare(
-    known: Features | Path, size: int, settings: Incremental, steps: list[Step], name: str, what: str, seed: int
+    known: Features | Path, size: int, settings: Incremental, steps: list[Step], name: str, seed: int
 ) -> list[dict]:
     """The rows of one head on one order.  size: bytes that it needs besides its own."""
     known = known if isinstance(known, Features) else Features.load(known)
     options: dict[str, Any] = settings.options.get(name, {})
     width = known.parts["train"][0].shape[1]
     if settings.max_bytes and name == RandomRidge.name and "width" not in options:
-        fitting = RandomRidge.within(width, len(known.classes), settings.max_bytes - size)
+        fitting = RandomRidge.within(len(known.classes), settings.max_bytes - size)
         if not fitting:
             return []
         options = options | {"width": fitting}

@@ -1,4 +1,4 @@
-"""How many images a pass without gradients takes at once."""
+"""Passes without gradients: how many images at once, and what a module sees of them."""
 
 import torch
 from torch import nn
@@ -7,6 +7,7 @@ from torch.utils.data import Dataset
 from ..recipe.training import Training
 
 LARGER = 4  # times the batch of training, at most
+BATCH = 256  # images at once where nothing else is known
 FRESH = 3 * 2**23  # bytes of a module's output, below which a CPU's allocator has them at hand from the batch before
 
 
@@ -33,3 +34,18 @@ def at_once(model: nn.Module, images: Dataset, settings: Training) -> int:
         for hook in hooks:
             hook.remove()
     return max(1, min(most, FRESH // max(sizes)))
+
+
+@torch.no_grad()
+def seen_by(module: nn.Module, model: nn.Module, images: torch.Tensor) -> torch.Tensor | None:
+    """What a module of a model sees of images, ``n d`` float32; None where that is not one row an image."""
+    seen: list[torch.Tensor] = []
+    batches = images.split(BATCH)
+    hook = module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        for batch in batches:
+            model(batch)
+    finally:
+        hook.remove()
+    one = len(seen) == len(batches) and all(each.ndim == 2 for each in seen)
+    return torch.cat(seen).float() if one else None

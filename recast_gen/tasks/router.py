@@ -14,8 +14,7 @@ from ..model.heads import own
 from ..model.library import TaskLibrary
 from ..weights.files import read_tensors
 from . import heads
-
-BATCH = 256
+from .passes import seen_by
 
 
 class Router:
@@ -98,7 +97,6 @@ def _about(path: Path) -> tuple[str, list[str]]:
     return about["bank"], json.loads(about["tasks"])
 
 
-@torch.no_grad()
 def features_of(library: TaskLibrary, images: torch.Tensor) -> torch.Tensor:
     """What the head of the library's network sees of images without any task, ``n d``.
 
@@ -108,19 +106,16 @@ def features_of(library: TaskLibrary, images: torch.Tensor) -> torch.Tensor:
     with library.lock:
         before = library.current
         model = library.base()
-        seen: list[torch.Tensor] = []
         place = own(model, bank=library.bank)
-        hook = _head(model, place).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        module = _head(model, place)
         try:
-            for batch in images.split(BATCH):
-                model(batch)
+            seen = seen_by(module, model, images)
         finally:
-            hook.remove()
             if before is not None:
                 library.use(before)
-    if len(seen) != len(images.split(BATCH)) or any(each.ndim != 2 for each in seen):
+    if seen is None:
         raise TaskError(f"The module {place!r} does not see one row of features an image, so no router can learn.")
-    return torch.cat(seen).float().cpu()
+    return seen.cpu()
 
 
 def _head(model: nn.Module, place: str) -> nn.Module:

@@ -15,6 +15,11 @@ def metadata(backbone: Mapping[str, Any]) -> dict[str, str]:
     return found | ({"timm_model": backbone["timm_model"]} if backbone.get("timm_model") else {})
 
 
+def header(backbone: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of a file of weights that timm reads too."""
+    return {"format": "pt"} | metadata(backbone)
+
+
 def described(meta: Mapping[str, str]) -> dict[str, Any]:
     """The backbone that metadata names; also of files with ``mean`` and ``std`` as numbers between commas.
 

@@ -1,5 +1,6 @@
 """A multi-layer perceptron on the pixels of small images, which timm has not."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -23,7 +24,4 @@ def perceptron(inputs: int, hidden: Sequence[int], num_classes: int) -> "nn.Modu
     layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
     for index, (before, after) in enumerate(pairwise([inputs, *hidden])):
         layers |= {f"hidden{index}": nn.Linear(before, after), f"relu{index}": nn.ReLU()}
-    network = nn.Sequential()
-    for name, layer in {**layers, "head": nn.Linear([inputs, *hidden][-1], num_classes)}.items():
-        network.add_module(name, layer)
-    return network
+    return nn.Sequential(OrderedDict(layers | {"head": nn.Linear([inputs, *hidden][-1], num_classes)}))

@@ -28,9 +28,10 @@ def select(found: Families, globs: Iterable[str] | Families | None) -> Families:
         return globs
     if globs is None:
         if not found.shareable:
-            kept = [f"{name} ({family.dtype})" for name, family in found.items() if family.layers > 1]
-            if kept and not any(found[name].floating for name in found if found[name].layers > 1):
-                raise FamilyError(f"Only {listing(FLOATING)} have templates; there are {listing(kept)}: convert them.")
+            several = [family for family in found.values() if family.layers > 1]
+            if several and not any(family.floating for family in several):
+                there = listing(f"{family.name} ({family.dtype})" for family in several)
+                raise FamilyError(f"Only {listing(FLOATING)} have templates; there are {there}: convert them.")
             raise FamilyError(f"No family has two layers or more to share. There are: {listing(found)}.")
         return Families({name: found[name] for name in found.shareable})
     if not globs:

@@ -91,7 +91,7 @@ def test_at_equal_bytes_random_ridge_is_as_wide_as_fits_and_what_keeps_more_is_l
     settings = Incremental(heads=["means", "random_ridge", "statistics"], classes_per_step=2, orders=1, max_bytes=most)
     rows, _ = run(found, settings, 0, said.append)
     ends = {row["head"]: row["bytes"] for row in rows}
-    width = HEADS["random_ridge"].within(8, 6, most)
+    width = HEADS["random_ridge"].within(6, most)
     wider = HEADS["random_ridge"](8, width=width + 1).fit(*found.parts["train"]).nbytes
     assert ends["random_ridge"] <= most < wider
     assert ends["random_ridge"] == HEADS["random_ridge"](8, width=width).fit(*found.parts["train"]).nbytes

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ...bank.population import STATISTICS
 from .symmetries import Symmetries, Symmetry, permuted
 from .tracing import Binding
 
 Tensors = Mapping[str, np.ndarray]
 Orders = list[np.ndarray]  # of each symmetry's units: place p has what was at order[p]
-STATISTICS = ("running_mean", "running_var")  # of batch norms, in units of activations and not of weights
 SWEEPS = 50  # over all symmetries, at most
 LEAST = 1e-7  # relative gain that counts
 

@@ -89,7 +89,8 @@ def mimic_population(
         start = stop
     _check_different(names, apart)
     kept = _aligned(read, found, orders, 0)
-    rest = {name: np.array(kept[name]) for name in first.shapes if name not in set(made)}
+    coded = set(made)
+    rest = {name: np.array(kept[name]) for name in first.shapes if name not in coded}
     about = {
         "generator": "mimic_vae", "networks": names, "aligned": aligned, "solver": solver, "codes": codes,
         "templates": templates, "history": history, "symmetries": len(found.found) if found else 0,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...bank.bank import TemplateBank
-from ...bank.merging import changed
+from ...bank.merging import refuse_unlike
 from ...bank.population import Population
 from ...bank.saved import open_bank
 from ...bank.taskfile import BANKS, ROUTER, read
@@ -19,8 +19,9 @@ from .fit import mimic_population
 def mimic_tasks(
     bank: TemplateBank | str | Path, folder: str | Path, templates: int | str = "full", **options: Any
 ) -> Population:
-    """Fits a VAE over tasks' coefficients, heads left out.
+    """Fits a population to tasks' coefficients, heads left out.
 
+    A VAE over task vectors, as ICM-Fusion (2025) has one; here with a linear decoder, of which `ppca` is the optimum.
     A code is of a whole task.  What is drawn is what `rg.generate(bank, drawn)` and `taskfile.of` take.
 
     Args:
@@ -32,14 +33,13 @@ def mimic_tasks(
     Raises:
         FitError: fewer than two tasks, two that are the same, or options out of range.
         TaskError: a task of another bank or resolution, or with an adapter.
-    A VAE over task vectors, as ICM-Fusion (2025) has one; here with a linear decoder, of which `ppca` is the optimum.
     """
     opened = bank if isinstance(bank, TemplateBank) else open_bank(bank)
     paths = [path for path in sorted(Path(folder).glob("*.safetensors")) if path.name not in (*BANKS, ROUTER)]
     tasks = {path.stem: read(path, opened) for path in paths if kind_of(path) == "task"}
     if len(tasks) < 2:
         raise FitError(f"{folder} has {len(tasks)} task files; a population of tasks takes two or more.")
-    changed(opened, tasks)  # refuses tasks that do not go together
+    refuse_unlike(tasks)
     about = {"tasks_of": opened.hash}
     members = {
         name: Weights({n: np.array(a) for n, a in task.coefficients.items()}, about) for name, task in tasks.items()

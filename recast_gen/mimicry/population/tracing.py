@@ -1,6 +1,7 @@
 """Follows the axes of a network's tensors through its operations, as it runs."""
 
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -233,8 +234,7 @@ class Trace(TorchFunctionMode):
         if dim is None:
             return None
         gone = {each % x.ndim for each in ([dim] if isinstance(dim, int) else dim)}
-        kept = [label for axis, label in enumerate(self._of(x)) if keepdim or axis not in gone]
-        return kept
+        return [label for axis, label in enumerate(self._of(x)) if keepdim or axis not in gone]
 
     def _transpose(self, out, x, first, second) -> Labels:
         labels = list(self._of(x))
@@ -255,15 +255,6 @@ class Trace(TorchFunctionMode):
         labels = list(self._of(x))
         labels.insert(dim % out.ndim, None)
         return labels
-
-    def _squeeze(self, out, x, *_) -> Labels:
-        return self._reshape(out, x)
-
-    def _flatten(self, out, x, *_, **__) -> Labels:
-        return self._reshape(out, x)
-
-    def _view(self, out, x, *_) -> Labels:
-        return self._reshape(out, x)
 
     def _cat(self, out, tensors, dim=0) -> Labels:
         dim %= out.ndim
@@ -294,13 +285,13 @@ class Trace(TorchFunctionMode):
                 found.append(label)
         return found
 
-    def _reshape(self, out, x, *_) -> Labels:
+    def _reshape(self, out, x, *_, **__) -> Labels:
         """Axes that are joined or split: a set of units keeps its place in what they become, or is fixed."""
         before = [(size, label) for size, label in zip(x.shape, self._of(x)) if label]
         after, found = [size for size in out.shape if size > 1], list[Label | None]()
         while before and after:
             old, new = [before.pop(0)], [after.pop(0)]
-            while (left := _product([size for size, _ in old])) != (right := _product(new)):
+            while (left := prod([size for size, _ in old])) != (right := prod(new)):
                 if left < right:
                     old.append(before.pop(0))
                 else:
@@ -309,17 +300,19 @@ class Trace(TorchFunctionMode):
         labels = iter(found)
         return [next(labels) if size > 1 else None for size in out.shape]
 
+    _squeeze = _flatten = _view = _reshape
+
     def _regrouped(self, old: list[tuple[int, Label]], new: list[int]) -> Labels:
         movable = [index for index, (_, label) in enumerate(old) if self._resolved(label) != PLACES]
         if len(movable) == 1:
             at = movable[0]
             label, sizes = self._resolved(old[at][1]), [size for size, _ in old]
-            label = Label(label.units, _product(sizes[:at]) * label.outer, label.inner * _product(sizes[at + 1 :]))
+            label = Label(label.units, prod(sizes[:at]) * label.outer, label.inner * prod(sizes[at + 1 :]))
             if len(new) == 1:
                 return [label]
             size = self.sizes[label.units]
             for at, part in enumerate(new):
-                if part == size and (_product(new[:at]), _product(new[at + 1 :])) == label[1:]:
+                if part == size and (prod(new[:at]), prod(new[at + 1 :])) == label[1:]:
                     return [Label(label.units) if index == at else PLACES for index in range(len(new))]
         for index in movable:
             self._same(old[index][1], PLACES, "reshape")
@@ -363,10 +356,3 @@ def _flat(nested: Any) -> Iterator[Any]:
             yield from _flat(one)
     else:
         yield nested
-
-
-def _product(sizes: list[int]) -> int:
-    made = 1
-    for size in sizes:
-        made *= size
-    return made

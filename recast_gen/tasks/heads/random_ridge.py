@@ -1,5 +1,7 @@
 """Ridge regression after a fixed random layer."""
 
+from bisect import bisect_right
+
 import torch
 from torch import nn
 
@@ -25,20 +27,13 @@ class RandomRidge(Ridge):
         self.options["width"] = width
 
     @classmethod
-    def within(cls, features: int, classes: int, most: int) -> int:
+    def within(cls, classes: int, most: int) -> int:
         """The largest width with which a head of so many classes keeps at most `most` bytes; 0 where none does."""
 
-        def fits(width: int) -> bool:
-            numbers = (
-                (width + 1) * (width + 2) // 2 + (width + 1) * classes + 1 + classes
-            )  # a triangle, products, labels
-            return 8 * numbers <= most
+        def size(width: int) -> int:  # bytes of a triangle, products and labels
+            return 8 * ((width + 1) * (width + 2) // 2 + (width + 1) * classes + 1 + classes)
 
-        low, high = 0, int(most**0.5) + 1
-        while low < high - 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return low
+        return bisect_right(range(1, int(most**0.5) + 1), most, key=size)
 
     def _lift(self) -> nn.Sequential:
         with torch.random.fork_rng(devices=[]):

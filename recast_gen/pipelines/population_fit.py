@@ -1,0 +1,33 @@
+"""A recipe's many networks -> a population, and what its samples are worth beside their controls."""
+
+from ..mimicry.population.fit import mimic_population
+from ..recipe.reading import Recipe
+from ..tasks import data
+from ..tasks.controls import judge, summary, verdict
+from ..weights import checkpoints
+from .folder import Folder
+from .left_out import empty
+
+
+def fit_many(recipe: Recipe, folder: Folder) -> dict:
+    """Writes ``population.zarr`` and, where the recipe says what images judge, ``networks.csv``."""
+    paths = sorted(folder.of("extract", "population").glob("*.safetensors"))
+    section = recipe.mimic_vae
+    networks = {path.stem: checkpoints.read(path) for path in paths}
+    solver = section.solver if recipe.has("mimic_vae") and "solver" in section.model_fields_set else "ppca"
+    options = section.options() if solver == "vae" else section.model_dump(include={"noise", "noise_floor"})
+    options = options | {"templates": section.templates, "solver": solver, "seed": recipe.seed}
+    population = mimic_population(networks, **options)
+    written = population.save(folder / "population.zarr")
+    metrics = {"networks": len(population), "latents": population.latents, "hash": written, "fit": population.fit}
+    rows: list[dict] = []
+    if recipe.model.pretrain:
+        splits = data.load(recipe.model.pretrain.data, population.backbone["data_config"], recipe.seed)
+        plain = mimic_population(networks, **options, aligned=False)
+        rows = judge(population, plain, splits, seed=recipe.seed)
+        kinds = summary(rows)
+        metrics |= {"kinds": kinds, "verdict": verdict(kinds)}
+        print(metrics["verdict"])
+    folder.write_csv("networks.csv", rows)
+    empty(folder, ("bank.zarr", "layers.csv", "epochs.csv", "tokens"))
+    return metrics | {"warnings": []}
