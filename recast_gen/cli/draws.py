@@ -43,8 +43,11 @@ def sample(
     from ..bank.sampling import sample
     from ..bank.saved import open_bank
     from ..bank.taskfile import Task
+    from ..errors import FitError
     from ..weights.store import kind_of
 
+    if tasks and (images or kind_of(bank) == "population"):
+        raise FitError("--tasks draws tasks of a bank: leave out --images, and give a bank, not a population.")
     if kind_of(bank) == "population":
         _sample_networks(bank, n, temperature, seed, source, images, out)
         return

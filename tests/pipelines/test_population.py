@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import recast_gen as rg
 from recast_gen.cli import app
-from recast_gen.errors import RecipeError, SourceError
+from recast_gen.errors import FitError, RecipeError, SourceError
 from recast_gen.pipelines import STAGES
 from recast_gen.pipelines.stage import execute
 from recast_gen.recipe.reading import load
@@ -66,6 +66,8 @@ def test_the_command_draws_networks_that_are_checkpoints(ran, monkeypatch):
         found = checkpoints.read(path)
         assert all(np.array_equal(found[name], each) for name, each in drawn[index].items())
         rebuild(found)
+    with pytest.raises(FitError, match="--tasks draws tasks of a bank"):
+        CliRunner().invoke(app, ["sample", population, "--tasks", "drawn"], catch_exceptions=False)
     said = CliRunner().invoke(app, ["inspect", population])
     assert said.exit_code == 0 and "of 3 networks" in said.output and rg.load_population(population).hash in said.output
 
