@@ -85,7 +85,7 @@ def ratio(
     return statistics.median(a for a, _ in taken), statistics.median(a / b for a, b in taken)
 
 
-def measured(command: Sequence[str], folder: Path) -> tuple[str, float, float]:
+def spent(command: Sequence[str], folder: Path) -> tuple[str, float, float]:
     """Why a command failed ("": it did not), its processor seconds, children's too, and its peak memory (MiB)."""
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         said = process.stderr.read().strip().splitlines()  # type: ignore[union-attr]

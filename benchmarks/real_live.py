@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .measured import Table, asked, markdown, measured, ratio
+from .measured import Table, asked, markdown, ratio, spent
 from .real_networks import recipe
 from .switching import forward
 
@@ -77,7 +77,7 @@ def memory() -> Row:
             path = recipe("vit_small_patch16_224", Path(folder), count).relative_to(folder)
             for stage in ("extract", "mimic", "tune", "train"):
                 command = [sys.executable, "-m", f"recast_gen.pipelines.{stage}", str(path)]
-                failed, _, peak = measured(command, Path(folder))
+                failed, _, peak = spent(command, Path(folder))
                 if failed:
                     raise SystemExit(f"{stage}: {failed}")
             peaks.append(peak)
@@ -90,7 +90,7 @@ def repro() -> Row:
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run(["git", "clone", "-q", here, folder], check=True)
             subprocess.run(["git", "checkout", "-q", commit], cwd=folder, check=True)
-            failed, seconds, _ = measured([shutil.which("dvc") or "dvc", "repro"], Path(folder))
+            failed, seconds, _ = spent([shutil.which("dvc") or "dvc", "repro"], Path(folder))
             if failed:
                 raise SystemExit(f"dvc repro of {commit}: {failed}")
             taken.append(seconds)

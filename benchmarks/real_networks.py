@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from .measured import REAL, Table, markdown, measured
+from .measured import REAL, Table, markdown, spent
 
 NAMES = (
     "vit_base_patch16_224", "vit_large_patch16_224", "vit_base_patch16_clip_224", "eva02_base_patch14_448",
@@ -99,7 +99,7 @@ def stages(name: str, folder: Path) -> None:
         if name in LANGUAGE and stage in OF_IMAGES:
             TABLE.add(name, stage, result="", said="it takes no images")
             continue
-        failed, seconds, peak = measured(
+        failed, seconds, peak = spent(
             [sys.executable, "-m", f"recast_gen.pipelines.{stage}", str(path.relative_to(folder))], folder
         )
         TABLE.add(name, stage, result="failed" if failed else "ok", seconds=seconds, peak_mib=peak, said=failed)

@@ -10,7 +10,7 @@ import numpy as np
 from .bank import growth
 from .bank.bank import TemplateBank, left_over
 from .bank.population import Population
-from .bank.saved import open_bank
+from .bank.saved import opened
 from .bank.taskfile import Task
 from .bank.tokens import TokenBank
 from .errors import FitError, listing
@@ -285,10 +285,10 @@ def project(
     """
     from .mimicry.projection import project
 
-    opened = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    known = opened(bank)
     if "head" in (resolution.values() if isinstance(resolution, Mapping) else [resolution]):
-        resolution = _counted(opened, source, resolution)
-    return project(opened, sources.read(source, weights=weights), resolution, head)
+        resolution = _counted(known, source, resolution)
+    return project(known, sources.read(source, weights=weights), resolution, head)
 
 
 def _counted(bank: TemplateBank, source: Any, resolution: Any) -> dict[str, int]:

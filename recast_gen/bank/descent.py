@@ -63,9 +63,9 @@ def _fitted(grid: np.ndarray, scales: np.ndarray, bias: np.ndarray, wanted: np.n
     """Scales and biases ``k`` of logits ``scales * grid + bias``, moved towards the least cross entropy."""
     for _ in range(FITS):
         shares = _softmax(scales * grid + bias)
-        wrong, spread = shares - wanted, shares * (1 - shares)
-        bias = bias - wrong.mean(0) / (spread.mean(0) + 1e-3) / 2
-        step = (wrong * grid).mean(0) / ((spread * grid**2).mean(0) + 1e-6) / 2
+        wrong, curvature = shares - wanted, shares * (1 - shares)
+        bias = bias - wrong.mean(0) / (curvature.mean(0) + 1e-3) / 2
+        step = (wrong * grid).mean(0) / ((curvature * grid**2).mean(0) + 1e-6) / 2
         scales = np.clip(scales - step, scales / 2, scales * 2)
     return scales, bias
 

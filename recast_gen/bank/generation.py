@@ -12,7 +12,7 @@ from ..weights.files import save_tensors, stream_tensors
 from . import taskfile
 from .bank import TemplateBank
 from .folding import FOLDS, fold
-from .saved import open_bank
+from .saved import opened
 from .saved_tokens import is_tokens, load_tokens
 from .tokens import TokenBank
 
@@ -20,7 +20,7 @@ from .tokens import TokenBank
 def _open(
     bank: TemplateBank | str | Path, task: taskfile.Task | Mapping[str, np.ndarray] | str | Path | None
 ) -> tuple[TemplateBank, taskfile.Task | None]:
-    bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    bank = opened(bank)
     if isinstance(task, Mapping):
         task = taskfile.of(task, bank)
     if not (task is None or isinstance(task, taskfile.Task)):
@@ -90,7 +90,7 @@ def _either(
         return bank
     if options:
         raise FitError(f"{', '.join(options)} need a token bank: rg.mimic_tokens(model) makes one.")
-    return bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    return opened(bank)
 
 
 def write(

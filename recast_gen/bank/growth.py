@@ -34,6 +34,8 @@ def grow(
         heads: attention heads of a block, for `width`, where the network does not say them.
         onto: a network of the grown shapes.  The result lies at `share` (fraction) of the way from it to the grown
             weights, as in a multi-level training, where it is the large network that `coalesce` made smaller.
+    Returns:
+        Every tensor of the larger network, in its own dtype, with what is known of it in ``backbone``.
     Raises:
         FitError: no such blocks, fewer than there are, layers that cannot be wider, or `onto` of other shapes.
     """
@@ -60,9 +62,12 @@ def coalesce(
     way back, and its `onto` mixes what was trained small into the large network.
 
     Args:
+        weights: as in `grow`.
         depth: blocks of each list, or of the only one; its own for None.
         width: a channel, hidden unit or head for so many.  What reads them adds up over them.
         heads: as in `grow`.
+    Returns:
+        As `grow`, of the smaller network.
     Raises:
         FitError: no such blocks, more than there are, or widths that do not divide.
     """

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import TaskError, check_choice, listing
 from .bank import TemplateBank
-from .saved import open_bank
+from .saved import opened
 from .steps import Shapes, bases, split
 from .taskfile import Task, read
 
@@ -59,7 +59,7 @@ def merge_tasks(
     Raises:
         TaskError: tasks of different resolutions or image sizes, with adapters, or with heads that cannot be joined.
     """
-    bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    bank = opened(bank)
     check_choice("method", method, METHODS, TaskError)
     check_choice("head", head, HEADS, TaskError)
     names = [Path(task).stem if isinstance(task, str | Path) else f"task {i}" for i, task in enumerate(tasks)]

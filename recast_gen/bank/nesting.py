@@ -68,10 +68,10 @@ def first(group: Group, count: int) -> Group:
         gram = np.array(measured["gram"])
         solved = base @ (gram[:, :count] @ np.linalg.pinv(gram[:count, :count], hermitian=True))
     else:
-        spread = np.square(base.mean(1, dtype=np.float64)).sum((0, 1))  # 1, or a singular value's square
+        scale = np.square(base.mean(1, dtype=np.float64)).sum((0, 1))  # 1, or a singular value's square
         energy = np.square(measured["singular_values"][:known])
         gram, solved = (
-            np.diag(np.divide(energy, spread, out=np.zeros_like(spread), where=spread > 0)),
+            np.diag(np.divide(energy, scale, out=np.zeros_like(scale), where=scale > 0)),
             base[..., :count],
         )
     before, after = (_squares(each, gram) for each in (base, np.pad(solved, [(0, 0)] * 3 + [(0, known - count)])))

@@ -10,7 +10,7 @@ from ..errors import FitError, TaskError, check_count, check_draws
 from ..weights.store import kind_of
 from .bank import Group, TemplateBank
 from .population import Population, load_population
-from .saved import open_bank
+from .saved import opened
 from .taskfile import OF_SIZE, Task, of, read
 
 Coefficients = dict[str, np.ndarray]
@@ -49,7 +49,7 @@ def sample(
     if images is not None:
         raise FitError("`images` are for the batch norms of a population; a bank's are its backbone's: leave them out.")
     source = source or "posterior"
-    bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    bank = opened(bank)
     check_count("n", n, FitError)
     check_draws(temperature, source, FitError)
     fitted = {key: group for key, group in bank.groups.items() if not group.vectors}
@@ -105,7 +105,7 @@ def interpolate(bank: TemplateBank | str | Path, start: End, end: End, steps: in
         FitError: layers of different groups.
         TaskError: tasks of different resolutions, or with adapters.
     """
-    bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    bank = opened(bank)
     if not isinstance(steps, int) or steps < 2:
         raise FitError(f"steps={steps!r}: give 2 or more, both ends included.")
     base = {name: coefficients for group in bank.groups.values() for name, coefficients in group}

@@ -16,12 +16,27 @@ from .own import Own
 from .templates import Lazy, random_templates
 
 
-def open_bank(path: str | Path, templates: int | None = None) -> TemplateBank:
-    """A bank whose templates and rest stay on disk, a zarr directory or packed, until they are used.
+def opened(bank: TemplateBank | str | Path) -> TemplateBank:
+    """A bank as it is, or that of a path by `open_bank`."""
+    return bank if isinstance(bank, TemplateBank) else open_bank(bank)
 
-    templates: as many of each group, at most; no others are read.
-    Raises StoreError when it is missing, foreign or damaged; damaged values are found when they are read; FitError for
-    a bank that cannot be cut.
+
+def loaded(bank: TemplateBank | str | Path) -> TemplateBank:
+    """A bank as it is, or that of a path by `load_bank`."""
+    return bank if isinstance(bank, TemplateBank) else load_bank(bank)
+
+
+def open_bank(path: str | Path, templates: int | None = None) -> TemplateBank:
+    """A bank whose templates and rest stay on disk until they are used.
+
+    Args:
+        path: of the bank, a zarr directory or packed.
+        templates: as many of each group, at most; no others are read.
+    Returns:
+        The bank, whose arrays are `Lazy`: ``[...]`` reads and verifies their values.
+    Raises:
+        StoreError: it is missing, foreign or damaged; damaged values are found when they are read.
+        FitError: it cannot be cut, as `load_bank`.
     """
     arrays, about, found = store.load(path, "bank")
     described, groups = about["groups"], {}
@@ -75,10 +90,10 @@ def load_bank(path: str | Path, templates: int | None = None) -> TemplateBank:
         key: replace(group, templates=_loaded(group.templates), coefficients=group.coefficients[...])
         for key, group in bank.groups.items()
     }
-    loaded = replace(bank, groups=groups, rest={name: tensor[...] for name, tensor in bank.rest.items()})
+    whole = replace(bank, groups=groups, rest={name: tensor[...] for name, tensor in bank.rest.items()})
     if "hash" in bank.__dict__:  # verified; that of a cut one is computed where it is asked for
-        remember(loaded, bank.hash)
-    return loaded
+        remember(whole, bank.hash)
+    return whole
 
 
 def _loaded(templates: Lazy | LowBit) -> np.ndarray | LowBit:

@@ -9,7 +9,7 @@ from ..errors import RecipeError, check_choice
 from ..pipelines import STAGES
 from .arguments import Recipe
 
-SPREAD = ("train", "incremental")  # stages whose runs can be spread
+POOLED = ("train", "incremental")  # stages whose runs can be in several processes
 Storage = Annotated[str | None, typer.Option(help="tune: an Optuna storage URL; tune.storage when not given.")]
 
 
@@ -68,18 +68,18 @@ def run(
     check_choice("stage", stage, STAGES, RecipeError)
     from ..pipelines.stage import execute
 
-    if stage in SPREAD and (workers or scheduler) and not storage:
-        from ..tasks.spread import spread
+    if stage in POOLED and (workers or scheduler) and not storage:
+        from ..tasks.jobs import pool
 
-        with spread(workers, scheduler) as jobs:
+        with pool(workers, scheduler) as jobs:
             execute(stage, recipe, jobs=jobs)
     elif stage == "tune" and not scheduler:
-        from ..pipelines.tune import opened
+        from ..pipelines.tune import with_options
 
-        execute(stage, recipe, lambda path: opened(path, storage, workers)[0])
+        execute(stage, recipe, lambda path: with_options(path, storage, workers)[0])
     elif workers or storage or scheduler:
         raise RecipeError(
-            f"--workers are of {', '.join(SPREAD)} and tune, --scheduler of {', '.join(SPREAD)}, --storage of tune; "
+            f"--workers are of {', '.join(POOLED)} and tune, --scheduler of {', '.join(POOLED)}, --storage of tune; "
             f"not of {stage}."
         )
     else:

@@ -24,7 +24,7 @@ SIZES = (1, 2, 4, 8, 16)  # layers a group that `auto` tries, besides all
 
 
 @dataclass(frozen=True)
-class Plan:
+class Compression:
     """A family's groups, all in one layout, and how many templates each has; cut: which of the cuts it is."""
 
     cut: int
@@ -60,11 +60,11 @@ def ranks(problems: list[Problem], parameters: int) -> list[int] | None:
     return chosen
 
 
-def plan(
+def best_of(
     layers: np.ndarray, cuts: list[list[list[int]]], found: list[Layout], budget: float | None, templates: int | str,
     moments: np.ndarray | None,
-) -> Plan:  # fmt: skip
-    """The plan with the least error for the layers ``l ...`` of a family, of all cuts into groups and all layouts.
+) -> Compression:  # fmt: skip
+    """What has the least error for the layers ``l ...`` of a family, of all cuts into groups and all layouts.
 
     Raises FitError where none is within the budget, a share of the family's parameters.
     """
@@ -78,7 +78,8 @@ def plan(
                 most = [problem.most for problem in problems]
                 counts = most if isinstance(templates, str) else [min(templates, each) for each in most]
             least = min(least, sum(problem.cost for problem in problems) / layers.size)
-            if counts and ((tried := Plan(index, problems, counts)).lost < (np.inf if best is None else best.lost)):
+            tried = counts and Compression(index, problems, counts)
+            if tried and (best is None or tried.lost < best.lost):
                 best = tried
     if best is None:
         least = math.ceil(1000 * least) / 1000
@@ -121,7 +122,7 @@ def compress(
                 found = [each for each in found if 1 in each.counts[1:]]
             if len(found) > 1 and budget is None:
                 raise FitError(f"layout={layout!r} compares layouts at one size: give a budget, such as budget=0.5.")
-            made = plan(layers, cuts, found, budget, templates, metric)
+            made = best_of(layers, cuts, found, budget, templates, metric)
         except FitError as error:
             raise FitError(f"Family {family.name!r}: {error}") from error
         laid[family.name] = made.problems[0].layout.about() | {"groups": len(made.problems)}

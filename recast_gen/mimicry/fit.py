@@ -17,7 +17,7 @@ from ..weights.named import Weights
 from .closed_form import closed_form
 from .compression import compress
 from .factorization import Factorization, combine, regauge
-from .grouping import Grouping, Plan
+from .grouping import Grouping, Groups
 from .measures import certificate
 from .ppca import ppca
 from .threads import one_each
@@ -50,6 +50,8 @@ def mimic(
     ``bank.fit["untouched"]``: family -> dtype.
 
     Args:
+        weights: a network's tensors.
+        grouping: which families, cut into which groups, with how many templates.
         gauge: basis of the template space: ``svd``, ``identity`` (templates are layers), or a matrix ``t t``.
         solver: ``closed_form`` or ``direct``, the paper's loop.
         seed: of ``direct``.
@@ -59,7 +61,11 @@ def mimic(
         budget: parameters stored, as a share of the family's, in place of `templates`.
         moments: of the layers' inputs ``i i`` by weight name (`moments.moments`), which make the error that of their
             outputs.
+        on_group: called once a group is fitted with a row of it: ``family, group, done, total``, its certificate and
+            the solver's ``history``.
         options: the solver's.
+    Returns:
+        A bank: templates ``t o ...`` and coefficients ``l s b t`` of every group, and all other tensors.
     Raises:
         FamilyError: the weights have no such families or groups.
         FitError: other settings.
@@ -84,7 +90,7 @@ def mimic(
         None if isinstance(gauge, str) and gauge == native else lambda fitted: regauge(fitted, gauge, in_place=True)
     )
     check_count("sets", sets, FitError)
-    return _fit(weights, grouping, grouping.plan(weights), fit, settings, change, sets, on_group)
+    return _fit(weights, grouping, grouping.groups_of(weights), fit, settings, change, sets, on_group)
 
 
 @one_each()
@@ -100,24 +106,27 @@ def mimic_vae(
     """The VAE template generator: a bank that can also be sampled.
 
     Args:
+        weights, grouping, on_group: as in `mimic`.
         solver: ``vae`` trains one (`vae.vaes`); ``ppca`` is its optimum in closed form (`ppca.ppca`).
         seed: of ``vae``.
         options: the solver's.
+    Returns:
+        As `mimic`; its groups have a posterior ``2 l t`` too, which `sample` draws from.
     Raises:
         FamilyError, FitError: as `mimic`.
     """
     settings = {"generator": "mimic_vae", "solver": solver}
     settings |= {"variational": options.get("variational", True), "beta": options.get("beta", 1.0)}
-    plan = grouping.plan(weights)
+    groups = grouping.groups_of(weights)
     check_choice("solver", solver, VAE_SOLVERS, FitError)
     if solver == "ppca":
         fit = _prepared(ppca, options)
     else:
         from .vae import vaes
 
-        stacks = ((weights.stack(names), kept) for _, members in plan for names, kept in members)
+        stacks = ((weights.stack(names), kept) for _, members in groups for names, kept in members)
         fit = _prepared(vaes, {"seed": seed, **options}, groups=stacks)()
-    return _fit(weights, grouping, plan, fit, settings, None, 1, on_group)
+    return _fit(weights, grouping, groups, fit, settings, None, 1, on_group)
 
 
 def _prepared(fit: Callable[..., Any], options: dict, **given: Any) -> Callable[..., Any]:
@@ -133,13 +142,13 @@ def _prepared(fit: Callable[..., Any], options: dict, **given: Any) -> Callable[
 
 
 def _fit(
-    weights: Weights, grouping: Grouping, plan: Plan, fit: Fit, settings: dict[str, Any], change: Callable | None,
+    weights: Weights, grouping: Grouping, groups: Groups, fit: Fit, settings: dict[str, Any], change: Callable | None,
     sets: int, on_group: Told | None,
 ) -> TemplateBank:  # fmt: skip
-    generated = {name for _, members in plan for names, _ in members for name in names}
+    generated = {name for _, members in groups for names, _ in members for name in names}
     rest = left_over(weights, generated)
-    banks, total = {}, sum(len(members) for _, members in plan)
-    for family, members in plan:
+    banks, total = {}, sum(len(members) for _, members in groups)
+    for family, members in groups:
         for index, (names, kept) in enumerate(members):
             group, history = _group(weights, family, names, lambda stack, kept=kept: fit(stack, kept), change, sets)
             banks[family.name, index] = group

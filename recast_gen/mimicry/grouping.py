@@ -10,7 +10,7 @@ from ..weights.named import Weights
 from ..weights.selection import check_reached, select
 from .similarity import cut_up
 
-Plan = list[tuple[Family, list[tuple[tuple[str, ...], int]]]]  # families, and of each group: names, templates
+Groups = list[tuple[Family, list[tuple[tuple[str, ...], int]]]]  # families, and of each group: names, templates
 CUT = ("groups", "group_size", "group_by")
 
 
@@ -57,14 +57,14 @@ class Grouping:
             check_reached(found, word, self.cut[word])
         return found
 
-    def plan(self, weights: Weights) -> Plan:
+    def groups_of(self, weights: Weights) -> Groups:
         """Every group's layers and templates.  Raises FamilyError as `chosen`, FitError for other counts."""
         templates, groups = self.templates, self.groups
         if isinstance(templates, Mapping) and isinstance(groups, Mapping):
             each = select(weights.families(self.by), self.families)
             own = {name: Families({name: family}) for name, family in each.items()}
             parts = [replace(self, families=own[name], groups=groups[name], templates=templates[name]) for name in own]
-            return [planned for part in parts for planned in part.plan(weights)]
+            return [family for part in parts for family in part.groups_of(weights)]
         found = self.chosen(weights)
         members = {name: cut_up(weights, family, **self.cut) for name, family in found.items()}
         largest, name = max((len(names), name) for name, cut in members.items() for names in cut)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
-from ..bank.saved import load_bank
+from ..bank.saved import loaded
 from ..errors import ExportError, listing, takes_images
 from ..weights.described import metadata
 from ..weights.files import atomic
@@ -96,7 +96,7 @@ def to_folder(
     """
     paths = [Path(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
     refuse_loss(folder, {"bank.zarr", "README.md", *(path.name for path in paths)})
-    bank = opened(bank)
+    bank = loaded(bank)
     if odd := [path.name for path in paths if path.suffix != ".safetensors"]:
         raise ExportError(f"{listing(odd)} would not be found in the folder: name task files NAME.safetensors.")
     read = {path.stem: taskfile.read(path, bank) for path in paths}
@@ -132,8 +132,3 @@ def refuse_loss(folder: str | Path, written: set[str]) -> None:
         raise ExportError(
             f"{folder} is replaced, and would lose {listing(sorted(lost), 4)}: remove that, or write to another path."
         )
-
-
-def opened(bank: TemplateBank | str | Path) -> TemplateBank:
-    """A bank, or the one of a path, whole."""
-    return bank if isinstance(bank, TemplateBank) else load_bank(bank)

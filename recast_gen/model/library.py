@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
 from ..bank.images import prepare
-from ..bank.saved import load_bank
+from ..bank.saved import loaded
 from ..bank.taskfile import BANKS, ROUTER
 from ..errors import AttachError, TaskError, listing, nearest
 from ..weights import networks
@@ -57,7 +57,7 @@ class TaskLibrary:
         if not self.folder.is_dir():
             raise TaskError(f"{folder} does not exist; expected a folder of task files.")
         own = next((path for path in map(self.folder.joinpath, BANKS) if path.exists()), self.folder / BANKS[0])
-        self.bank = bank if isinstance(bank, TemplateBank) else load_bank(bank or own)
+        self.bank = loaded(bank or own)
         self.model = (networks.rebuild(self.bank.base()) if model is None else unwrapped(model)).eval()
         if not attached(self.model):
             attach(self.model, self.bank)

@@ -10,13 +10,14 @@ import numpy as np
 
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
+from ..bank.saved import loaded
 from ..errors import ExportError, check_count, listing
 from ..weights.described import metadata
 from ..weights.files import atomic, save_tensors
 from ..weights.networks import published
 from ..weights.qkv import joined, whole
 from . import card
-from .export import opened, refuse_loss
+from .export import refuse_loss
 from .lora import factors, smallest_rank
 from .saving import CONV1D
 
@@ -74,7 +75,7 @@ def to_peft(
             task has an adapter, or the folder holds more than is written anew.
     """
     refuse_loss(folder, {"adapter_model.safetensors", "adapter_config.json", "recast.json", "README.md"})
-    bank = opened(bank)
+    bank = loaded(bank)
     name, read = Path(task).stem, taskfile.read(task, bank)
     head = read.about.get("head", "")
     shapes, modules = bank.shapes, {tensor.rpartition(".")[0] for tensor in bank.shapes}

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
-from ..bank.saved import load_bank
+from ..bank.saved import loaded
 from ..errors import TaskError, listing
 from ..model import heads
 from ..model.attach import attach, attached, set_coefficients
@@ -74,10 +74,10 @@ def add_task(
             coefficients of more sets than its bank, several modules of its head.
         AttachError: as `rg.attach`.
     """
-    opened = bank if isinstance(bank, TemplateBank) else load_bank(bank)
-    task = taskfile.read(path, opened)
-    _refuse(task, opened, path)
-    counts = {group.family: task.coefficients[name].shape[1] for name, group in opened.layers.items()}
+    known = loaded(bank)
+    task = taskfile.read(path, known)
+    _refuse(task, known, path)
+    counts = {group.family: task.coefficients[name].shape[1] for name, group in known.layers.items()}
     head = task.about.get("head") if task.head else None
     config = RecastConfig(
         bank=bank if isinstance(bank, TemplateBank) else str(bank),
@@ -91,7 +91,7 @@ def add_task(
     else:
         made = get_peft_model(model, config, adapter_name=adapter)
     for place, layer in _layers(made).items():
-        for name in opened.layers:
+        for name in known.layers:
             if owner(name) == place:
                 parameter = layer.recast_coefficients[adapter][key(name)]
                 parameter.data = torch.from_numpy(task.coefficients[name]).to(parameter)

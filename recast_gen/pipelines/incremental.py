@@ -11,7 +11,7 @@ from .folder import Folder
 from .stage import main
 
 if TYPE_CHECKING:
-    from ..tasks.spread import Jobs
+    from ..tasks.jobs import Jobs
 
 
 def run(recipe: Recipe, folder: Folder, jobs: "Jobs | None" = None) -> dict:
@@ -24,7 +24,7 @@ def run(recipe: Recipe, folder: Folder, jobs: "Jobs | None" = None) -> dict:
     from ..tasks.classes import Source
     from ..tasks.incremental import check_heads, summary
     from ..tasks.incremental import run as learn
-    from ..tasks.spread import here
+    from ..tasks.jobs import here
 
     check_heads(section)
     jobs = jobs or here

@@ -30,7 +30,7 @@ def report(recipe: Recipe, folder: Folder) -> dict:
                 "Samples beside their controls",
                 "Test accuracy of each network, a point each. A sample is worth something where noise and averages at "
                 "the same distance do worse.",
-                page.figure(spread(label, accuracies)) + page.table(table(kinds), list(COLUMNS)),
+                page.figure(strips(label, accuracies)) + page.table(table(kinds), list(COLUMNS)),
             )
         ]
     lines = [f"recast sample {folder.of('mimic_vae', 'population.zarr')} --n 10 --out samples"]
@@ -61,7 +61,7 @@ def table(kinds: dict[str, dict]) -> list[list[str]]:
 
 
 @picture((6.4, 3.0))
-def spread(axis: Axes, accuracies: dict[str, list[float]]) -> None:
+def strips(axis: Axes, accuracies: dict[str, list[float]]) -> None:
     """Accuracies (%) of each kind of network, a point each and their mean."""
     for place, (kind, values) in enumerate(accuracies.items()):
         colour = ORANGE if kind.startswith("samples") else BLUE if kind == "originals" else GREY

@@ -25,7 +25,7 @@ def read_by(recipe: Recipe) -> dict[str, dict]:
     network = ["model"] if recipe.mimic.whiten else []  # has images when the section does not
     study = ["chosen"]
     if recipe.has("tune"):
-        trains = recipe.tune.measured & OF_MODEL
+        trains = recipe.tune.metrics & OF_MODEL
         every["first"] = recipe.tasks[0].model_dump(mode="json") if trains else None
         every["resolution"] = recipe.train.resolution
         study = [*FAMILIES, "mimic", "mimic_vae", "tune", "first", "train" if trains else "resolution"]

@@ -2,8 +2,8 @@
 
 from ..bank.saved import load_bank
 from ..recipe.reading import Recipe
+from ..tasks.jobs import Jobs, here
 from ..tasks.sequence import adapt
-from ..tasks.spread import Jobs, here
 from ..weights.files import atomic
 from .folder import Folder
 from .stage import main

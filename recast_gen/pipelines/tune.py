@@ -94,7 +94,9 @@ def _journal(folder: Folder) -> Path:
     return folder / "study.journal"
 
 
-def opened(recipe_path: str | Path, storage: str | None = None, workers: int | None = None) -> tuple[Recipe, Folder]:
+def with_options(
+    recipe_path: str | Path, storage: str | None = None, workers: int | None = None
+) -> tuple[Recipe, Folder]:
     """A recipe, with what the command line says about its study in place of its own, and the stage's folder."""
     recipe, folder = load(recipe_path), Folder(recipe_path, "tune")
     changed = {key: value for key, value in {"storage": storage, "workers": workers}.items() if value}
@@ -107,7 +109,7 @@ def opened(recipe_path: str | Path, storage: str | None = None, workers: int | N
 
 def join(recipe_path: str | Path, storage: str | None = None, parent: int | None = None) -> str:
     """Runs trials of a recipe's study until none is missing; its name.  The stage itself chooses and writes."""
-    recipe, folder = opened(recipe_path, storage)
+    recipe, folder = with_options(recipe_path, storage)
     if not recipe.has("tune"):
         raise RecipeError(f"{recipe_path} has no study to work on: add `tune: {{trials: 24}}`.")
     return work(folder.layers(recipe), recipe, _layers_hash(folder), _journal(folder), parent)
@@ -115,7 +117,7 @@ def join(recipe_path: str | Path, storage: str | None = None, parent: int | None
 
 def studies(recipe_path: str | Path, storage: str | None = None) -> list[dict]:
     """What studies a recipe's storage holds."""
-    recipe, folder = opened(recipe_path, storage)
+    recipe, folder = with_options(recipe_path, storage)
     journal = _journal(folder)
     if recipe.tune.storage is None and not journal.exists():
         return []
@@ -132,4 +134,4 @@ if __name__ == "__main__":
         if asked.worker is not None:
             join(asked.recipe, asked.storage, asked.worker)
         else:
-            execute("tune", asked.recipe, lambda _: opened(asked.recipe, asked.storage, asked.workers)[0])
+            execute("tune", asked.recipe, lambda _: with_options(asked.recipe, asked.storage, asked.workers)[0])

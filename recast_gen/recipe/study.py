@@ -72,7 +72,7 @@ class Tune(Section):
     extend: Extend | None = None  # further templates of the chosen bank
 
     @property
-    def measured(self) -> set[str]:
+    def metrics(self) -> set[str]:
         """Every metric that an objective or constraint needs."""
         return {*self.objectives, *self.constraints}
 
@@ -87,7 +87,7 @@ class Tune(Section):
             if first > last:
                 raise ValueError(f"`{name}` is the range [first, last], and {first} is above {last}")
         for name, seen in SEEN_BY.items():
-            if len(getattr(self, name) or ()) > 1 and not self.measured & set(seen):
+            if len(getattr(self, name) or ()) > 1 and not self.metrics & set(seen):
                 raise ValueError(
                     f"no objective or constraint sees `{name}`: give one value, or measure {listing(seen)}"
                 )

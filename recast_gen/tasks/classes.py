@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, Dataset, TensorDataset
 
 from ..bank.bank import TemplateBank
-from ..bank.saved import load_bank
+from ..bank.saved import loaded
 from ..errors import DataError
 from ..model.sizes import make_for_task
 from ..model.switching import load_task
@@ -81,7 +81,7 @@ class Source:
 
     @cached_property
     def bank(self) -> TemplateBank:
-        return self.place if isinstance(self.place, TemplateBank) else load_bank(self.place)
+        return loaded(self.place)
 
     @cached_property
     def base(self) -> Weights:

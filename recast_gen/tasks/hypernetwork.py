@@ -92,8 +92,8 @@ def task_predictor(bank: TemplateBank, tasks: Mapping[str | Path, Labelled]) -> 
     model = networks.rebuild(bank.base()).eval()
     changes, shapes, _ = changed(bank, {str(path): taskfile.read(path, bank) for path in tasks})
     known = np.stack([statistics(features(model, bank, images), labels) for images, labels in tasks.values()])
-    centre, spread = known.mean(0), known.std(0)
-    scale = np.where(spread > 0, spread, 1.0)
+    centre, deviation = known.mean(0), known.std(0)
+    scale = np.where(deviation > 0, deviation, 1.0)
     known = (known - centre) / scale
     sizes = _norms(bank, shapes)
     mean, slope, explained = _regressed(known, changes * sizes)

@@ -16,7 +16,7 @@ from .classes import Features, Source
 from .heads import make
 from .heads.head import Head
 from .heads.random_ridge import RandomRidge
-from .spread import Jobs, here
+from .jobs import Jobs, here
 
 FIRST = ", first session"  # after a head's name, of its rows on adapted features
 Step = tuple[list[int], torch.Tensor]  # the classes that it is for, and its training images by number

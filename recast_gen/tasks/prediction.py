@@ -11,7 +11,7 @@ from ..bank import taskfile
 from ..bank.bank import TemplateBank
 from ..bank.folding import FOLDS
 from ..bank.images import prepare
-from ..bank.saved import load_bank
+from ..bank.saved import loaded, opened
 from ..errors import DataError, TaskError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Predictor:
         self, bank: TemplateBank | str | Path, task: str | Path, graph: str | Path | None = None,
         model: "nn.Module | None" = None,
     ):  # fmt: skip
-        self.bank = bank if isinstance(bank, TemplateBank) else load_bank(bank)
+        self.bank = loaded(bank)
         self.task = taskfile.read(task, self.bank)
         self.config = taskfile.backbone(self.bank, self.task).get("data_config") or {}
         if graph is None:
@@ -146,14 +146,14 @@ def _batch(predictor: Predictor, images: list, start: int) -> list[Prediction]:
     from .readers.pixels import open_image
 
     names = [str(each) if isinstance(each, str | Path) else str(start + place) for place, each in enumerate(images)]
-    opened, errors = {}, {}
+    decoded, errors = {}, {}
     for name, image in zip(names, images):
         try:
-            opened[name] = open_image(image)
+            decoded[name] = open_image(image)
         except Exception as error:  # a decoder may raise anything on damaged bytes
             errors[name] = f"{type(error).__name__}: {error}"
-    ranked = predictor.task.ranked(predictor.logits(list(opened.values()))) if opened else []
-    answers = dict(zip(opened, ranked))
+    ranked = predictor.task.ranked(predictor.logits(list(decoded.values()))) if decoded else []
+    answers = dict(zip(decoded, ranked))
     return [Prediction(name, answers.get(name, {}), errors.get(name)) for name in names]
 
 
@@ -162,12 +162,11 @@ def some_of(bank: TemplateBank | str | Path, task: str | Path, images: Path, mos
 
     Raises DataError for images that cannot be read, and none.
     """
-    from ..bank.saved import open_bank
     from ..recipe.images import Data
     from .readers import READERS
     from .readers.pixels import open_image
 
-    bank = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    bank = opened(bank)
     config = taskfile.backbone(bank, taskfile.read(task, bank)).get("data_config") or {}
     read: Callable[[int], Image]
     if (data := Data.of(images)).source == "folder":

@@ -18,12 +18,12 @@ from ..recipe.training import Train
 from ..weights.named import Weights, digest
 from . import data
 from .data import Splits, labels_of
+from .jobs import Jobs, here
 from .learner import Learner, Run
 from .methods import adapted, prepare
 from .module import check, examine, once, one_process
 from .progress import Progress
 from .results import KINDS, PROBE, Results
-from .spread import Jobs, here
 from .unfinished import key
 
 ELSEWHERE = {"seeds", "orders", "workers"}  # what a run does not depend on

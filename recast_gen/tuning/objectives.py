@@ -41,7 +41,7 @@ class Measure:
 
     def __call__(self, setting: Setting, on_epoch: Callable[[float, int], None] | None = None) -> dict:
         """on_epoch: called with the accuracy after each epoch (count from 1); it may raise to end the training."""
-        certificates, wanted = self.fits.certificates(setting), self.recipe.tune.measured
+        certificates, wanted = self.fits.certificates(setting), self.recipe.tune.metrics
         row = overall(certificates.values())
         blocks = self.blocks(setting.resolution)
         row["coefficients"] = sum(

@@ -30,9 +30,9 @@ class Plan:
         sections = {name: getattr(recipe, name).options() for name in recipe.generators}
         behind: list[Any] = [layers_hash, recipe.families, recipe.by, recipe.split_qkv, recipe.seed, searched, sections]
         behind += [self.space.gauges, self.space.sets, self.space.resolutions]
-        if self.tune.measured & OF_MODEL:
+        if self.tune.metrics & OF_MODEL:
             behind += [recipe.tasks[0].model_dump(), recipe.train.model_dump()]
-        if "accuracy" in self.tune.measured and self.tune.norms != "none":
+        if "accuracy" in self.tune.metrics and self.tune.norms != "none":
             behind.append(self.tune.norms)
         key = digest([FORMAT, *behind])
         self.name = f"tune-{key[:12]}"

@@ -130,13 +130,13 @@ def _conclude(runner: Runner, own: Sequence[dict]) -> Study:
         bank, name = plan.fits.bank(setting), str(setting)
         if tune.resolutions:
             bank = replace(bank, fit=bank.fit | {"resolution": setting.resolution})
-    others = sorted(tune.measured - {"relative_error", "stored_share", "stored_parameters"})
+    others = sorted(tune.metrics - {"relative_error", "stored_share", "stored_parameters"})
     also = "".join(f", {key} {best[key]:.3g}" for key in others if key in best)
     reason = (
         f"{name}, {said}: it stores {best['stored_share']:.1%} of the original at error "
         f"{best['relative_error']:.2g}{also}"
     )
-    measured = [row for row in table if tune.measured <= row.keys()]
+    measured = [row for row in table if tune.metrics <= row.keys()]
     pareto = front(measured, tune.objectives)
     table = [
         row | {

@@ -8,7 +8,7 @@ import numpy as np
 from ...bank.bank import TemplateBank
 from ...bank.merging import refuse_unlike
 from ...bank.population import Population
-from ...bank.saved import open_bank
+from ...bank.saved import opened
 from ...bank.taskfile import BANKS, ROUTER, read
 from ...errors import FitError
 from ...weights.named import Weights
@@ -34,13 +34,13 @@ def mimic_tasks(
         FitError: fewer than two tasks, two that are the same, or options out of range.
         TaskError: a task of another bank or resolution, or with an adapter.
     """
-    opened = bank if isinstance(bank, TemplateBank) else open_bank(bank)
+    known = opened(bank)
     paths = [path for path in sorted(Path(folder).glob("*.safetensors")) if path.name not in (*BANKS, ROUTER)]
-    tasks = {path.stem: read(path, opened) for path in paths if kind_of(path) == "task"}
+    tasks = {path.stem: read(path, known) for path in paths if kind_of(path) == "task"}
     if len(tasks) < 2:
         raise FitError(f"{folder} has {len(tasks)} task files; a population of tasks takes two or more.")
     refuse_unlike(tasks)
-    about = {"tasks_of": opened.hash}
+    about = {"tasks_of": known.hash}
     members = {
         name: Weights({n: np.array(a) for n, a in task.coefficients.items()}, about) for name, task in tasks.items()
     }

@@ -42,8 +42,8 @@ def fitted(classes: int, train: Part, held: Part | None, seed: int) -> tuple[tor
     direction, as those of transformers do; the result is for the features as they come.
     """
     features, labels = train
-    centre, spread = features.mean(0), torch.cov(features.T, correction=0)
-    variances, directions = torch.linalg.eigh(spread)
+    centre, covariance = features.mean(0), torch.cov(features.T, correction=0)
+    variances, directions = torch.linalg.eigh(covariance)
     scales = (variances.clamp(min=0) + LEAST * variances.mean().clamp(min=1e-12)).sqrt()
     turned = directions / scales
     zeros = torch.zeros(classes, features.shape[1], dtype=features.dtype)

@@ -50,11 +50,11 @@ class Statistics(Head):
             degrees = (counts.sum() - len(counts)).clamp(min=1).expand(len(means))
         else:
             scatter, degrees = products - sums[:, :, None] * means[:, None], (counts - 1).clamp(min=1)
-        spreads = scatter / degrees[:, None, None]
-        variance = spreads.diagonal(dim1=1, dim2=2).mean(1).clamp(min=0)
+        covariances = scatter / degrees[:, None, None]
+        variance = covariances.diagonal(dim1=1, dim2=2).mean(1).clamp(min=0)
         scale = means.square().mean().clamp(min=1e-12)  # of a class with one image, or whose images are all alike
         ridge = (1e-4 * variance + 1e-8 * scale)[:, None, None] * torch.eye(self.features, dtype=torch.float64)
-        return [torch.distributions.MultivariateNormal(*each) for each in zip(means, spreads + ridge)]
+        return [torch.distributions.MultivariateNormal(*each) for each in zip(means, covariances + ridge)]
 
     def solve(self) -> nn.Module:
         normals = self.normals()

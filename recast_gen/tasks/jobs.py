@@ -32,7 +32,7 @@ def here(function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[Any]:
 
 
 @contextmanager
-def spread(workers: int | None = None, scheduler: str | None = None) -> Iterator[Jobs]:
+def pool(workers: int | None = None, scheduler: str | None = None) -> Iterator[Jobs]:
     """What runs jobs: `here`, in so many processes, or on the cluster of a scheduler.
 
     Each job has this process's number of threads, on which the last bits of its results depend.
@@ -67,14 +67,14 @@ def _processes(count: int) -> Iterator[Jobs]:
 
     def once(function: Callable[..., Any], job: tuple) -> Any:
         for _ in range(TRIES):
-            pool = free.get()
+            worker = free.get()
             try:
-                return pool.submit(_apart, function, job, *_place()).result()
+                return worker.submit(_apart, function, job, *_place()).result()
             except BrokenProcessPool:
-                pool = fresh()
+                worker = fresh()
                 print("a worker ended; its job begins again in another", flush=True)
             finally:
-                free.put(pool)
+                free.put(worker)
         raise FitError(f"A worker ended {TRIES} times on one job, killed perhaps for its memory: use fewer --workers.")
 
     def run(function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from recast_gen.errors import FitError, RecipeError
 from recast_gen.pipelines.stage import execute
-from recast_gen.tasks.spread import spread
+from recast_gen.tasks.jobs import pool
 
 from .pico import pico
 
@@ -46,7 +46,7 @@ def test_two_processes_leave_what_one_leaves_byte_for_byte(whole):
     compared = {"first_session": 1, "orders": 2, "heads": ["ridge", "means"]}
     pico("digits", whole, train={"epochs": 1, "orders": 1}, incremental=compared)
     alone = {stage: remade(stage) for stage in ("train", "incremental")}
-    with spread(workers=2) as jobs:
+    with pool(workers=2) as jobs:
         assert {stage: remade(stage, jobs=jobs) for stage in alone} == alone
     said = alone["incremental"]["steps.csv"].decode()
     assert all(row in said for row in ("2,means,", '2,"ridge, first session",'))
@@ -54,8 +54,8 @@ def test_two_processes_leave_what_one_leaves_byte_for_byte(whole):
 
 
 def test_a_worker_that_is_killed_loses_its_job_alone(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("recast_gen.tasks.spread.TRIES", 2)
-    with spread(workers=1) as jobs:
+    monkeypatch.setattr("recast_gen.tasks.jobs.TRIES", 2)
+    with pool(workers=1) as jobs:
         list(jobs(lines, [(tmp_path / "said",)]))
         assert len(set((tmp_path / "said").read_text().split())) == 2
         assert "its job begins again" in capsys.readouterr().out
@@ -77,10 +77,10 @@ def test_a_cluster_leaves_what_one_process_leaves_and_one_that_is_not_there_is_n
     pico("digits", whole, incremental={"orders": 2, "heads": ["ridge", "means"]})
     alone = remade("incremental")
     cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None)
-    with cluster, spread(scheduler=cluster.scheduler_address) as jobs:
+    with cluster, pool(scheduler=cluster.scheduler_address) as jobs:
         assert remade("incremental", jobs=jobs) == alone
 
 
 def test_workers_and_a_scheduler_are_not_given_together():
-    with pytest.raises(RecipeError, match="give one of them"), spread(workers=2, scheduler="tcp://127.0.0.1:1"):
+    with pytest.raises(RecipeError, match="give one of them"), pool(workers=2, scheduler="tcp://127.0.0.1:1"):
         pass
