@@ -10,11 +10,13 @@ from torch.utils.data import Dataset, TensorDataset
 from ..recipe.training import Training
 from .data import Splits
 from .loop import batches
-from .module import check, seed_everything, training_device
-from .passes import at_once
+from .module import check, once, seed_everything, training_device
+from .passes import at_once, seconds_of
 from .prefix import Shortcut
 from .readers.raw import PARTS
 from .threads import threads
+
+LONG = 10  # seconds of a pass that is announced
 
 
 def before_head(
@@ -67,6 +69,9 @@ def observed(
 
     try:
         with threads(model, splits.train, settings.batch_size):
+            count = sum(len(getattr(splits, part)) for part in parts)
+            if (seconds := seconds_of(model, splits.train, count)) > LONG:
+                once(print)(f"a pass over {count:,} images, about {seconds:.0f} s", flush=True)
             found = {part: kept(getattr(splits, part), modules if part in entered else [head]) for part in parts}
     finally:
         for hook in hooks:

@@ -1,4 +1,6 @@
-"""Passes without gradients: how many images at once, and what a module sees of them."""
+"""Passes without gradients: how many images at once, how long they take, and what a module sees of them."""
+
+import time
 
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from ..recipe.training import Training
 
 LARGER = 4  # times the batch of training, at most
 BATCH = 256  # images at once where nothing else is known
+FEW = 8  # images by which a pass is timed
 FRESH = 3 * 2**23  # bytes of a module's output, below which a CPU's allocator has them at hand from the batch before
 
 
@@ -34,6 +37,17 @@ def at_once(model: nn.Module, images: Dataset, settings: Training) -> int:
         for hook in hooks:
             hook.remove()
     return max(1, min(most, FRESH // max(sizes)))
+
+
+@torch.no_grad()
+def seconds_of(model: nn.Module, images: Dataset, count: int) -> float:
+    """About how long `count` images take on the device where a model is, in eval mode, by a few of `images`."""
+    device = next(model.parameters()).device
+    some = torch.stack([images[index][0] for index in range(min(FEW, len(images)))]).to(device)
+    model.eval()(some).cpu()  # the first forward takes longer
+    start = time.perf_counter()
+    model(some).cpu()
+    return count * (time.perf_counter() - start) / len(some)
 
 
 @torch.no_grad()

@@ -4,8 +4,12 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import recast_gen as rg
+from recast_gen.recipe.training import Train
+from recast_gen.tasks import features
+from recast_gen.tasks.data import Splits
 from recast_gen.tasks.prefix import shortcut
 from recast_gen.tasks.threads import flops
 
@@ -99,3 +103,12 @@ def test_no_shortcut_is_taken_where_more_than_its_input_reaches_the_end():
     model.head.requires_grad_(True)
     model.blocks[4].requires_grad_(True)
     assert shortcut(model.eval(), images, 10) is None
+
+
+@pytest.mark.parametrize(("least", "said"), [(0, "a pass over 18 images, about "), (10, "")])
+def test_a_pass_that_takes_long_says_so_before(least, said, monkeypatch, capsys):
+    monkeypatch.setattr(features, "LONG", least)
+    model, images = small("vit_tiny_patch16_224", VIT, ("head",))
+    splits = Splits(*[TensorDataset(images, torch.arange(6) % 5)] * 3, list("abcde"))
+    assert len(features.before_head(model, model.head, splits, Train()).train) == 6
+    assert capsys.readouterr().out[: len(said) or None] == said
