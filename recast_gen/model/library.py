@@ -23,6 +23,7 @@ from ..weights.wrapping import unwrapped
 from . import heads, mixed, sizes, switching
 from .adapters import apply
 from .attach import attach, attached, hosts, set_coefficients
+from .mixed_templates import Shared
 from .suspend import suspend
 
 if TYPE_CHECKING:
@@ -222,8 +223,8 @@ class TaskLibrary:
     def _weights(self, tasks: list[taskfile.Task], heads: list[dict]) -> dict:
         """Tensor name -> (number of the task -> its weight)."""
 
-        def layer(name: str, source, number: int) -> torch.Tensor:
-            return source.mixed(torch.from_numpy(tasks[number].coefficients[name]).to(source.templates.values))
+        def layer(name: str, source) -> Shared:
+            return Shared(source, [torch.from_numpy(task.coefficients[name]) for task in tasks])
 
         def kept(name: str, number: int) -> torch.Tensor:
             like = next(iter(self._places.values()))[2].templates.values
@@ -232,7 +233,7 @@ class TaskLibrary:
         def own(name: str, number: int) -> torch.Tensor:
             return heads[number][name] if name in heads[number] else self._head[name]
 
-        weights = {name: partial(layer, name, source) for name, (_, _, source) in self._places.items()}
+        weights: mixed.Makers = {name: layer(name, source) for name, (_, _, source) in self._places.items()}
         weights |= {name: partial(kept, name) for name in self.bank.rest if name != whole(name)}  # q, k or v
         weights = dict(joined(weights.items(), lambda parts: lambda n: torch.cat([part(n) for part in parts])))
         tensors = {*self._head, *(name for head in heads for name in head)} & self.model.state_dict().keys()

@@ -9,6 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..errors import TaskError, listing
+from .mixed_templates import Shared
 
 BY_IMAGE = {F.linear, F.conv1d, F.conv2d, F.conv3d, F.batch_norm, F.layer_norm, F.group_norm}  # input first, n ...
 BY_IMAGE |= {torch.addmm, F.scaled_dot_product_attention, torch.add, torch.Tensor.add, torch.Tensor.__add__}
@@ -60,6 +61,13 @@ class PerTask(torch.Tensor):
             alike = along and isinstance(value, torch.Tensor) and len(value) == len(images)
             return value[ends[task] : ends[task + 1]] if value is images or alike else value
 
+        shared = own.make if isinstance(own.make, Shared) and len(args) > 1 and args[1] is own else None
+        if shared and shared.pays(func, images, len(own.counts)):
+            owners = torch.arange(len(own.counts)).repeat_interleave(torch.tensor(own.counts) * rows)
+            bias = args[2] if len(args) > 2 else kwargs.pop("bias", None)
+            if isinstance(bias, PerTask):
+                bias = torch.stack([of(bias, task) for task in range(len(own.counts))])[owners]
+            return shared.outputs(func, images, owners, own.like, bias, *args[3:], **kwargs)
         made = [
             func(*[of(value, task) for value in args], **{key: of(value, task) for key, value in kwargs.items()})
             for task in range(len(own.counts))
@@ -106,6 +114,7 @@ def forward(
 
     model: a plain one, images along the first axis of every layer.
     A loop over the tasks runs in the layers that `weights` names, and nowhere else; one weight at a time is in memory.
+    Where images are few a task, they pass the templates that all tasks share instead (see `mixed_templates`).
     known: what has run image by image already; anything else runs once more, with one image, to see that it does.
     Raises TaskError for a model that computes something else with such a weight than `BY_IMAGE`, or of a table.
     """

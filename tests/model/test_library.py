@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 import recast_gen as rg
 from recast_gen.errors import AttachError, ExportError, TaskError
+from recast_gen.model import mixed_templates
 
 from ..conftest import PICO_VIT
 from .test_switching import adapt
@@ -59,7 +60,10 @@ def test_tasks_are_switched_by_name_and_the_base_comes_back_bit_for_bit(architec
     assert torch.equal(lib(images), logits["birds"])
 
 
-def test_every_image_of_a_batch_is_under_its_own_task(architecture, made, tmp_path):
+@pytest.mark.parametrize("worth", [0, 10**9])
+def test_every_image_of_a_batch_is_under_its_own_task(architecture, made, tmp_path, monkeypatch, worth):
+    """Whether layers' weights are made task by task, or images pass every template."""
+    monkeypatch.setattr(mixed_templates, "WORTH", worth)
     bank, logits = made
     lib = rg.TaskLibrary(tmp_path, architecture(), bank)
     images, tasks = architecture.batch(), ["flowers", "birds", "cars", "flowers"]
