@@ -6,7 +6,8 @@ A ViT-S on images of 64 pixels (random weights), heads of 10 to 17 classes.  Our
 coefficients a task, `TaskLibrary.use`.  PEFT: LoRA of rank 1 on the same layers, its head in `modules_to_save`,
 `set_adapter`; its adapters are all in memory at once.  Every row is the median over RUNS (7) of turns taken one after
 the other, so that a busy machine slows both sides of a ratio.  milliseconds: of one switch, or one forward.  bytes: of
-one task's file, head included.  `each weight made`: images do not pass the templates, which costs less here.  Writes results/switching.csv; a table that is there is printed.
+one task's file, head included.  `each weight made`: images do not pass the templates, which costs less here.  Writes
+results/switching.csv; a table that is there is printed.
 """
 
 import shutil
