@@ -4,6 +4,7 @@ import io
 import multiprocessing
 import os
 import runpy
+import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -49,6 +50,12 @@ def recast(*words, cwd: str | Path | None = None) -> Done:
 def script(path: Path, *words) -> Done:
     """A Python file, as `python` runs it."""
     return run(lambda: runpy.run_path(str(path), run_name="__main__"), path, *words)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def forked(work: Callable[[], object], log: Path | None = None) -> BaseProcess:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from recast_gen.pipelines import STAGES
 from recast_gen.pipelines.stage import execute
@@ -49,3 +50,9 @@ def whole(all_stages, tmp_path, monkeypatch) -> Path:
     shutil.copytree(all_stages, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def sketched(monkeypatch) -> None:
+    """The report's pictures are made and not rendered, which takes most of its time."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **how: file.write('<svg viewBox="0 0 1 1"></svg>'))

@@ -1,37 +1,54 @@
-"""`dvc repro` in a fresh clone: runs everything once, then only what an edit touches."""
+"""What DVC makes of `dvc.yaml` in a fresh clone: what has run is up to date, and an edit touches its own stages alone.
+
+Here the stages run in this process, and DVC is told of it: `.ci/run` has DVC run them all.
+"""
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from dvc import cli
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from recast_gen.pipelines import STAGES
 from recast_gen.pipelines.sections import read_by
+from recast_gen.pipelines.stage import execute
 from recast_gen.recipe.reading import load
 from recast_gen.tasks.code import closure
 
-from ..process import recast
+from ..process import recast, run
 from .pico import pico
 
 ROOT = Path(__file__).parents[2]
+OWN = "sub/my own"
+PATH = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def sh(folder: Path, *command: str) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | PATH)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def dvc(folder: Path, *words: str) -> str:
+    """A command of DVC in this process; the stages that it runs are processes."""
+    with mock.patch.dict(os.environ, PATH):
+        done = run(lambda: sys.exit(cli.main(list(words))), "dvc", *words, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory, all_stages) -> Path:
-    """A clone with two recipes: of one, DVC is told that its stages have run, of the other it has run them."""
+    """A clone with two recipes whose stages have run."""
     folder = shutil.copytree(all_stages, tmp_path_factory.mktemp("clone") / "repo")
     shutil.copytree(ROOT / "recast_gen", folder / "recast_gen", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", ".dvc/plots/runs.json",
@@ -43,11 +60,13 @@ def clone(tmp_path_factory, all_stages) -> Path:
     bare["model"].pop("pretrain")
     kept = {"model": bare["model"], "tasks": bare["tasks"][:1], "train": {"epochs": 1, "seeds": [1]}}
     YAML().dump(kept, folder / "pipelines" / "sub" / "my own.yaml")
-    (folder / "params.yaml").write_text("recipes: [digits, sub/my own]\n")
+    (folder / "params.yaml").write_text(f"recipes: [digits, {OWN}]\n")
     sh(folder, "git", "init", "-q")
-    sh(folder, "dvc", "repro", "sections")
-    sh(folder, "dvc", "commit", "-f", *(f"{stage}@digits" for stage in STAGES))
-    sh(folder, "dvc", "repro")
+    dvc(folder, "repro", "sections")
+    with chdir(folder):
+        for stage in STAGES:
+            execute(stage, f"pipelines/{OWN}.yaml")
+    dvc(folder, "commit", "-f")  # fails unless all outputs of `dvc.yaml` are there
     return folder
 
 
@@ -57,7 +76,7 @@ def stale(folder: Path) -> set[str]:
 
 
 def test_a_second_repro_does_nothing_and_the_journal_is_nobodys_dependency(clone):
-    assert "up to date" in sh(clone, "dvc", "repro")
+    assert "up to date" in dvc(clone, "repro")
     assert sh(clone, "git", "status", "--short", "weights_store").split() == ["??", "weights_store/"]
     lock = YAML(typ="safe").load(clone / "dvc.lock")
     assert {name.partition("@")[0] for name in lock["stages"]} == {"code", "sections", *STAGES}
@@ -86,14 +105,19 @@ def test_an_edited_section_makes_only_its_own_stages_stale(clone):
     assert stale(clone) == set()
 
 
-def test_git_and_dvc_bring_a_study_back_without_running_it_again(clone):
+def test_git_and_dvc_bring_a_study_back_without_running_it_again(clone, capsys):
     recipe, git = clone / "pipelines" / "digits.yaml", ("git", "-c", "user.name=a", "-c", "user.email=a@b")
     sh(clone, "git", "add", "pipelines", "dvc.lock", "dvc.yaml", "params.yaml")
     sh(clone, *git, "commit", "-qm", "four trials")
     pico("digits", clone, tune={"trials": 5})
-    assert sh(clone, "dvc", "repro", "tune@digits").count("trial ") == 1
+    dvc(clone, "repro", "sections@digits")
+    with chdir(clone):
+        execute("tune")
+    assert capsys.readouterr().out.count("trial ") == 1
+    dvc(clone, "commit", "-f", "tune@digits")
+    assert "report" in stale(clone)
     sh(clone, "git", "checkout", "-q", str(recipe), "dvc.lock")
-    sh(clone, "dvc", "checkout")
+    dvc(clone, "checkout")
     assert stale(clone) == set()
 
 
@@ -115,23 +139,30 @@ def test_an_edited_file_reruns_the_stages_that_run_it(clone):
     try:
         edited.write_text(before + "\n# edited\n")
         assert stale(clone) == {"code"}
-        sh(clone, "dvc", "repro", "code")
+        dvc(clone, "repro", "code")
         assert stale(clone) == {"report"}
     finally:
         edited.write_text(before)
-        sh(clone, "dvc", "repro", "code")
+        dvc(clone, "repro", "code")
 
 
 def test_a_recipe_without_a_study_and_with_a_space_in_its_name_is_reproduced(clone):
-    folder = clone / "weights_store" / "sub" / "my own"
+    folder = clone / "weights_store" / OWN
     metrics = {stage: json.loads((folder / stage / "metrics.json").read_text()) for stage in STAGES}
     assert metrics["tune"]["left_out"] and metrics["mimic_vae"]["left_out"]
     assert metrics["train"]["bank"] == metrics["mimic"]["hash"]
+    assert (folder / ".sections" / "train.json").exists()  # which DVC has written by a command like the others
+    with Repo(clone) as repo:
+        commands = {stage.name: shlex.split(stage.cmd) for stage in repo.index.stages if stage.name.endswith(OWN)}
+    assert commands == {
+        f"{stage}@{OWN}": ["python", "-m", f"recast_gen.pipelines.{stage}", f"pipelines/{OWN}.yaml"]
+        for stage in ("sections", *STAGES)
+    }
 
 
 def test_metrics_and_plots_are_shown(clone):
-    assert "weights_store/digits/train/metrics.json" in sh(clone, "dvc", "metrics", "show")
-    sh(clone, "dvc", "plots", "show")
+    assert "weights_store/digits/train/metrics.json" in dvc(clone, "metrics", "show")
+    dvc(clone, "plots", "show")
     drawn = (clone / "dvc_plots" / "index.html").read_text()
     assert "epochs.csv" in drawn and '"field": "run"' in drawn
 

@@ -94,7 +94,7 @@ def without(path: Path, *sections: str) -> Path:
     return path
 
 
-def test_tasks_train_on_the_bank_of_mimic_where_the_recipe_has_no_study(fitted, capsys):
+def test_tasks_train_on_the_bank_of_mimic_where_the_recipe_has_no_study(fitted, capsys, sketched):
     tmp_path, cut, train = fitted, {"groups": 4}, {"epochs": 1, "probe_lrs": None}
     path = without(pico("digits", tmp_path, mimic=cut, train=train), "tune", "mimic_vae", "incremental")
     for stage in STAGES[1:]:

@@ -13,7 +13,7 @@ from recast_gen.weights.sources import read
 from .pico import TASKS, pico
 
 
-def test_it_is_checked_trained_generated_and_reported(whole):
+def test_it_is_checked_trained_generated_and_reported(whole, sketched):
     path = pico("digits", whole, tasks=[{**TASKS[0], "img_size": 16}, TASKS[1]], train={"epochs": 1})
     said = {what: (text, well) for what, text, well in preview(path)}
     assert "; of 16x16 pixels" in said["task high"][0] and all(well for _, well in said.values()), said

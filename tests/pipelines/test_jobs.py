@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from recast_gen.errors import FitError, RecipeError
 from recast_gen.pipelines.stage import execute
 from recast_gen.tasks.jobs import pool
 
+from ..process import free_port
 from .pico import pico
 
 TIMES = {"costs.csv", "runs"}  # what holds seconds
@@ -65,9 +65,7 @@ def test_a_worker_that_is_killed_loses_its_job_alone(tmp_path, capsys, monkeypat
 
 def test_a_cluster_leaves_what_one_process_leaves_and_one_that_is_not_there_is_named(whole):
     distributed = pytest.importorskip("distributed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    address = f"tcp://127.0.0.1:{free_port()}"
     done = subprocess.run(
         [sys.executable, "-m", "recast_gen", "run", "incremental", "pipelines/digits.yaml", "--scheduler", address],
         capture_output=True,

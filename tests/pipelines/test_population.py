@@ -72,7 +72,7 @@ def test_the_command_draws_networks_that_are_checkpoints(ran, monkeypatch):
     assert said.exit_code == 0 and "of 3 networks" in said.output and rg.load_population(population).hash in said.output
 
 
-def test_files_by_a_glob_are_the_same_population(ran, monkeypatch):
+def test_files_by_a_glob_are_the_same_population(ran, monkeypatch, sketched):
     monkeypatch.chdir(ran)
     files = "weights_store/digits_population/extract/population/*.safetensors"
     path = pico(ran, "read", population=files, pretrain=None)

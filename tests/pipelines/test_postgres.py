@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
@@ -12,15 +11,10 @@ import pytest
 
 from recast_gen.tuning import storage
 
+from ..process import free_port
 from .pico import pico
 
 SERVER = shutil.which("postgres", path=f"{os.environ['PATH']}:/usr/lib/postgresql/bin:/usr/local/bin")
-
-
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture
@@ -35,7 +29,7 @@ def url(tmp_path_factory) -> str:
         shutil.chown(folder, "nobody")
         user = ["runuser", "-u", "nobody", "--"]
     programs = Path(SERVER).resolve().parent
-    name, free = (pwd.getpwnam("nobody").pw_name if user else pwd.getpwuid(os.getuid()).pw_name), port()
+    name, free = (pwd.getpwnam("nobody").pw_name if user else pwd.getpwuid(os.getuid()).pw_name), free_port()
     data = folder / "data"
     options = f"-p {free} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
     control = [*user, programs / "pg_ctl", "-D", data, "-w"]

@@ -26,7 +26,7 @@ from recast_gen.recipe.images import Data
 from recast_gen.recipe.reading import load
 from recast_gen.tasks import data
 
-from ..process import forked
+from ..process import forked, free_port
 from .pico import GREY, pico
 
 
@@ -52,10 +52,13 @@ def test_a_shipped_recipe_of_fewer_layers_is_fitted_and_studied_offline(name, tm
 
 
 @pytest.mark.parametrize("name", ["digits", "vit_small_att_mlp", "resnet34"])
-def test_every_shipped_recipe_runs_offline_and_generates_what_was_trained(name, all_stages, tmp_path, monkeypatch):
+def test_every_shipped_recipe_runs_offline_and_generates_what_was_trained(
+    name, all_stages, tmp_path, monkeypatch, request
+):
     monkeypatch.chdir(tmp_path)
     folder = all_stages if name == "digits" else tmp_path
     if folder is tmp_path:
+        request.getfixturevalue("sketched")
         run_all(pico(name, tmp_path))
     store = folder / "weights_store" / name
     for stage in STAGES:
@@ -173,7 +176,7 @@ def test_a_recipe_trains_norms_and_further_templates_at_their_own_resolution_and
         assert (group.own.source, group.own.count) == (more["source"], 4 if "rank" in more else 3)
 
 
-def test_a_recipe_splits_qkv_and_each_third_has_groups_of_its_own(tmp_path, monkeypatch):
+def test_a_recipe_splits_qkv_and_each_third_has_groups_of_its_own(tmp_path, monkeypatch, sketched):
     monkeypatch.chdir(tmp_path)
     tune = {"per_family": True, "trials": 6, "resolutions": ["head"], "objectives": ["relative_error", "coefficients"]}
     tune |= {"generators": ["mimic"], "constraints": {"relative_error": 0.4, "disagreement": 1.0}}
@@ -207,13 +210,21 @@ def test_two_devices_train_together_and_the_first_alone_writes_and_speaks(tmp_pa
     pretrain = {"devices": 2, "accelerator": "cpu", "epochs": 2, "data": {"source": "digits", "classes": [*range(5)]}}
     tune = {"choose": "mimic", "trials": 1}
     pico("digits", tmp_path, model={"pretrain": pretrain}, tune=tune, train=train, tasks=tasks)
-    env = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    command, env = [sys.executable, "-m", "recast_gen.pipelines.extract"], env | {"OMP_DISPLAY_ENV": "VERBOSE"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+
+    def extract_on(device: int) -> None:  # as torchrun starts the processes
+        os.environ.update(shared, LOCAL_RANK=str(device))
+        execute("extract")
+
+    both = [forked(lambda device=device: extract_on(device), tmp_path / f"said.{device}") for device in range(2)]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
     for stage in ("mimic", "mimic_vae", "tune"):
         execute(stage)
-    done = subprocess.run([*command[:-1], "recast_gen.pipelines.train"], env=env, capture_output=True, text=True)
+    env = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    command, env = [sys.executable, "-m", "recast_gen.pipelines.train"], env | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)  # which starts the other process
     assert done.returncode == 0, done.stderr
     assert "GOMP_SPINCOUNT = '0'" in done.stderr  # by default libgomp's threads spin while they wait
     assert "MEMBER: 2/2" in done.stderr and done.stdout.count("high, coefficients, seed 42: start") == 1
@@ -316,7 +327,7 @@ def test_generate_writes_one_task_where_it_is_asked_to(whole):
 
 
 @pytest.mark.parametrize("adapter", ["melo", "adaptformer"])
-def test_a_recipe_with_an_adapter_runs_and_says_what_no_plain_weights_hold(adapter, whole, capsys):
+def test_a_recipe_with_an_adapter_runs_and_says_what_no_plain_weights_hold(adapter, whole, capsys, sketched):
     recipe = pico("digits", whole, train={"adapter": adapter, "coefficients": False, "epochs": 1})
     for stage in ("train", "generate", "report"):
         execute(stage, recipe)

@@ -60,21 +60,21 @@ def rows() -> list[dict]:
 def test_ctrl_c_ends_cleanly_with_the_best_so_far_written_and_the_rest_follows(here):
     pico("digits", here, tune=MANY | {"trials": 200})
     running = start("--workers", "2")
-    wait_for(lambda: ended() >= 12)
+    wait_for(lambda: ended() >= 5)
     running.send_signal(signal.SIGINT)
     said, wrong = running.communicate(timeout=200)
     assert running.returncode == 130 and "Traceback" not in wrong, wrong
     assert "trials are left for the next run" in said
     before = len(rows())
-    assert 12 <= before < 200 and json.loads((JOURNAL.parent / "metrics.json").read_text())["trials"] == before
-    pico("digits", here, tune=MANY | {"trials": before + 5})
+    assert 5 <= before < 200 and json.loads((JOURNAL.parent / "metrics.json").read_text())["trials"] == before
+    pico("digits", here, tune=MANY | {"trials": before + 3})
     again = start()
     said, wrong = again.communicate(timeout=200)
-    assert again.returncode == 0 and said.count("trial ") == 5 and len(rows()) == before + 5, wrong
+    assert again.returncode == 0 and said.count("trial ") == 3 and len(rows()) == before + 3, wrong
 
 
 def test_ctrl_c_before_any_result_says_so_and_writes_none(here, tmp_path, monkeypatch):
-    late = "import sys, time\ntime.sleep(10 * ('--worker' in sys.orig_argv))\n"  # however slow this machine is
+    late = "import sys, time\ntime.sleep(4 * ('--worker' in sys.orig_argv))\n"  # however slow this machine is
     (tmp_path / "sitecustomize.py").write_text(late)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     pico("digits", here, tune=MANY | {"trials": 200})
@@ -89,23 +89,23 @@ def test_ctrl_c_before_any_result_says_so_and_writes_none(here, tmp_path, monkey
 def test_workers_end_when_the_stage_is_killed_and_the_next_run_takes_up_their_trials(here):
     pico("digits", here, tune=MANY | {"trials": 200})
     running = start("--workers", "2")
-    wait_for(lambda: ended() >= 5)
+    wait_for(lambda: ended() >= 3)
     running.kill()
     running.communicate(timeout=200)  # returns when the workers, which hold its output, have ended too
     done = ended()
-    pico("digits", here, tune=MANY | {"trials": done + 4, "workers": 2})
+    pico("digits", here, tune=MANY | {"trials": done + 3, "workers": 2})
     again = start()
     said, wrong = again.communicate(timeout=200)
-    assert again.returncode == 0 and len(rows()) == done + 4, wrong
+    assert again.returncode == 0 and len(rows()) == done + 3, wrong
 
 
 def test_one_killed_worker_is_made_up_for_by_the_others(here):
-    pico("digits", here, tune=MANY | {"trials": 60})
+    pico("digits", here, tune=MANY | {"trials": 14})
     running = start("--workers", "2")
     wait_for(lambda: ended() >= 3)
     subprocess.run(["kill", "-9", children(running)[0]], check=True)
     _, wrong = running.communicate(timeout=200)
-    assert running.returncode == 0 and len(rows()) == 60, wrong
+    assert running.returncode == 0 and len(rows()) == 14, wrong
 
 
 def test_studies_are_listed_and_a_changed_recipe_starts_another(here):
