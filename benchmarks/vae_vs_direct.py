@@ -27,9 +27,9 @@ import torch
 
 import recast_gen as rg
 from recast_gen.mimicry.factorization import coordinates
-from recast_gen.mimicry.layer_vae import LayerVAE, Objective
 from recast_gen.mimicry.measures import overall
-from recast_gen.mimicry.vae import vaes
+from recast_gen.mimicry.vae import LayerVAE, Objective
+from recast_gen.mimicry.vae_fits import vaes
 from recast_gen.weights import networks, sources
 from recast_gen.weights.selection import select, split
 

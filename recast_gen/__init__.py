@@ -1,6 +1,19 @@
 """recast_gen: a pretrained network as shared templates and tiny coefficients.
 
-Every public name is imported on first use, so that generation on a device needs numpy alone.
+Every public name is imported on first use, so that generation on a device needs numpy alone.  Where things are, from
+the top down, each room importing from lower ones alone:
+
+    cli         the `recast` command
+    pipelines   the stages of a recipe; the report and its pictures
+    tuning      studies of template counts
+    tasks       a task's images (`readers`), training, heads (`heads`), predictions
+    peft        RECAST inside Hugging Face's PEFT
+    api         the functions that take a model or a path
+    mimicry     makes banks: closed form, gradient descent, the VAE and its loss (`vae`), populations
+    model       a bank on a live network: attach, adapters, switching, export
+    bank        mixes templates to weights (`templates`); banks and task files, verified (`saved`, `taskfile`)
+    weights     named tensors: checkpoints, families of layers, a fused qkv in three (`qkv`)
+    recipe      what a recipe may say
 """
 
 from importlib import import_module

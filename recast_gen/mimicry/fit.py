@@ -107,7 +107,7 @@ def mimic_vae(
 
     Args:
         weights, grouping, on_group: as in `mimic`.
-        solver: ``vae`` trains one (`vae.vaes`); ``ppca`` is its optimum in closed form (`ppca.ppca`).
+        solver: ``vae`` trains one (`vae_fits.vaes`); ``ppca`` is its optimum in closed form (`ppca.ppca`).
         seed: of ``vae``.
         options: the solver's.
     Returns:
@@ -122,7 +122,7 @@ def mimic_vae(
     if solver == "ppca":
         fit = _prepared(ppca, options)
     else:
-        from .vae import vaes
+        from .vae_fits import vaes
 
         stacks = ((weights.stack(names), kept) for _, members in groups for names, kept in members)
         fit = _prepared(vaes, {"seed": seed, **options}, groups=stacks)()

@@ -58,7 +58,7 @@ def ppca(
 ) -> Factorization:
     """Probabilistic PCA of a stack ``l ...``: templates ``t ...`` and the exact posterior of their coefficients.
 
-    Problem: the greatest likelihood of the layers under ``z ~ N(0, 1), layer = z T + noise``, as `vae.vaes` bounds it.
+    Problem: the greatest likelihood of the layers under ``z ~ N(0, 1), layer = z T + noise``, bounded by `vaes`.
     Optimum: see `variances`.  Given layer y the posterior of z is normal with mean ``M^-1 W' y`` and variance
     ``noise M^-1``, ``M = W' W + noise``; W is diagonal in these coordinates, so all of it is.
     noise: as a fraction of the layers' mean square along their axes, None for the most likely one above `noise_floor`.

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from ..weights.named import digest
-from .layer_vae import Objective
 from .ppca import ACTIVE, variances
 from .resumable import Resumable, Say, run
+from .vae import Objective
 
 LOG = math.log(2 * math.pi)
 

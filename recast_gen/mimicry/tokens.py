@@ -10,8 +10,8 @@ from ..bank.cutting import Cut, cuts
 from ..bank.tokens import TokenBank, Tokens, condition, matched
 from ..errors import FitError, check_count
 from ..weights.named import Weights
-from .layer_vae import Objective
 from .token_vae import TokenVAE, train
+from .vae import Objective
 
 
 def mimic_tokens(
@@ -25,7 +25,7 @@ def mimic_tokens(
     tokens: ``neuron`` (hidden units with all that touches them), ``head`` (attention heads), ``tile`` (filters of
     convolutions with their norms), or several that cut different tensors.  heads: attention heads of a block.
     latent: size of z, ``full`` for as many as a token has parameters (or as there are tokens).  The other options are
-    those of `mimicry.vae.vaes`; tokens of one size share a VAE, which tells families apart.
+    those of `mimicry.vae_fits.vaes`; tokens of one size share a VAE, which tells families apart.
     Raises FitError for options out of range and for a network without such tokens.
     """  # fmt: skip
     objective = Objective(beta, warmup, free_bits, noise, noise_floor)

@@ -1,87 +1,100 @@
-"""Variational autoencoders over layers whose decoders are the template banks."""
+"""Variational autoencoders of layers, one a group, and what they maximise."""
 
-from collections.abc import Callable, Iterable
-from itertools import count
-from pathlib import Path
-from typing import Any
+import math
+from dataclasses import dataclass
 
-import numpy as np
 import torch
+from torch import nn
 
 from ..errors import FitError
-from .factorization import Coordinates, Factorization, coordinates
-from .layer_vae import LayerVAE, Objective
-from .ppca import check_rank, generator, log_likelihood, lone, moments
+from .ppca import ACTIVE, check_noise
 
 
-def vaes(
-    groups: Iterable[tuple[np.ndarray, int]], *, seed: int = 0, beta: float = 1.0, warmup: int = 0,
-    free_bits: float = 0.0, noise: float | None = 0.01, noise_floor: float = 1e-3, epochs: int = 60, hidden: int = 32,
-    variational: bool = True, checkpoint: str | Path | None = None,
-    on_epoch: Callable[[int, int, dict], None] | None = None,
-) -> Callable[[np.ndarray, int], Factorization]:  # fmt: skip
-    """Fits a VAE to each group of layers (stack ``l ...``, count of templates) and returns a fit that knows them all.
+@dataclass(frozen=True)
+class Objective:
+    """What is maximised: ``likelihood - beta * KL``, or without `variational` minus the squared error alone.
 
-    The fit that is returned is called once for each group, in the same order, with the same stack again.
+    beta: weight of the KL; 1 is the evidence lower bound.  warmup: epochs over which it rises to that, linearly.
+    free_bits: nats of KL that each latent has for nothing (Kingma et al. 2016, https://arxiv.org/abs/1606.04934,
+    appendix C.8).  noise: variance of the observations, None to learn it above `noise_floor`; layers are nearly
+    orthogonal, so learned noise explains most of them and the latents little.
+    Raises FitError for one that is out of its range.
+    """
 
-    Problem: maximise the evidence lower bound of the layers under ``z ~ N(0, 1), layer = z T + noise`` with an encoder
-    for the mean and variance of z; `beta`, `warmup`, `free_bits`, `noise`, `noise_floor`: see `layer_vae.Objective`;
-    noise is a fraction of the layers' mean square along the axes of their span.  Optimum with a linear encoder
-    (``hidden=0``): probabilistic PCA (Tipping & Bishop 1999), in closed form `ppca.ppca`; its likelihood is ``bound``
-    in the history, which no ``elbo`` there exceeds, as both are at beta 1.
-    Only the span of the layers matters, so it works on coordinates ``l r``, r the rank of the stack, in float64, by
-    L-BFGS on the exact bound, groups of one shape in the same products; the long axis is walked twice.  The
-    coefficients are the layers' least-squares coordinates on the templates; the posterior's mean (see `ppca.unshrunk`)
-    and deviation are kept for sampling.
-    ``variational=False``: the autoencoder of the released notebook (https://github.com/appledora/RECAST), trained on
-    the reconstruction alone; it has no posterior.
-    checkpoint: a folder; a run that was killed goes on from it.  on_epoch: called with epochs done, epochs, and means.
-    Raises FitError where an option is out of its range or the layers' rank is below the templates.
-    """  # fmt: skip
-    if hidden < 0:
-        raise FitError(f"hidden is {hidden}; expected 0 or more.")
-    objective = Objective(beta, warmup, free_bits, noise, noise_floor, variational)
-    spaces: dict[int, Coordinates] = {}  # of groups of several layers
-    shared: dict[tuple[int, ...], list[int]] = {}
-    for index, (stack, templates) in enumerate(groups):
-        if len(stack) > 1:
-            spaces[index] = found = coordinates(stack)
-            check_rank(templates, stack, found.rank)
-            shared.setdefault((*found.layers.shape, templates), []).append(index)
-    learned: dict[int, Any] = {}
-    if shared:
-        from .vae_training import train
+    beta: float = 1.0
+    warmup: int = 0
+    free_bits: float = 0.0
+    noise: float | None = 0.01
+    noise_floor: float = 1e-3
+    variational: bool = True
 
-        layers = [np.stack([spaces[index].layers for index in members]) for members in shared.values()]
-        models = []
-        for (_, rank, templates), members in shared.items():
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                models.append(LayerVAE(len(members), rank, templates, hidden, objective).double())
-        histories = iter(train(models, layers, epochs, Path(checkpoint) if checkpoint else None, on_epoch))
-        for members, model, known in zip(shared.values(), models, layers):
-            learned |= {index: (*of, next(histories)) for index, *of in zip(members, *_numbers(model, known))}
-    left = count()
+    def __post_init__(self):
+        check_noise(self.noise, self.noise_floor)
+        for word in ("beta", "warmup", "free_bits"):
+            if not (value := getattr(self, word)) >= 0:
+                raise FitError(f"{word} is {value}; expected 0 or more.")
 
-    def fit(stack: np.ndarray, templates: int) -> Factorization:
-        index = next(left)
-        space = spaces.get(index)
-        return _factorization(stack, space, objective, *learned[index]) if space else lone(stack)
-
-    return fit
+    def weight(self, epoch: int) -> float:
+        """Of the KL in an epoch, counted from 0."""
+        return self.beta * min(1.0, (epoch + 1) / (self.warmup + 1))
 
 
-@torch.no_grad()
-def _numbers(model: LayerVAE, layers: np.ndarray) -> list[np.ndarray]:
-    """Decoder ``g t r``, the posterior's mean and deviation ``g l t`` and noise ``g 1`` for layers ``g l r``."""
-    mean, log_variance = model.posterior(torch.from_numpy(layers))
-    return [values.numpy() for values in (model.decoder, mean, (0.5 * log_variance).exp(), model.noise)]
+class Affine(nn.Module):
+    """An affine map a group, ``g l i -> g l o``, that starts as one `nn.Linear` in all of them."""
+
+    def __init__(self, groups: int, size: int, out: int):
+        super().__init__()
+        one = nn.Linear(size, out)
+        self.weight = nn.Parameter(one.weight.detach().T.repeat(groups, 1, 1))
+        self.bias = nn.Parameter(one.bias.detach().repeat(groups, 1, 1))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.baddbmm(self.bias, rows, self.weight)
 
 
-def _factorization(stack, space, objective: Objective, decoder, mean, deviation, noise, history) -> Factorization:
-    if not objective.variational:
-        return generator(space, stack, decoder, history)
-    bound = log_likelihood(moments(space.layers), len(decoder), objective.noise, objective.noise_floor)
-    history = [row | {"bound": bound} for row in history]
-    shrinking = objective.beta * noise.item()  # a KL weight acts on the means as that much more noise
-    return generator(space, stack, decoder, history, mean, deviation, shrinking)
+class LayerVAE(nn.Module):
+    """Layers ``g l r`` -> latent mean and log variance ``g l t`` -> layers; the decoder ``g t r`` is linear.
+
+    Groups share nothing but the shape and where they start.  hidden: width of the encoder's hidden layer; 0 makes it
+    linear.
+    """
+
+    def __init__(self, groups: int, size: int, latent: int, hidden: int, objective: Objective):
+        super().__init__()
+        first = [Affine(groups, size, hidden), nn.GELU()] if hidden else []
+        self.encoder = nn.Sequential(*first, Affine(groups, hidden or size, 2 * latent))
+        self.decoder = nn.Parameter(nn.Linear(latent, size, bias=False).weight.detach().T.repeat(groups, 1, 1))
+        self.log_noise = nn.Parameter(torch.zeros(groups, 1))
+        self.objective = objective
+        self.log_noise.requires_grad_(objective.variational and objective.noise is None)
+
+    @property
+    def noise(self) -> torch.Tensor:
+        """Variance of the observations ``g 1``, as a fraction of the layers' mean square."""
+        fixed = self.objective.noise
+        learned = self.log_noise.exp() + self.objective.noise_floor
+        return learned if fixed is None else torch.full_like(learned, fixed)
+
+    def posterior(self, layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log variance ``g l t``."""
+        mean, log_variance = self.encoder(layers).chunk(2, -1)
+        return mean, log_variance
+
+    def forward(self, layers: torch.Tensor, weight: float) -> dict[str, torch.Tensor]:
+        """The losses ``g`` of layers ``g l r`` at a KL weight and, as means over layers in nats, the bound's parts.
+
+        A linear decoder gives the expectation over z exactly, ``|y - W m|^2 + sum_t s_t^2 |W_t|^2``, so none is drawn
+        (Lucas et al. 2019, https://arxiv.org/abs/1911.02469, section 3).
+        """
+        mean, log_variance = self.posterior(layers)
+        missed = (layers - mean @ self.decoder).square().sum(-1)  # g l
+        parts = {"reconstruction": missed.mean(-1) / layers.shape[-1]}
+        if not self.objective.variational:
+            return {"loss": parts["reconstruction"]} | parts
+        variance, noise = log_variance.exp(), self.noise
+        error = missed + torch.einsum("glt,gtr->gl", variance, self.decoder.square())
+        likelihood = -0.5 * (layers.shape[-1] * torch.log(2 * math.pi * noise) + error / noise).mean(-1)
+        divergence = 0.5 * (mean.square() + variance - log_variance - 1).mean(-2)  # g t
+        paid, kl = divergence.clamp_min(self.objective.free_bits).sum(-1), divergence.sum(-1)
+        parts |= {"kl": kl, "active": (divergence > ACTIVE).sum(-1), "noise": noise[:, 0]}
+        return {"loss": weight * paid - likelihood, "elbo": likelihood - kl} | parts

@@ -7,8 +7,8 @@ import torch
 
 from ..weights.named import digest
 from .grouped_lbfgs import GroupedLBFGS
-from .layer_vae import LayerVAE
 from .resumable import Resumable, Say, run
+from .vae import LayerVAE
 
 
 class LayerVAEs(Resumable):

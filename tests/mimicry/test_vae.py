@@ -14,7 +14,7 @@ import recast_gen as rg
 from recast_gen.errors import FitError
 from recast_gen.mimicry.measures import certificate
 from recast_gen.mimicry.ppca import ppca
-from recast_gen.mimicry.vae import vaes
+from recast_gen.mimicry.vae_fits import vaes
 
 from ..process import forked
 

@@ -44,7 +44,7 @@ def mimic_population(
         model: their architecture; made from what the weights say of it when not given.
         aligned: whether to align units; the weights are taken as they are otherwise.
         templates: length of a code, ``full`` for as many as there are directions, one less than networks.
-        solver: ``ppca``, in closed form, or ``vae``; `options` are those of `ppca.ppca` and `vae.vaes`.
+        solver: ``ppca``, in closed form, or ``vae``; `options` are those of `ppca.ppca` and `vae_fits.vaes`.
         codes: one for the whole ``network``, or one for each ``block`` of layers, drawn independently.
         passes: over all networks to align them, at most.
         seed: of the VAE.
@@ -116,7 +116,7 @@ def _block(
     if solver == "ppca":
         fitted = ppca(known, wanted, **options)
     else:
-        from ..vae import vaes
+        from ..vae_fits import vaes
 
         fitted = vaes([(known, wanted)], seed=seed, **options)(known, wanted)
     if fitted.posterior is None or fitted.templates is None:
