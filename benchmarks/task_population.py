@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy
 
 import recast_gen as rg
 from recast_gen.bank import merging, taskfile
-from recast_gen.bank.taskfile import Task
+from recast_gen.bank.task import Task
 from recast_gen.mimicry.population.fit import mimic_population
 from recast_gen.model.attach import attached, set_coefficients
 from recast_gen.tasks.heads.ridge import Ridge

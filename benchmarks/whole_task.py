@@ -23,7 +23,7 @@ from torch.utils.data import TensorDataset
 
 import recast_gen as rg
 from recast_gen.bank import choice, folds, rounding, taskfile
-from recast_gen.bank.taskfile import Task
+from recast_gen.bank.task import Task
 from recast_gen.model.saving import task_of
 from recast_gen.recipe.training import Train
 from recast_gen.tasks.analytic import gentle, ridge_start

@@ -11,7 +11,7 @@ from .bank import growth
 from .bank.bank import TemplateBank, left_over
 from .bank.population import Population
 from .bank.saved import opened
-from .bank.taskfile import Task
+from .bank.task import Task
 from .bank.tokens import TokenBank
 from .errors import FitError, listing
 from .mimicry import fit

@@ -10,7 +10,8 @@ from . import rounding
 from .bank import TemplateBank
 from .folds import Folds, Seen, clearly_worse, right, scored
 from .quantization import moments
-from .taskfile import Task, size
+from .task import Task
+from .taskfile import size
 
 TRIED = (1, 2, 3, 4, 8)  # bits of a linear head, the fewest first
 TAUGHT = 4  # bits, from which down a head is also moved towards the labels

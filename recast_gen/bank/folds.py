@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from . import rounding
-from .taskfile import Task
+from .task import Task
 
 PARTS = 4
 CLEARLY = 2  # standard errors

@@ -14,22 +14,23 @@ from .bank import TemplateBank
 from .folding import FOLDS, fold
 from .saved import opened
 from .saved_tokens import is_tokens, load_tokens
+from .task import Task, backbone_of, brought, replaced, task_of
 from .tokens import TokenBank
 
 
 def _open(
-    bank: TemplateBank | str | Path, task: taskfile.Task | Mapping[str, np.ndarray] | str | Path | None
-) -> tuple[TemplateBank, taskfile.Task | None]:
+    bank: TemplateBank | str | Path, task: Task | Mapping[str, np.ndarray] | str | Path | None
+) -> tuple[TemplateBank, Task | None]:
     bank = opened(bank)
     if isinstance(task, Mapping):
-        task = taskfile.of(task, bank)
-    if not (task is None or isinstance(task, taskfile.Task)):
+        task = task_of(task, bank)
+    if not (task is None or isinstance(task, Task)):
         task = taskfile.read(task, bank)
     return bank, task
 
 
 def stream(
-    bank: TemplateBank | str | Path, task: taskfile.Task | Mapping[str, np.ndarray] | str | Path | None = None,
+    bank: TemplateBank | str | Path, task: Task | Mapping[str, np.ndarray] | str | Path | None = None,
     eager: bool = False,
 ) -> Iterator[tuple[str, np.ndarray]]:  # fmt: skip
     """(name, array) of every tensor of `generate`, one at a time, with one group of templates in memory; eager: two.
@@ -41,7 +42,7 @@ def stream(
     if task is None:
         yield from bank.stream(eager=eager)
         return
-    own, gone = taskfile.brought(bank, task), taskfile.replaced(bank, task)
+    own, gone = brought(bank, task), replaced(bank, task)
     adapter = task.about.get("adapter", {}).get("name")
     if adapter and adapter not in FOLDS:
         raise FoldError(
@@ -59,7 +60,7 @@ def stream(
 
 def generate(
     bank: TemplateBank | TokenBank | str | Path,
-    task: taskfile.Task | Mapping[str, np.ndarray] | str | Path | None = None, **options: Any,
+    task: Task | Mapping[str, np.ndarray] | str | Path | None = None, **options: Any,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The complete state dict of a task (of the backbone itself for None): name -> array in the original dtype.
 
@@ -94,7 +95,7 @@ def _either(
 
 
 def write(
-    bank: TemplateBank | TokenBank | str | Path, task: taskfile.Task | str | Path | None, out: str | Path,
+    bank: TemplateBank | TokenBank | str | Path, task: Task | str | Path | None, out: str | Path,
     **options: Any,
 ) -> dict[str, tuple[tuple[int, ...], str]]:  # fmt: skip
     """Generates into one safetensors file, atomically, from a bank of templates layer by layer; options: of `generate`.
@@ -111,9 +112,9 @@ def write(
         save_tensors(out, made, header(about))
         return {name: (array.shape, array.dtype.name) for name, array in made.items()}
     bank, task = _open(bank, task)
-    about, shapes = taskfile.backbone(bank, task), bank.shapes
+    about, shapes = backbone_of(bank, task), bank.shapes
     if task is not None:
-        shapes |= {name: (array.shape, array.dtype.name) for name, array in taskfile.brought(bank, task).items()}
-        shapes = {name: shape for name, shape in shapes.items() if name not in taskfile.replaced(bank, task)}
+        shapes |= {name: (array.shape, array.dtype.name) for name, array in brought(bank, task).items()}
+        shapes = {name: shape for name, shape in shapes.items() if name not in replaced(bank, task)}
     stream_tensors(out, shapes, stream(bank, task), header(about))
     return shapes

@@ -10,7 +10,8 @@ from ..errors import TaskError, check_choice, listing
 from .bank import TemplateBank
 from .saved import opened
 from .steps import Shapes, bases, split
-from .taskfile import Task, read
+from .task import Task
+from .taskfile import read
 
 HEADS = ("joined", "none")
 

@@ -11,7 +11,8 @@ from . import descent, quantization, steps
 from .bank import TemplateBank
 from .packing import Levels
 from .quantization import Moments
-from .taskfile import TIE, Task, refuse_nonfinite
+from .task import TIE, Task
+from .taskfile import refuse_nonfinite
 from .tying import Tie
 
 HEAD_BITS = (32, 16, 8, 4, 3, 2, 1)

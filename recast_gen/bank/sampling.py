@@ -11,7 +11,8 @@ from ..weights.store import kind_of
 from .bank import Group, TemplateBank
 from .population import Population, load_population
 from .saved import opened
-from .taskfile import OF_SIZE, Task, of, read
+from .task import OF_SIZE, Task, task_of
+from .taskfile import read
 
 Coefficients = dict[str, np.ndarray]
 
@@ -141,7 +142,7 @@ def _task(bank: TemplateBank, base: Coefficients, end: End) -> Task:
     if end is None:
         return Task(base, {})
     if isinstance(end, Mapping):
-        return of(end, bank)
+        return task_of(end, bank)
     task = end if isinstance(end, Task) else read(end, bank)
     if task.adapter:
         raise TaskError(f"A task has the adapter {task.about['adapter']['name']!r}: only coefficients have a between.")

@@ -42,7 +42,7 @@ def sample(
     """
     from ..bank.sampling import sample
     from ..bank.saved import open_bank
-    from ..bank.taskfile import Task
+    from ..bank.task import Task
     from ..errors import FitError
     from ..weights.store import kind_of
 

@@ -19,12 +19,13 @@ def onnx(
     Example: recast export onnx bank.zarr flowers.safetensors --out flowers.onnx
     """
     from ..bank.saved import load_bank
-    from ..bank.taskfile import backbone, read
+    from ..bank.task import backbone_of
+    from ..bank.taskfile import read
     from ..model.export import to_onnx
     from ..tasks.prediction import task_model
 
     loaded = load_bank(bank)
-    about = backbone(loaded, read(task, loaded))
+    about = backbone_of(loaded, read(task, loaded))
     if not (size := about.get("data_config", {}).get("input_size")):
         raise ExportError(f"{bank} does not say how large images are: call rg.to_onnx(model, path, input_size).")
     error = to_onnx(task_model(loaded, task), out, size, about)

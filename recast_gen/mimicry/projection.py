@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from ..bank.bank import TemplateBank
-from ..bank.taskfile import Task
+from ..bank.task import Task
 from ..bank.templates import mix
 from ..bank.templates import project as nearest
 from ..errors import FitError, listing

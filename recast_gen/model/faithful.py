@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..bank import taskfile
 from ..bank.bank import TemplateBank
 from ..bank.generation import generate
+from ..bank.task import Task, backbone_of
 from ..errors import ExportError, takes_images
 from ..weights import networks
 from ..weights.modes import evaluating
@@ -37,7 +37,7 @@ class Copies:
     """
 
     def __init__(
-        self, bank: TemplateBank, path: str | Path, task: taskfile.Task, model: nn.Module | None,
+        self, bank: TemplateBank, path: str | Path, task: Task, model: nn.Module | None,
         changes: list[tuple[str, np.ndarray]], turned: Container[str], images: Any,
     ):  # fmt: skip
         self.model, self.turned = _of_task(bank, path, task, model), turned
@@ -74,10 +74,10 @@ class Copies:
         return high
 
 
-def _of_task(bank: TemplateBank, path: str | Path, task: taskfile.Task, model: nn.Module | None) -> nn.Module:
+def _of_task(bank: TemplateBank, path: str | Path, task: Task, model: nn.Module | None) -> nn.Module:
     """A copy of the network with the task's plain weights."""
     if model is None:
-        return networks.rebuild(Weights(generate(bank, task), taskfile.backbone(bank, task))).eval()
+        return networks.rebuild(Weights(generate(bank, task), backbone_of(bank, task))).eval()
     copy = deepcopy(model)
     load_task(path, copy if attached(copy) else attach(copy, bank), bank)
     return bake(copy).eval()

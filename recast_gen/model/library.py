@@ -14,6 +14,7 @@ from ..bank import taskfile
 from ..bank.bank import TemplateBank
 from ..bank.images import prepare
 from ..bank.saved import loaded
+from ..bank.task import backbone_of
 from ..bank.taskfile import BANKS, ROUTER
 from ..errors import AttachError, TaskError, listing, nearest
 from ..weights import networks
@@ -184,7 +185,7 @@ class TaskLibrary:
         """Pillow's image of any size -> ``c h w`` as the model, or the task in use, wants it, float32."""
         with self.lock:
             task = None if self.current is None else self.task(self.current)
-            return torch.from_numpy(prepare(image, taskfile.backbone(self.bank, task).get("data_config") or {}))
+            return torch.from_numpy(prepare(image, backbone_of(self.bank, task).get("data_config") or {}))
 
     def predict(self, images: Sequence["Image"], task: str | None = None) -> list[dict[str, float]]:
         """For each of Pillow's images: class -> probability (fraction), the most likely first.

@@ -11,6 +11,7 @@ import numpy as np
 from ..bank import taskfile
 from ..bank.bank import TemplateBank
 from ..bank.saved import loaded
+from ..bank.task import backbone_of
 from ..errors import ExportError, check_count, listing
 from ..weights.described import metadata
 from ..weights.files import atomic, save_tensors
@@ -154,7 +155,7 @@ def to_peft(
         written["logits_error"] = logits
     with atomic(folder) as fresh:
         fresh.mkdir()
-        known = metadata(taskfile.backbone(bank, read))
+        known = metadata(backbone_of(bank, read))
         save_tensors(fresh / "adapter_model.safetensors", tensors, {"format": "pt"} | known)
         (fresh / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         (fresh / "recast.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")

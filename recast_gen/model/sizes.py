@@ -12,7 +12,7 @@ from torch import nn
 
 from ..bank.bank import TemplateBank
 from ..bank.resampling import prefix_of, resampled
-from ..bank.taskfile import Task
+from ..bank.task import Task
 from ..errors import AttachError, TaskError, listing
 from ..weights.qkv import owner
 from ..weights.tensors import to_numpy, to_torch

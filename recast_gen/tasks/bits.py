@@ -10,7 +10,7 @@ from torch import nn
 from ..bank import choice, rounding
 from ..bank.bank import TemplateBank
 from ..bank.folds import Seen, clearly_worse
-from ..bank.taskfile import Task
+from ..bank.task import Task
 from ..bank.tying import tie_of
 from ..errors import TaskError
 from ..model.attach import attached, put_in, set_coefficients

@@ -14,7 +14,7 @@ from ..bank.bank import TemplateBank
 from ..bank.generation import generate
 from ..bank.merging import base_of, changed
 from ..bank.steps import Shapes, split
-from ..bank.taskfile import Task
+from ..bank.task import Task
 from ..errors import StoreError, TaskError
 from ..weights import networks
 from ..weights.files import read_tensors, save_tensors

@@ -12,6 +12,7 @@ from ..bank.bank import TemplateBank
 from ..bank.folding import FOLDS
 from ..bank.images import prepare
 from ..bank.saved import loaded, opened
+from ..bank.task import backbone_of
 from ..errors import DataError, TaskError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Predictor:
     ):  # fmt: skip
         self.bank = loaded(bank)
         self.task = taskfile.read(task, self.bank)
-        self.config = taskfile.backbone(self.bank, self.task).get("data_config") or {}
+        self.config = backbone_of(self.bank, self.task).get("data_config") or {}
         if graph is None:
             self.run = _torch(self.bank, task, model)
             return
@@ -107,7 +108,7 @@ def task_model(bank: TemplateBank, path: str | Path) -> "nn.Module":
     task = taskfile.read(path, bank)
     if (task.about.get("adapter") or {}).get("name") not in {None, *FOLDS}:
         return _put_on(networks.rebuild(bank.base(), num_classes=task.outputs or None), bank, path)
-    return networks.rebuild(Weights(generate(bank, task), taskfile.backbone(bank, task))).eval()
+    return networks.rebuild(Weights(generate(bank, task), backbone_of(bank, task))).eval()
 
 
 def _put_on(model: "nn.Module", bank: TemplateBank, path: str | Path) -> "nn.Module":
@@ -167,7 +168,7 @@ def some_of(bank: TemplateBank | str | Path, task: str | Path, images: Path, mos
     from .readers.pixels import open_image
 
     bank = opened(bank)
-    config = taskfile.backbone(bank, taskfile.read(task, bank)).get("data_config") or {}
+    config = backbone_of(bank, taskfile.read(task, bank)).get("data_config") or {}
     read: Callable[[int], Image]
     if (data := Data.of(images)).source == "folder":
         files = files_of([images])

@@ -5,7 +5,7 @@ import pytest
 
 from recast_gen.bank import choice
 from recast_gen.bank.folds import Folds, clearly_worse, right
-from recast_gen.bank.taskfile import Task
+from recast_gen.bank.task import Task
 from recast_gen.errors import TaskError
 
 from .test_taskfile import make_bank

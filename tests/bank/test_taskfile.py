@@ -15,6 +15,7 @@ from recast_gen.bank.bank import Group, TemplateBank
 from recast_gen.bank.generation import generate
 from recast_gen.bank.quantization import moments
 from recast_gen.bank.rounding import rounded
+from recast_gen.bank.task import brought
 from recast_gen.errors import RecastError, TaskError
 from recast_gen.weights.files import save_tensors
 from recast_gen.weights.store import kind_of
@@ -115,7 +116,7 @@ def test_coefficients_of_several_shapes_are_refused_and_nothing_is_written(tmp_p
 def test_a_head_that_the_backbone_lacks_is_refused_by_name():
     task = taskfile.Task({}, {"classifier.weight": np.zeros((2, 4), np.float32)})
     with pytest.raises(TaskError, match=r"classifier\.weight"):
-        taskfile.brought(make_bank(1, 1), task)
+        brought(make_bank(1, 1), task)
 
 
 def test_a_backbone_without_a_head_or_with_another_takes_the_tasks():

@@ -8,6 +8,7 @@ from PIL import Image
 
 import recast_gen as rg
 from recast_gen.bank import generation, taskfile
+from recast_gen.bank.task import backbone_of
 from recast_gen.errors import ExportError, TaskError
 from recast_gen.model import sizes
 from recast_gen.weights import networks, sources
@@ -97,7 +98,7 @@ def test_between_two_tasks_of_one_size_lie_tasks_of_that_size(tmp_path):
     taught(KINDS[0], tmp_path / "b.safetensors", (24, 40), seed=1)
     taught(KINDS[0], tmp_path / "usual.safetensors")
     first, _ = rg.interpolate(bank, tmp_path / "a.safetensors", tmp_path / "b.safetensors", steps=2)
-    found = Weights(rg.generate(bank, first), taskfile.backbone(bank, first))
+    found = Weights(rg.generate(bank, first), backbone_of(bank, first))
     assert torch.allclose(networks.rebuild(found).eval()(images), logits, atol=1e-5)
     for made in rg.interpolate(bank, tmp_path / "a.safetensors", tmp_path / "usual.safetensors", steps=2):
         assert not made.tables and "size" not in made.about

@@ -7,6 +7,7 @@ import torch
 import recast_gen as rg
 from recast_gen.bank import taskfile
 from recast_gen.bank.merging import changed
+from recast_gen.bank.task import task_of
 from recast_gen.errors import FitError, TaskError
 from recast_gen.tasks.hypernetwork import features, statistics
 
@@ -30,7 +31,7 @@ def made(bank, tmp_path_factory):
             for name, base in group:
                 change = flat[start : start + base.size].reshape(base.shape)
                 coefficients[name], start = (base + change).astype(np.float32), start + base.size
-        taskfile.write(folder / f"t{number:02d}.safetensors", taskfile.of(coefficients, bank), bank)
+        taskfile.write(folder / f"t{number:02d}.safetensors", task_of(coefficients, bank), bank)
         found[folder / f"t{number:02d}.safetensors"] = images, labels
     return folder, found
 
@@ -70,7 +71,7 @@ def test_new_tasks_are_drawn_from_many_in_the_span_of_them(solver, bank, made, t
     population.save(tmp_path / "population.zarr")
     drawn = rg.sample(tmp_path / "population.zarr", 3, seed=1)
     changes, *_ = changed(bank, {path.stem: taskfile.read(path, bank) for path in tasks})
-    new, *_ = changed(bank, {str(n): taskfile.of(each, bank) for n, each in enumerate(drawn)})
+    new, *_ = changed(bank, {str(n): task_of(each, bank) for n, each in enumerate(drawn)})
     centred = changes - changes.mean(0)
     inside = (new - changes.mean(0)) @ np.linalg.pinv(centred) @ centred
     np.testing.assert_allclose(inside, new - changes.mean(0), atol=1e-3)

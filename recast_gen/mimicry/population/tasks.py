@@ -22,7 +22,7 @@ def mimic_tasks(
     """Fits a population to tasks' coefficients, heads left out.
 
     A VAE over task vectors, as ICM-Fusion (2025) has one; here with a linear decoder, of which `ppca` is the optimum.
-    A code is of a whole task.  What is drawn is what `rg.generate(bank, drawn)` and `taskfile.of` take.
+    A code is of a whole task.  What is drawn is what `rg.generate(bank, drawn)` and `task.task_of` take.
 
     Args:
         bank: of the tasks, or its path.
