@@ -1,12 +1,16 @@
 """What networks drawn from a population are worth, and what the population costs.
 
-    python -m benchmarks.generation_quality population  # the recipe's own stages, then the controls
+    python -m benchmarks.generation_quality population  # the recipes' own stages, then the controls
+    python -m benchmarks.population run [FOLDER]        # the same; FOLDER keeps trained networks for a restart
     python -m benchmarks.population speed               # against reading and copying, processor seconds
+    python -m benchmarks.population compared            # one row a population
     python -m benchmarks.population table
 
 Writes results/population.csv and results/population_speed.csv.  Samples of the prior are judged beside their controls:
 originals with noise of the same distance, averages of two originals, the mean of all, copies; see
-`recast_gen.tasks.controls`.  The recipe trains its networks from seeds of their own; nothing is chosen on test images.
+`recast_gen.tasks.controls`.  Recipes train their networks from seeds of their own; nothing is chosen on test images.
+Ten ResNets are trained in other ways as well: with fewer channels, and by AdamW, which leaves of their initial values
+nearly all.
 """
 
 import os
@@ -16,8 +20,10 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from ruamel.yaml import YAML
 
 import recast_gen as rg
 from recast_gen.pipelines.stage import execute
@@ -28,7 +34,14 @@ from recast_gen.weights.files import save_tensors
 
 from .measured import Table, markdown
 
-RECIPES = {"digits perceptrons": "digits_population"}
+ADAMW = {"optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.05, "epochs": 10}
+POPULATIONS: dict[str, tuple[str, dict[str, Any]]] = {  # recipe, and what its model has instead
+    "digits perceptrons": ("digits_population", {}),
+    "digits ResNets": ("digits_resnets", {}),
+    "ten ResNets": ("digits_resnets", {"population": 10}),
+    "ten ResNets, a third as wide": ("digits_resnets", {"population": 10, "kwargs": {"channels": [16, 32]}}),
+    "ten ResNets, AdamW": ("digits_resnets", {"population": 10, "pretrain": ADAMW}),
+}
 COLUMNS = ("networks", "accuracy", "least", "most", "ensemble", "distance", "iou")
 MODEL = {
     "timm_model": "recast_gen.weights.perceptron:perceptron",
@@ -36,24 +49,44 @@ MODEL = {
     "data_config": {"input_size": [1, 28, 28]},
 }  # 1.0 M parameters
 COUNT = 100
+KINDS = ("original", "sample", "unaligned", "noise", "average", "mean")
+ENDS = (("original", "most"), ("original", "ensemble"), ("sample", "ensemble"))
 
 
-def controls(table: Table) -> None:
-    """Runs the stages of each recipe in a scratch folder, and keeps what they measured."""
-    for name, recipe in RECIPES.items():
+def controls(table: Table, folder: Path) -> None:
+    """Runs the stages of each recipe in a folder, and keeps what they measured."""
+    for name, (recipe, changes) in POPULATIONS.items():
         if all((name, words) in table for words in NETWORKS.values()):
             continue
-        path, here = Path(f"pipelines/{recipe}.yaml").resolve(), os.getcwd()
-        with tempfile.TemporaryDirectory() as scratch:
-            os.chdir(scratch)
-            try:
+        read = YAML(typ="safe").load(Path(f"pipelines/{recipe}.yaml"))
+        for key, value in changes.items():
+            read["model"][key] = read["model"][key] | value if isinstance(value, dict) else value
+        path, here = folder / f"{name.replace(',', '').replace(' ', '_')}.yaml", os.getcwd()
+        YAML().dump(read, path)
+        os.chdir(folder)
+        try:
+            if not Path("weights_store", path.stem, "extract", "metrics.json").exists():
                 execute("extract", path)
-                found = execute("mimic_vae", path)
-            finally:
-                os.chdir(here)
+            found = execute("mimic_vae", path)
+        finally:
+            os.chdir(here)
         for kind, measured in found["kinds"].items():
             kept = {key: measured[key] for key in COLUMNS if key in measured}
             table.add(name, NETWORKS[kind], **kept)
+
+
+def compared(table: Table) -> str:
+    """One row a population: mean accuracies (%) of what is drawn, of its controls, and of the originals."""
+    rows = table.rows()
+    kinds = [NETWORKS[kind] for kind in KINDS]
+    return markdown(
+        ("population", *kinds, "best original", "ensemble of ten originals", "of ten samples"),
+        (
+            [name, *(f"{100 * float(rows[name, words]['accuracy']):.1f}" for words in kinds)]
+            + [f"{100 * float(rows[name, NETWORKS[kind]][key]):.1f}" for kind, key in ENDS]
+            for name in POPULATIONS if (name, kinds[0]) in rows
+        ),
+    )  # fmt: skip
 
 
 def used(act: Callable[[], object]) -> float:
@@ -73,6 +106,7 @@ def speed(table: Table) -> None:
             tensors = {name: rng.standard_normal(tuple(t.shape), np.float32) for name, t in shapes.items()}
             save_tensors(file, tensors, header(MODEL))
         size = sum(tensor.numel() for tensor in shapes.values())
+        rg.mimic_vae(files[:2], passes=1)  # what is imported is not measured
         reading = used(lambda: [len(dict(checkpoints.read(file).items())) for file in files])
         found: list[rg.Population] = []
         fitting = used(lambda: found.append(rg.mimic_vae(files, aligned=False)))
@@ -99,13 +133,16 @@ def speed(table: Table) -> None:
     table.add("peak of the fit's memory, in networks, besides its scratch file", ratio=peak)
 
 
-def main(act: str = "table") -> None:
+def main(act: str = "table", folder: str | None = None) -> None:
     quality = Table("population.csv", ("population", "what"), COLUMNS)
     cost = Table("population_speed.csv", ("what",), ("seconds", "ratio"))
     if act == "run":
-        controls(quality)
+        with tempfile.TemporaryDirectory() as scratch:
+            controls(quality, Path(folder or scratch).resolve())
     if act == "speed":
         speed(cost)
+    if act == "compared":
+        return print(compared(quality))
     for table in (quality, cost):
         print(markdown(table.columns, (row.values() for row in table.rows().values())), end="\n\n")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import FitError, nearest
 from .threads import beside, one_each
@@ -41,14 +42,14 @@ class Factorization:
         return self.templates
 
 
-def over_blocks(rows: np.ndarray, work: Callable[[Iterator[Block]], Part]) -> list[Part]:
-    """What `work` makes of each run of blocks of ``l d``: which columns, and they in float64, valid until the next."""
+def over_blocks(rows: np.ndarray, work: Callable[[Iterator[Block]], Part], dtype: DTypeLike = np.float64) -> list[Part]:
+    """What `work` makes of each run of blocks of ``l d``: which columns, and they in `dtype`, valid until the next."""
     width = max(1, BLOCK // len(rows))
     starts = range(0, rows.shape[1], width)
     size = max(1, -(-len(starts) // RUNS))
 
     def read(run: range) -> Iterator[Block]:
-        scratch = np.empty((len(rows), width))  # one, as memory that is asked for again and again costs more than use
+        scratch = np.empty((len(rows), width), dtype)  # one, as asking for memory again and again costs more than use
         for start in run:
             part = slice(start, min(start + width, rows.shape[1]))
             block = scratch[:, : part.stop - start]
@@ -105,11 +106,12 @@ def coordinates_of(products: np.ndarray) -> Coordinates:
     return Coordinates(vectors[:, :rank] * singular / scale, (vectors[:, :rank] / singular).T, scale)
 
 
-def combine(matrix: np.ndarray, stack: np.ndarray, in_place: bool = False) -> np.ndarray:
-    """``t l, l ... -> t ...`` in float64, returned as float32; the long axis is walked once.
+def combine(matrix: np.ndarray, stack: np.ndarray, in_place: bool = False, dtype: DTypeLike = np.float64) -> np.ndarray:
+    """``t l, l ... -> t ...`` in `dtype`, returned as float32; the long axis is walked once.
 
     in_place: over the first t rows of the stack.
     """
+    matrix = matrix.astype(dtype)
     rows = stack.reshape(len(stack), -1)
     out = rows[: len(matrix)] if in_place else np.empty((len(matrix), rows.shape[1]), np.float32)
 
@@ -117,7 +119,7 @@ def combine(matrix: np.ndarray, stack: np.ndarray, in_place: bool = False) -> np
         for part, block in blocks:
             out[:, part] = matrix @ block
 
-    over_blocks(rows, mix)
+    over_blocks(rows, mix, dtype)
     return out.reshape(len(matrix), *stack.shape[1:])
 
 

@@ -104,11 +104,11 @@ def _moved(tensor: np.ndarray, sample: np.ndarray, rng: np.random.Generator) -> 
         return tensor
     noise = rng.standard_normal(tensor.shape)
     size = np.linalg.norm(sample.astype(np.float64) - tensor) / max(np.linalg.norm(noise), np.finfo(float).tiny)
-    return (tensor + size * noise).astype(tensor.dtype)
+    return np.asarray(tensor + size * noise, tensor.dtype)
 
 
 def _halfway(first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    return ((first + last) / 2).astype(first.dtype)
+    return np.asarray((first + last) / 2, first.dtype)  # of a count of batches numpy makes a scalar
 
 
 def _flat(population: Population, network: Network) -> np.ndarray:

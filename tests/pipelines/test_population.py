@@ -14,6 +14,8 @@ from recast_gen.errors import FitError, RecipeError, SourceError
 from recast_gen.pipelines import STAGES
 from recast_gen.pipelines.stage import execute
 from recast_gen.recipe.reading import load
+from recast_gen.tasks import data
+from recast_gen.tasks.controls import unlabelled
 from recast_gen.tasks.results import NETWORKS
 from recast_gen.weights import checkpoints
 from recast_gen.weights.networks import rebuild
@@ -21,9 +23,9 @@ from recast_gen.weights.networks import rebuild
 from .pico import RECIPES
 
 
-def pico(folder: Path, name: str = "digits_population", **model) -> Path:
-    recipe = YAML(typ="safe").load(RECIPES / "digits_population.yaml")
-    recipe["model"]["kwargs"]["hidden"] = [16]
+def pico(folder: Path, name: str = "digits_population", of: str = "digits_population", **model) -> Path:
+    recipe = YAML(typ="safe").load(RECIPES / f"{of}.yaml")
+    recipe["model"]["kwargs"] |= {"hidden": [16]} if "hidden" in recipe["model"]["kwargs"] else {"channels": [4]}
     recipe["model"]["pretrain"] |= {"epochs": 3, "batch_size": 256}
     recipe["model"] |= {"population": 3} | model
     path = folder / "pipelines" / f"{name}.yaml"
@@ -54,6 +56,19 @@ def test_samples_are_judged_beside_all_controls_and_the_report_begins_with_the_v
     page = (store / "report" / "report.html").read_text()
     assert "Samples of the prior have" in page[: page.index("<h2>")] and "two originals, aligned" in page
     assert not any((store / "train" / "tasks").iterdir()) and (store / "tune" / "best.yaml").exists()
+
+
+def test_networks_with_batch_norms_are_judged_with_statistics_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = pico(tmp_path, of="digits_resnets", name="normed", population=2)
+    for stage in ("extract", "mimic_vae"):
+        found = execute(stage, path)
+    assert found["kinds"].keys() == NETWORKS.keys() and found["fit"]["symmetries"] == 3
+    assert found["kinds"]["copy"]["accuracy"] == pytest.approx(found["kinds"]["original"]["accuracy"])
+    population = rg.load_population("weights_store/normed/mimic_vae/population.zarr")
+    splits = data.load(load(path).model.pretrain.data, population.backbone["data_config"], 0)
+    drawn = rg.sample(population, 2, images=unlabelled(splits))
+    assert any((drawn[0][name] != drawn[1][name]).any() for name in drawn[0] if name.endswith("running_var"))
 
 
 def test_the_command_draws_networks_that_are_checkpoints(ran, monkeypatch):

@@ -1,6 +1,7 @@
 """Networks of a population with their units in the same order, by linear assignment."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -67,9 +68,10 @@ def match(network: Tensors, reference: Tensors, found: Sequence[Symmetry], start
         for index, bindings in enumerate(matched):
             known = [b for b in bindings if sorted(where[b.tensor])[-1] == index and where[b.tensor].count(index) == 1]
             settle(index, known, check=False)
-    for _ in range(SWEEPS):
-        gains = [settle(index, bindings) for index, bindings in enumerate(matched)]
-        if not any(gains):
+    settled = 0  # symmetries in a row, the last to gain among them, that have nothing to gain
+    for index, bindings in islice(cycle(enumerate(matched)), SWEEPS * len(matched)):
+        settled = 1 if settle(index, bindings) else settled + 1
+        if settled == len(matched):
             break
     return orders
 
