@@ -57,6 +57,11 @@ class Backbone:
         """A task's images as this network wants them, in memory."""
         return _splits(task, self.pixels, self.size)
 
+    @property
+    def data_config(self) -> dict:
+        """How it wants images, in timm's words."""
+        return _data_config(self.pixels, self.size)
+
     def features(self, task: str) -> data.Splits:
         """A task's images as the frozen network's features ``n d``."""
         return _features(self, task)
@@ -102,12 +107,16 @@ def _weights(name: str):
     return read(REAL / f"{name}.safetensors")
 
 
+def _data_config(pixels: tuple[float, float] | None, size: int) -> dict:
+    values = {"mean": [pixels[0]] * 3, "std": [pixels[1]] * 3} if pixels else IMAGENET
+    return {"input_size": [3, size, size], "crop_pct": 1.0} | values
+
+
 @lru_cache
 def _splits(task: str, pixels: tuple[float, float] | None, size: int) -> data.Splits:
-    values = {"mean": [pixels[0]] * 3, "std": [pixels[1]] * 3} if pixels else IMAGENET
     folder = REAL / task
     kind = {"source": "folder", "path": str(folder)} if folder.is_dir() else {"source": "npz", "path": f"{folder}.npz"}
-    return data.load(Data(**kind), {"input_size": [3, size, size], "crop_pct": 1.0} | values, SPLIT)
+    return data.load(Data(**kind), _data_config(pixels, size), SPLIT)
 
 
 @lru_cache

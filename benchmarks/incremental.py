@@ -1,6 +1,6 @@
 """Class-incremental: an image of unknown task, after every task of a sequence, with no stored image.
 
-    python -m benchmarks.incremental [run] [--backbones ...] [--methods 'RECAST norms 1' ...]
+    python -m benchmarks.incremental [run] [--backbones ...] [--orders 0 ...] [--ways ...] [--methods NAME ...]
     python -m benchmarks.incremental table
 
 The tasks of `adaptation/` come in three orders, one a seed; after each, the test images of all classes so far are
@@ -41,6 +41,7 @@ ALL = HEADS | {
     "weight aligning (WA)": "weight_aligning", "frozen classes (SEQ*)": "frozen", "L2 to start": "l2_to_start",
     "key-value bottleneck": "key_value",
 }  # fmt: skip
+WAYS = ("heads", "first session")
 CLOSED = ("ridge", "ridge on 1024 random features", "class statistics (SLCA)")  # that see adapted features, too
 FIRST = "RECAST norms 1"
 VARIANTS = (", two stages", ", first session", ", first session, two stages")
@@ -144,18 +145,23 @@ def adapted(backbone: Backbone, task: str, seed: int) -> tuple[torch.nn.Module, 
     return prepared.model, sum(parameter.numel() for group in trained for parameter in group["params"])
 
 
-def first_session(backbone: Backbone, order: tuple[str, ...], seed: int) -> list[dict]:
-    """One row a step and head of `CLOSED`, for each of `VARIANTS`."""
-    rows, (model, size) = [], adapted(backbone, order[0], seed)
-    for variant, network, more, last in zip(VARIANTS, (backbone(), model, model), (0, size, size), (2, 1, 2)):
-        seen = Stages(network, backbone.head, last).eval()
-        part = cache(lambda task, name, seen=seen: predict(seen, getattr(backbone.splits(task), name)))
-        for step, labels, guesses, costs in steps({name: ALL[name] for name in CLOSED}, order, seed, part):
-            rows += [
-                row | {"method": row["method"] + variant, "kept": row["kept"] + more}
-                for row in measured(step, labels, guesses, costs)
-            ]
-    return rows
+def first_session(backbone: Backbone, order: tuple[str, ...], seed: int) -> Iterator[dict]:
+    """One row a step and head of `CLOSED`, for each of `VARIANTS`; images pass each network once."""
+    model, size = adapted(backbone, order[0], seed)
+    for network, more, named in ((backbone(), 0, VARIANTS[:1]), (model, size, VARIANTS[1:])):
+        width = network.get_submodule(backbone.head).in_features
+        both = Stages(network, backbone.head, 2).eval()
+        seen = cache(lambda task, name, both=both: predict(both, getattr(backbone.splits(task), name)))
+        for variant in named:
+            first = 0 if variant.endswith("stages") else -width
+
+            def part(task: str, name: str, first=first, seen=seen) -> tuple:
+                features, labels = seen(task, name)
+                return features[:, first:], labels
+
+            for step, labels, guesses, costs in steps({name: ALL[name] for name in CLOSED}, order, seed, part):
+                for row in measured(step, labels, guesses, costs):
+                    yield row | {"method": row["method"] + variant, "kept": row["kept"] + more}
 
 
 def by_task(
@@ -175,47 +181,43 @@ def by_task(
 
 
 def main() -> None:
-    given = asked(__doc__, backbones=(BACKBONES, BACKBONES), methods=([], METHODS))
+    orders = {str(seed): order for seed, order in ORDERS.items()}
+    given = asked(
+        __doc__, backbones=(BACKBONES, BACKBONES), orders=(orders, orders), ways=(WAYS, WAYS), methods=([], METHODS)
+    )
     table = Table("incremental.csv", KEY, ("classes", "accuracy", *COSTS))
-    if given.act == "run":
-        run(table, given.backbones, given.methods)
-        run_first_sessions(table, given.backbones)
+    for backbone, seed in itertools.product(given.backbones, given.orders) if given.act == "run" else ():
+        about = (backbone, " ".join(orders[seed]), int(seed), len(TASKS))
+        asks: list[tuple[str, Callable]] = []
+        if "heads" in given.ways:
+            asks += [
+                (f"{method}, task known" if method else list(ALL)[-1], partial(sequence, method=method))
+                for method in given.methods or [None]
+            ]
+        if "first session" in given.ways:
+            asks.append((CLOSED[-1] + VARIANTS[-1], first_session))
+        for last, ask in asks:
+            if (*about, last) not in table:
+                for row in ask(BACKBONES[backbone], order=orders[seed], seed=int(seed)):
+                    table.add(*about[:3], row.pop("step"), row.pop("method"), **row)
     show(list(table.rows().values()))
 
 
-def run(table: Table, backbones: list[str], methods: list[str]) -> None:
-    for backbone, (seed, order), method in itertools.product(backbones, ORDERS.items(), methods or [None]):
-        about = (backbone, " ".join(order), seed)
-        if (*about, len(order), f"{method}, task known" if method else list(ALL)[-1]) not in table:
-            for row in sequence(BACKBONES[backbone], method, order, seed):
-                table.add(*about, row.pop("step"), row.pop("method"), **row)
-
-
-def run_first_sessions(table: Table, backbones: list[str]) -> None:
-    for backbone, (seed, order) in itertools.product(backbones, ORDERS.items()):
-        about = (backbone, " ".join(order), seed)
-        if (*about, len(order), CLOSED[-1] + VARIANTS[-1]) not in table:
-            for row in first_session(BACKBONES[backbone], order, seed):
-                table.add(*about, row.pop("step"), row.pop("method"), **row)
-
-
 def show(rows: list[dict]) -> None:
-    columns = ("backbone", "method", "classes", "final %", "average %", "parameters kept", "seconds", "MB")
+    columns = ("backbone", "method", "classes", "orders", "final %", "average %", "parameters kept", "seconds", "MB")
     print(f"| {' | '.join(columns)} |\n" + "|---" * len(columns) + "|")
     for backbone, method in dict.fromkeys((row["backbone"], row["method"]) for row in rows):
         chosen = [row for row in rows if (row["backbone"], row["method"]) == (backbone, method)]
-        runs = [[row for row in chosen if row["seed"] == str(seed)] for seed in SEEDS]
-        if not all(runs):
-            continue
+        runs = [run for seed in SEEDS if (run := [row for row in chosen if row["seed"] == str(seed)])]
         tests = [[100 * float(row["accuracy"]) for row in run] for run in runs]
         cells = [
-            f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+            f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
             for values in ([run[-1] for run in tests], [statistics.mean(run) for run in tests])
         ]
         for name, unit in zip(COSTS, (1, 1, 2**20)):
             costs = [float(run[-1][name]) / unit for run in runs if run[-1][name]]
             cells.append(f"{statistics.median(costs):.{0 if name == 'kept' else 2}f}" if costs else "")
-        print(f"| {' | '.join([backbone, method, chosen[-1]['classes'], *cells])} |")
+        print(f"| {' | '.join([backbone, method, chosen[-1]['classes'], str(len(runs)), *cells])} |")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m benchmarks.step [RUNS]
 
 The ways are named as in `adaptation.py`.  Medians of RUNS (7) steps each, taken in turns on one thread: forward,
-backward, AdamW.  Ratios to the fully trainable layers; their target is 1.25 at most.  `state` is the
-optimizer's memory.  Writes results/step.csv; a case that is there is skipped.
+backward, AdamW.  Ratios to the fully trainable layers; their target is 1.25 at most.  `state` is the optimizer's
+memory.  The last case is a task more for a ridge head, fitted and solved after so many images: its target is a second;
+`state` is what the head keeps, which is not to grow.  Writes results/step.csv; a case that is there is skipped.
 """
 
 import statistics
@@ -16,6 +17,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import recast_gen as rg
+from recast_gen.tasks.heads import make
 
 from .backbones import BACKBONES
 from .measured import Table
@@ -61,8 +63,34 @@ def steps(make, head: str, settings: dict, shape: tuple) -> dict:
     return found
 
 
+def ridge(table: Table, runs: int) -> None:
+    """1,000 new images for a head of 1280 features and 100 classes."""
+    case, images, width, classes = "ridge head, 1,000 new images of 1280 features", 1000, 1280, 100
+    if (case, "0 seen") in table:
+        return
+    head, first, seen = make("ridge", width), None, 0
+    draws = torch.Generator().manual_seed(0)
+    for before in (0, 10_000, 20_000):
+        found = []
+        while seen < before or len(found) < runs:
+            features = torch.randn(images, width, generator=draws)
+            labels = torch.arange(images) % classes
+            start = time.process_time()
+            head.fit(features, labels).scores(features[:1])
+            if seen >= before:
+                found.append(time.process_time() - start)
+            seen += images
+        seconds, kept = statistics.median(found), head.nbytes
+        first = first or (seconds, kept)
+        table.add(
+            case, f"{before:,} seen", seconds=round(seconds, 4), ratio=round(seconds / first[0], 3), state_bytes=kept,
+            state_ratio=f"{kept / first[1]:.2g}", runs=runs,
+        )  # fmt: skip
+
+
 def main(runs: int = 7) -> None:
     table = Table("step.csv", ("case", "way"), ("seconds", "ratio", "state_bytes", "state_ratio", "runs"))
+    ridge(table, runs)
     for case, arguments in CASES.items():
         if (case, "trainable") in table:
             continue

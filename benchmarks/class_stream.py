@@ -1,0 +1,111 @@
+"""Class-incremental on networks of real size: the 20 classes of two folders of images, five a step, at equal bytes.
+
+    python -m benchmarks.class_stream [run] [--backbones ...] [--ways ...]
+    python -m benchmarks.class_stream table
+
+By the package's own stage `incremental`, in three orders of the classes.  A head keeps at most BYTES: the random layer
+of RanPAC is as wide as fits, and SLCA has one covariance.  Ways: ``published``, heads on what the frozen network's head
+sees; ``two stages``, heads see the mean of the last stage but one, too; ``first session``, coefficients of the last
+blocks have learnt the first step's classes, and their bytes count.  What the frozen network makes of the images is kept
+in weights_store/class_stream/.  SLCA and FeTrIL, whose steps take half a minute, run in the first order.  Writes results/class_stream.csv, a row an order and head; `table` prints means and
+standard deviations over orders (%).
+"""
+
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import recast_gen as rg
+from recast_gen.recipe.images import Data, Task
+from recast_gen.recipe.incremental import Incremental
+from recast_gen.recipe.training import Train
+from recast_gen.tasks.classes import Features, Source
+from recast_gen.tasks.incremental import FIRST, run
+
+from .backbones import LARGE, LARGE_TASKS, SPLIT, Backbone
+from .measured import REAL, Table, asked, markdown
+
+KEPT = Path(__file__).parents[1] / "weights_store" / "class_stream"
+ORDERS = (0, 1, 2)
+BYTES, PER_STEP, EPOCHS = 9_000_000, 5, 6
+LAST = {  # what learns in a first session; what is before it runs once
+    "tf_efficientnet_lite0": ["blocks.{5..6}.*.conv_pw.weight", "blocks.{5..6}.*.conv_pwl.weight"],
+    "vit_small_dinov2_98": ["blocks.{8..11}.attn.*.weight", "blocks.{8..11}.mlp.*.weight"],
+}
+HEADS = {  # as they were published, and those that see more
+    "published": ["means", "ridge", "random_ridge", "statistics", "translated"],
+    "two stages": ["ridge", "random_ridge"], "first session": ["ridge", "random_ridge"],
+}  # fmt: skip
+WAYS = tuple(HEADS)
+SLOW = ("statistics", "translated")
+NAMES = {
+    "means": "nearest class mean", "ridge": "ridge (G-ACIL)", "random_ridge": "ridge on random features (RanPAC)",
+    "statistics": "class statistics (SLCA++)", "translated": "FeTrIL",
+}  # fmt: skip
+MEASURES = ("classes", "final", "average", "forgetting", "bytes")
+TABLE = Table("class_stream.csv", ("backbone", "way", "head", "order"), MEASURES)
+
+
+def source(backbone: Backbone) -> Source:
+    """The images of both folders, and a bank that has the last blocks' matrices."""
+    bank = rg.mimic(REAL / f"{backbone.name}.safetensors", families=LAST[backbone.name])
+    about = {"head": backbone.head, "data_config": backbone.data_config}
+    tasks = [Task(name=task, data=Data(source="folder", path=str(REAL / task))) for task in LARGE_TASKS]
+    settings = Train(epochs=EPOCHS, batch_size=64, schedule="onecycle", head="solved", resolution=16)
+    return Source(replace(bank, backbone=bank.backbone | about), tasks, settings, SPLIT)
+
+
+def features(backbone: Backbone, images: Source, stages: int) -> Features:
+    """What the frozen network makes of all images, in one pass for one stage and for two."""
+    path = KEPT / f"{backbone.name}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        images.features(2).save(path)
+    found, last = Features.load(path), backbone().num_features
+    parts = {name: (seen[:, -last:] if stages == 1 else seen, labels) for name, (seen, labels) in found.parts.items()}
+    return replace(found, parts=parts)
+
+
+def measure(backbone: Backbone, order: int, way: str) -> None:
+    """The rows of one order; those of a first session come with those of two stages."""
+    images, stages = source(backbone), 1 if way == "published" else 2
+    session = EPOCHS if way == "first session" else False
+    heads = [head for head in HEADS[way] if not order or head not in SLOW]
+    settings = Incremental(
+        heads=heads, options={"statistics": {"shared": True}} if "statistics" in heads else {}, orders=1,
+        classes_per_step=PER_STEP, stages=stages, first_session=session, max_bytes=BYTES,
+    )  # fmt: skip
+    rows, _ = run(features(backbone, images, stages), settings, order, source=images)
+    for head, row in {row["head"]: row | {"final": row["accuracy"]} for row in rows}.items():  # the last of each
+        name = head.removesuffix(FIRST)
+        of = way if way == "published" else WAYS[1 + head.endswith(FIRST)]
+        TABLE.add(backbone.name, of, NAMES[name], order, **{column: row[column] for column in MEASURES})
+
+
+def show() -> None:
+    found: dict[tuple, list[dict]] = {}
+    for row in TABLE.rows().values():
+        found.setdefault((row["backbone"], row["way"], row["head"]), []).append(row)
+    lines = []
+    for about, rows in found.items():
+        cells = [[100 * float(row[name]) for row in rows] for name in MEASURES[1:4]]
+        cells = [
+            f"{statistics.mean(each):.1f}" + f" ± {statistics.stdev(each):.1f}" * (len(each) > 1) for each in cells
+        ]
+        lines.append([*about, len(rows), *cells, f"{max(int(row['bytes']) for row in rows):,}"])
+    print(markdown(("backbone", "way", "head", "orders", "final %", "average %", "forgetting %", "bytes"), lines))
+
+
+def main() -> None:
+    given = asked(__doc__, backbones=(LARGE, LARGE), ways=(WAYS, WAYS))
+    if given.act == "run":
+        for name in given.backbones:
+            for way in given.ways:
+                for order in ORDERS:
+                    if (name, way, NAMES["random_ridge"], order) not in TABLE:
+                        measure(LARGE[name], order, way)
+    show()
+
+
+if __name__ == "__main__":
+    main()
