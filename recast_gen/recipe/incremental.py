@@ -10,7 +10,7 @@ from .images import Data
 
 HeadName = Literal[
     "means", "ridge", "random_ridge", "statistics", "translated", "weight_aligning", "key_value", "language", "frozen",
-    "l2_to_start",
+    "l2_to_start", "ewc", "subspace",
 ]  # fmt: skip
 HEADS: tuple[str, ...] = get_args(HeadName)
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from ...errors import StoreError, TaskError, check_choice, listing, nearest
 from ...weights.files import read_tensors
+from .constrained import ElasticConsolidation, Subspace
 from .head import Head
 from .key_value import KeyValue
 from .language import Language
@@ -32,6 +33,7 @@ HEADS: dict[str, type[Head]] = {
     head.name: head
     for head in (
         NearestMean, Ridge, RandomRidge, Statistics, Translated, WeightAligning, KeyValue, Language, Frozen, L2ToStart,
+        ElasticConsolidation, Subspace,
     )
 }  # fmt: skip
 

@@ -118,6 +118,73 @@ def test_l2_to_start_moves_less_the_stronger_it_is():
     assert moved[0] > moved[1] > moved[2]
 
 
+@given(st.integers(0, 99))
+def test_ewcs_information_is_the_mean_square_of_slopes_over_the_labels_that_it_expects(seed):
+    features, labels = drawn(seed, 12)
+    head = make("ewc", D).fit(features, labels)
+    weight, bias = (head.kept[name].clone().requires_grad_() for name in ("weight", "bias"))
+    wanted = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    for image in features.double():
+        chances = torch.log_softmax(weight @ image + bias, 0)
+        for chance in chances:
+            slopes = torch.autograd.grad(chance, (weight, bias), retain_graph=True)
+            for total, slope in zip(wanted, slopes):
+                total += chance.detach().exp() * slope.square()
+    for name, total in zip(("weight_information", "bias_information"), wanted):
+        torch.testing.assert_close(head.kept[name], total)
+
+
+def test_ewc_draws_back_each_parameter_by_its_information():
+    features, labels = drawn(0, 300)
+    head = make("ewc", D, strength=3.0).fit(features[labels < 3], labels[labels < 3])
+    before = {name: tensor.clone() for name, tensor in head.kept.items()}
+    head.images = 50
+    layer = torch.nn.Linear(D, 3).double()
+    loss = head.loss(torch.zeros(3, dtype=torch.bool))(layer, features[:9].double(), labels[:9] % 3)
+    wanted = torch.nn.functional.cross_entropy(layer(features[:9].double()), labels[:9] % 3)
+    for name in ("weight", "bias"):
+        for now, then, known in zip(getattr(layer, name).flatten(), before[name].flatten(),
+                                    before[f"{name}_information"].flatten()):  # fmt: skip
+            wanted = wanted + 3 / 50 / 2 * known * (now - then) ** 2
+    torch.testing.assert_close(loss, wanted)
+    moved = []
+    for strength in (0.0, 1.0, 1e4):
+        head = make("ewc", D, strength=strength).fit(features[labels < 3], labels[labels < 3])
+        old = head.kept["weight"].clone()
+        moved.append(float((head.fit(features[labels >= 3], labels[labels >= 3]).kept["weight"][:3] - old).norm()))
+    assert moved[0] > moved[1] > moved[2]
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.4, 1.0])
+def test_what_the_largest_singular_directions_do_is_left_as_it_was(keep):
+    features, labels = drawn(0, 300)
+    head = make("subspace", D, keep=keep).fit(features[labels < 3], labels[labels < 3])
+    old = torch.zeros(CLASSES, D, dtype=torch.float64)
+    old[:3] = head.kept["weight"]
+    left, sizes, right = torch.linalg.svd(old)
+    rank = round(keep * 3)
+    head.fit(features, labels)
+    inner = left.T @ (head.kept["weight"] - old) @ right.T
+    torch.testing.assert_close(inner[:rank, :rank], torch.zeros(rank, rank).double(), rtol=0, atol=1e-9)
+    assert inner.norm() > 0.1  # all else learns
+    assert (head.predict(features[labels >= 3]) == labels[labels >= 3]).double().mean() > 0.8
+
+
+def test_more_features_than_images_do_not_drown_the_classes():
+    """The few directions that tell classes apart are the largest; all others are noise."""
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 4
+    centres = 3 * torch.nn.functional.one_hot(torch.arange(4), 60).double()
+
+    def images() -> torch.Tensor:
+        return centres[labels] + 0.3 * torch.randn(40, 60, generator=draws, dtype=torch.float64)
+
+    train, held, test = images(), images(), images()
+    for part in (None, (held, labels)):
+        weight, bias = gradient.fitted(4, (train, labels), part, 0)
+        assert ((test @ weight.T + bias).argmax(1) == labels).double().mean() > 0.95
+
+
 def test_only_values_of_keys_that_images_take_learn():
     features, labels = drawn(0, 300)
     head = make("key_value", D, keys=40).fit(features[labels < 3], labels[labels < 3])
