@@ -3,14 +3,17 @@
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 
 import pytest
 import timm
 import torch
 from hypothesis import settings
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import recast_gen as rg
+from recast_gen.tasks import data
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=20)
 settings.load_profile("tests")
@@ -75,6 +78,25 @@ CNN = Architecture(
     ("layer*.conv2",), (3, 32, 32),
 )  # fmt: skip
 OWN = Architecture("own", OwnNet, "classifier", ("convs.*@8x8x3x3", "linears.*.weight"), (3, 16, 16))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def digits_once():
+    """Turns each selection of scikit-learn's digits into tensors once, where a hundred tests train on the same."""
+    make, kept = data._dataset, {}
+
+    @wraps(make)
+    def dataset(raw, asked, config, augment="none"):
+        if asked.source != "digits" or augment != "none":
+            return make(raw, asked, config, augment)
+        key = repr((asked, config, raw.rows.tolist(), raw.labels.tolist(), data.IN_MEMORY))
+        if key not in kept:
+            kept[key] = make(raw, asked, config)
+        return TensorDataset(*kept[key].tensors) if isinstance(kept[key], TensorDataset) else kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "_dataset", dataset)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from math import isnan
 from pathlib import Path
 
@@ -145,7 +146,12 @@ def one_process() -> None:
 def training_device(settings: Training) -> torch.device:
     """The device where `settings` train, the first of several; raises FitError where the machine has none such."""
     with _available(settings):
-        return L.Fabric(accelerator=settings.accelerator, devices=1).device
+        return _first(settings.accelerator)
+
+
+@cache
+def _first(accelerator: str) -> torch.device:
+    return L.Fabric(accelerator=accelerator, devices=1).device
 
 
 def examine(model: nn.Module, images: Dataset, settings: Training) -> tuple[float, torch.Tensor]:

@@ -21,6 +21,11 @@ GREY = {"input_size": [1, 8, 8], "mean": [0.5], "std": [0.5], "crop_pct": 1.0}
 COLOUR = {"input_size": [3, 8, 8], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0}
 
 
+@pytest.fixture(autouse=True)
+def digits_each_time(monkeypatch):
+    monkeypatch.setattr(data, "_dataset", data._dataset.__wrapped__)
+
+
 def pixels(dataset) -> set[bytes]:
     return {image.numpy().tobytes() for image, _ in dataset}
 
