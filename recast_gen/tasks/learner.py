@@ -1,7 +1,5 @@
 """One task learnt on a bank: its linear probes, and runs of the method that becomes the task file."""
 
-import json
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -19,15 +17,15 @@ from ..bank.tying import tie_of
 from ..model.saving import task_of
 from ..model.tying import Tying
 from ..recipe.training import Train
-from ..weights.files import atomic
 from ..weights.named import Weights, digest
 from .analytic import gentle, ridge_start, wants_ridge
 from .bits import put_in_few
 from .costs import Meter
 from .data import Splits, rows_of
+from .done import Run, costs_of, is_done, keep_costs, runs_of
 from .features import observed
 from .methods import adapted, count, prepare, rates
-from .module import Outcome, examine, once, together, train
+from .module import Outcome, examine, train
 from .prefix import Shortcut, shortcut
 from .probe import probes
 from .readers.raw import PARTS
@@ -36,21 +34,6 @@ from .solved import loop_of
 
 JUDGES = 512  # images of a trial, where so few validate that they tell settings apart by chance
 FEATURES = "features"  # what costs call the pass over the images that all runs of a task share
-
-
-@dataclass
-class Run:
-    """What a run measured, and its task file.
-
-    Args:
-        row: as in `results.Results`, and so is each of `history`.
-        logits: the hash of those of the test images; empty for a probe.
-    """
-
-    row: dict
-    history: list[dict]
-    logits: str
-    path: Path
 
 
 @dataclass
@@ -120,32 +103,16 @@ class Learner:
 
     def has(self, seed: int | None, again: str = "") -> bool:
         """Whether a run, or the probes for no seed, is in the folder."""
-        return (self.folder / f"{PROBE if seed is None else self._step(seed, again)}.json").exists()
+        return is_done(self.folder, PROBE if seed is None else self._step(seed, again))
 
     def _step(self, seed: int, again: str) -> str:
         return f"{self.method}-{seed}{again}"
 
     def _once(self, step: str, make: Callable[[str], tuple[list[Run], dict]]) -> list[Run]:
         """What a step left in the folder, or else leaves there now; its costs are added to `costs`."""
-        done = self.folder / f"{step}.json"
-        if not done.exists():
-            runs, costs = make(step)
-            self._write(f"{step}.costs.json", costs)
-            self._write(done.name, [vars(run) | {"path": run.path.name} for run in runs])  # last: all of it is there
-            once(shutil.rmtree)(self.folder / step, ignore_errors=True)  # its checkpoints
-            together()
-        for path in (self.folder / f"{FEATURES}.costs.json", self.folder / f"{step}.costs.json"):
-            if path.exists() and (found := json.loads(path.read_text())) not in self.costs:
-                self.costs.append(found)
-        return [Run(**found | {"path": self.folder / found["path"]}) for found in json.loads(done.read_text())]
-
-    def _write(self, name: str, content) -> None:
-        @once
-        def write():
-            with atomic(self.folder / name) as fresh:
-                fresh.write_text(json.dumps(content))
-
-        write()
+        runs = runs_of(self.folder, step, make)
+        self.costs += [found for found in costs_of(self.folder, (FEATURES, step)) if found not in self.costs]
+        return runs
 
     def _run(self, step: str, seed: int) -> tuple[list[Run], dict]:
         settings = self._tried([])[0]
@@ -299,7 +266,7 @@ class Learner:
         start = ridge_start(seen) if ridge else None
         found = Known(seen if same else None, start, gentle(seen) if seen and start else None, short, entry)
         costs = {"task": self.name, "method": FEATURES, "seed": ""} | meter.read()
-        self._write(f"{FEATURES}.costs.json", costs)
+        keep_costs(self.folder, FEATURES, costs)
         return found
 
 

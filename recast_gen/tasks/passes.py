@@ -43,7 +43,7 @@ def at_once(model: nn.Module, images: Dataset, settings: Training) -> int:
 def seconds_of(model: nn.Module, images: Dataset, count: int) -> float:
     """About how long `count` images take on the device where a model is, in eval mode, by a few of `images`."""
     device = next(model.parameters()).device
-    some = torch.stack([images[index][0] for index in range(min(FEW, len(images)))]).to(device)
+    some = torch.stack([images[index][0] for index in range(min(FEW, len(images)))]).to(device)  # type: ignore[arg-type]
     model.eval()(some).cpu()  # the first forward takes longer
     start = time.perf_counter()
     model(some).cpu()

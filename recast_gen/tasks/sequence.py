@@ -18,8 +18,9 @@ from ..recipe.training import Train
 from ..weights.named import Weights, digest
 from . import data
 from .data import Splits, labels_of
+from .done import Run
 from .jobs import Jobs, here
-from .learner import Learner, Run
+from .learner import Learner
 from .methods import adapted, prepare
 from .module import check, examine, once, one_process
 from .progress import Progress

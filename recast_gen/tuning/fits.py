@@ -14,7 +14,7 @@ from ..weights.dtypes import dtype_of
 from ..weights.families import Families
 from ..weights.named import Weights
 from ..weights.selection import select, split
-from .space import ALL, Setting
+from .setting import ALL, Setting
 
 
 class Fits:

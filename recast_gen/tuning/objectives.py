@@ -15,7 +15,7 @@ from ..recipe.reading import Recipe
 from ..recipe.study import OF_MODEL
 from ..weights import networks
 from .fits import Fits
-from .space import Setting
+from .setting import Setting
 
 MAXIMISED = {"accuracy"}
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -11,52 +11,7 @@ from typing import Any
 from ..errors import RecipeError
 from ..recipe.reading import Recipe
 from ..weights.families import Families, Family
-
-ALL = ""  # the label of a cut that all families share
-SHOWN = 4  # families whose cuts are named in one line
-Cut = tuple[int, int]  # groups, and templates that a group has at most
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One bank that may be made.  cuts: (label, (groups, templates)), a label is a family's name or `ALL`.
-
-    resolution: a count, ``head`` or ``channel``; None where the recipe has one for each glob.
-    """
-
-    generator: str
-    cuts: tuple[tuple[str, Cut], ...]
-    gauge: str
-    sets: int
-    resolution: int | str | None
-
-    def cut(self, family: str) -> Cut:
-        cuts = dict(self.cuts)
-        return cuts.get(family) or cuts[ALL]
-
-    def row(self) -> dict:
-        """As columns of a table."""
-        found: dict[str, Any] = {"generator": self.generator}
-        for label, (groups, templates) in self.cuts:
-            found |= {_named("groups", label): groups, _named("templates", label): templates}
-        return found | {"gauge": self.gauge, "sets": self.sets, "resolution": self.resolution}
-
-    def __str__(self) -> str:
-        cuts = [cut for _, cut in self.cuts]
-        groups, templates = (sorted({cut[place] for cut in cuts}) for place in (0, 1))
-        text = f"{self.generator} with {_span(groups)} groups of at most {_span(templates)} templates"
-        if len(set(cuts)) > 1:
-            shown = ", ".join(f"{label} {groups} of {templates}" for label, (groups, templates) in self.cuts)
-            text += f" in {len(cuts)} families" if len(cuts) > SHOWN else f" a family ({shown})"
-        return text + (f", resolution {self.resolution}" if self.resolution not in (1, None) else "")
-
-
-def _span(counts: list[int]) -> str:
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-
-
-def _named(word: str, label: str) -> str:
-    return f"{word}.{label}" if label else word
+from .setting import ALL, Cut, Setting, named
 
 
 class Space:
@@ -114,8 +69,8 @@ class Space:
 
         generator, cuts = choice("generator", self.generators), []
         for label, counts in self.cuts.items():
-            groups = _count(trial, _named("groups", label), list(counts))
-            cuts.append((label, (groups, _count(trial, _named(f"templates_of_{groups}", label), counts[groups]))))
+            groups = _count(trial, named("groups", label), list(counts))
+            cuts.append((label, (groups, _count(trial, named(f"templates_of_{groups}", label), counts[groups]))))
         gauge, sets = "svd", 1
         if generator == "mimic":
             gauge, sets = choice("gauge", self.gauges), choice("sets", self.sets)
@@ -228,7 +183,7 @@ class _Recorder:
 
     def suggest_categorical(self, name: str, values: list):
         word, _, label = name.partition(".")
-        column = _named(word.partition("_of_")[0], label)
+        column = named(word.partition("_of_")[0], label)
         self.params[name] = self.row[column]
         return self.row[column]
 

@@ -16,7 +16,7 @@ from ..weights.named import Weights
 from .choice import choose, front
 from .objectives import MAXIMISED, excess
 from .plan import Plan
-from .space import Setting
+from .setting import Setting
 from .storage import quiet, reachable
 from .trials import Runner
 from .workers import run_many, stopped

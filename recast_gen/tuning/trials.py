@@ -12,7 +12,7 @@ from .choice import front
 from .objectives import excess
 from .plan import Plan
 from .samplers import sampler
-from .space import Setting
+from .setting import Setting
 from .storage import GRACE, asked, connect, held, quiet, reachable, reclaim, requeue
 
 PATIENCE = 2  # proposals of what was tried already, until an untried neighbour of the front is drawn
