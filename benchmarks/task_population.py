@@ -33,7 +33,7 @@ from recast_gen.bank.task import Task
 from recast_gen.mimicry.population.fit import mimic_population
 from recast_gen.model.attach import attached, set_coefficients
 from recast_gen.tasks.heads.ridge import Ridge
-from recast_gen.tasks.hypernetwork import features
+from recast_gen.tasks.soup import features
 from recast_gen.weights.named import Weights
 from recast_gen.weights.networks import rebuild
 
@@ -184,11 +184,9 @@ def _starts(own: Bench, known: list[Small]) -> dict[str, Callable[[Images], dict
     average = rg.merge_tasks(own.bank, list(files.values()), "mean", "none").coefficients
     population = mimic_population({name: Weights(task.coefficients) for name, task in files.items()}, aligned=False)
     (drawn,) = rg.sample(population, 1, seed=0)
-    predictor = rg.task_predictor(own.bank, {_kept(small): small.images()[0] for small in known})
-    print(f"explained of left-out tasks: {predictor.explained:.1%}", flush=True)
     return {
         "probe": lambda train: own.base, "mean": lambda train: average, "drawn": lambda train: drawn,
-        "predicted": lambda train: rg.predict_task(own.bank, *train, predictor).coefficients,
+        "predicted": lambda train: rg.predict_task(own.bank, *train, list(files.values())).coefficients,
     }  # fmt: skip
 
 

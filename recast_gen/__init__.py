@@ -66,11 +66,9 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from .model.verbs import freeze as freeze
     from .tasks.adapt import adapt as adapt
     from .tasks.evaluation import evaluate as evaluate
-    from .tasks.hypernetwork import load_predictor as load_predictor
-    from .tasks.hypernetwork import predict_task as predict_task
-    from .tasks.hypernetwork import task_predictor as task_predictor
     from .tasks.prediction import predict as predict
     from .tasks.router import router as router
+    from .tasks.soup import predict_task as predict_task
 
 _NAMES = {
     "api": "families mimic mimic_vae mimic_tokens moments project grow coalesce",
@@ -102,7 +100,7 @@ _NAMES = {
     "tasks.evaluation": "evaluate",
     "tasks.prediction": "predict",
     "tasks.router": "router",
-    "tasks.hypernetwork": "task_predictor load_predictor predict_task",
+    "tasks.soup": "predict_task",
     "errors": "RecastError",
 }
 _MOVED = {  # modules by their names in 0.1.0

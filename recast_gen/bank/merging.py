@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TaskError, check_choice, listing
+from ..errors import TaskError, check_choice, listing, repeated
 from .bank import TemplateBank
 from .saved import opened
 from .steps import Shapes, bases, split
@@ -63,18 +63,25 @@ def merge_tasks(
     bank = opened(bank)
     check_choice("method", method, METHODS, TaskError)
     check_choice("head", head, HEADS, TaskError)
-    names = [Path(task).stem if isinstance(task, str | Path) else f"task {i}" for i, task in enumerate(tasks)]
-    found = dict(zip(names, (task if isinstance(task, Task) else read(task, bank) for task in tasks)))
-    if len(found) < 2 or len(found) < len(names):
-        raise TaskError(f"Merging takes two tasks or more of different names; given were {listing(names)}.")
+    found = named(bank, tasks)
+    if len(found) < 2:
+        raise TaskError(f"Merging takes two tasks or more; given were {listing(list(found))}.")
     changes, shapes, base = changed(bank, found)
     try:
         merged = base + METHODS[method](changes, **options)
     except TypeError as error:
         raise TaskError(f"method={method!r} has no such option ({error}).") from None
-    about: dict[str, Any] = {"merged": {"method": method, "tasks": names} | options}
+    about: dict[str, Any] = {"merged": {"method": method, "tasks": list(found)} | options}
     coefficients = split(merged, shapes)
     return Task(coefficients, *(_joined(found, about) if head == "joined" else ({}, about)))
+
+
+def named(bank: TemplateBank, tasks: Sequence[str | Path | Task]) -> dict[str, Task]:
+    """Tasks, read where they are files, by name.  Raises TaskError for two of one name."""
+    names = [Path(task).stem if isinstance(task, str | Path) else f"task {i}" for i, task in enumerate(tasks)]
+    if twice := repeated(names):
+        raise TaskError(f"Several tasks are called {listing(twice)}: rename their files.")
+    return dict(zip(names, (task if isinstance(task, Task) else read(task, bank) for task in tasks)))
 
 
 def with_head(merged: Task, task: Task) -> Task:

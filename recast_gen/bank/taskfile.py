@@ -10,6 +10,7 @@ from safetensors.numpy import save
 
 from ..errors import TaskError, listing
 from ..weights.files import read_tensors, save_tensors
+from ..weights.store import kind_of
 from . import compact, old_tasks, resampling, steps
 from .bank import TemplateBank
 from .compact import Damaged, Record
@@ -29,6 +30,12 @@ def check_name(path: str | Path) -> None:
     """Raises TaskError for a file that would be taken for the bank or the router in a folder of tasks."""
     if Path(path).name in (*BANKS, ROUTER):
         raise TaskError(f"{path}: a folder of tasks has its bank or router by this name: give the task another.")
+
+
+def in_folder(folder: str | Path) -> list[Path]:
+    """The task files of a folder, by name."""
+    paths = [path for path in sorted(Path(folder).glob("*.safetensors")) if path.name not in (*BANKS, ROUTER)]
+    return [path for path in paths if kind_of(path) == "task"]
 
 
 def write(path: str | Path, task: Task, bank: TemplateBank) -> int:

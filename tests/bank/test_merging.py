@@ -69,7 +69,7 @@ def test_what_cannot_be_merged_is_refused_by_name(tasks, tmp_path):
     bank, known = tasks
     paths = list(known)
     for given, options, said in (
-        (paths[:1], {}, "two tasks or more"), ([paths[0]] * 2, {}, "of different names"),
+        (paths[:1], {}, "two tasks or more"), ([paths[0]] * 2, {}, "are called"),
         (paths, {"method": "median"}, "'median'"), (paths, {"density": 0.5}, "no such option"),
     ):  # fmt: skip
         with pytest.raises(RecastError, match=said):

@@ -9,10 +9,9 @@ from ...bank.bank import TemplateBank
 from ...bank.merging import refuse_unlike
 from ...bank.population import Population
 from ...bank.saved import opened
-from ...bank.taskfile import BANKS, ROUTER, read
+from ...bank.taskfile import in_folder, read
 from ...errors import FitError
 from ...weights.named import Weights
-from ...weights.store import kind_of
 from .fit import mimic_population
 
 
@@ -35,8 +34,7 @@ def mimic_tasks(
         TaskError: a task of another bank or resolution, or with an adapter.
     """
     known = opened(bank)
-    paths = [path for path in sorted(Path(folder).glob("*.safetensors")) if path.name not in (*BANKS, ROUTER)]
-    tasks = {path.stem: read(path, known) for path in paths if kind_of(path) == "task"}
+    tasks = {path.stem: read(path, known) for path in in_folder(folder)}
     if len(tasks) < 2:
         raise FitError(f"{folder} has {len(tasks)} task files; a population of tasks takes two or more.")
     refuse_unlike(tasks)
