@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from ..errors import FitError, nearest
 from .threads import beside, one_each
 
-BLOCK = 1 << 17  # parameters in float64 at a time, which stay in a processor's cache
+BLOCK = 1 << 16  # parameters in float64 at a time, which stay in a processor's cache
 RUNS = 8  # at most, of blocks; the same whatever the number of threads, so that sums are
 Block = tuple[slice, np.ndarray]
 Part = TypeVar("Part")
@@ -42,21 +42,27 @@ class Factorization:
         return self.templates
 
 
-def over_blocks(rows: np.ndarray, work: Callable[[Iterator[Block]], Part], dtype: DTypeLike = np.float64) -> list[Part]:
-    """What `work` makes of each run of blocks of ``l d``: which columns, and they in `dtype`, valid until the next."""
+def over_blocks(
+    rows: np.ndarray, work: Callable[[Iterator[Block], int], Part], dtype: DTypeLike = np.float64
+) -> list[Part]:
+    """What `work` makes of each run of blocks of ``l d``: which columns, and they in `dtype`, valid until the next.
+
+    It gets the width of the widest block too, for what it writes results to: as with `read`'s, memory that is asked for
+    again and again costs more than its use.
+    """
     width = max(1, BLOCK // len(rows))
     starts = range(0, rows.shape[1], width)
     size = max(1, -(-len(starts) // RUNS))
 
     def read(run: range) -> Iterator[Block]:
-        scratch = np.empty((len(rows), width), dtype)  # one, as asking for memory again and again costs more than use
+        scratch = np.empty((len(rows), width), dtype)
         for start in run:
             part = slice(start, min(start + width, rows.shape[1]))
             block = scratch[:, : part.stop - start]
             block[...] = rows[:, part]
             yield part, block
 
-    return beside(lambda run: work(read(run)), [starts[first : first + size] for first in range(0, len(starts), size)])
+    return beside(lambda run: work(read(run), width), [starts[first : first + size] for first in range(0, len(starts), size)])
 
 
 def gram(stack: np.ndarray) -> np.ndarray:
@@ -64,7 +70,7 @@ def gram(stack: np.ndarray) -> np.ndarray:
     rows = stack.reshape(len(stack), -1)
     none = np.zeros((len(rows), len(rows)))
 
-    def products(blocks: Iterator[Block]) -> np.ndarray:
+    def products(blocks: Iterator[Block], width: int) -> np.ndarray:
         return sum((block @ block.T for _, block in blocks), none)
 
     return sum(over_blocks(rows, products), none)
@@ -115,9 +121,10 @@ def combine(matrix: np.ndarray, stack: np.ndarray, in_place: bool = False, dtype
     rows = stack.reshape(len(stack), -1)
     out = rows[: len(matrix)] if in_place else np.empty((len(matrix), rows.shape[1]), np.float32)
 
-    def mix(blocks: Iterator[Block]) -> None:
+    def mix(blocks: Iterator[Block], width: int) -> None:
+        made = np.empty((len(matrix), width), dtype)
         for part, block in blocks:
-            out[:, part] = matrix @ block
+            out[:, part] = np.matmul(matrix, block, out=made[:, : block.shape[1]])
 
     over_blocks(rows, mix, dtype)
     return out.reshape(len(matrix), *stack.shape[1:])

@@ -34,22 +34,29 @@ def certificate(
         values, _ = spectrum(gram(rows if len(rows) <= rows.shape[1] else rows.T))
     total = max(values.sum(), np.finfo(float).tiny)
 
-    def sums(blocks: Iterator[Block]) -> np.ndarray:
-        """Of each row: its square, its error, its product with what is rebuilt, and the square of that."""
-        squares, lost, along, length = found = np.zeros((4, len(rows)))
+    def sums(blocks: Iterator[Block], width: int) -> np.ndarray:
+        """Of each row: its square, its error, and the square of what is rebuilt."""
+        squares, lost, length = found = np.zeros((3, len(rows)))
+        made, rebuilt = np.empty((count, width), np.float32), np.empty((len(rows), width), np.float32)
+        double = np.empty((max(rebuilt.shape[0], count), width))
         for part, wanted in blocks:
-            made = (fit.mixing[0] @ wanted).astype(np.float32) if templates is None else templates[:, part]
-            rebuilt = (fit.coefficients @ made).astype(np.float64)
-            squares += np.einsum("ld,ld->l", wanted, wanted)
-            along += np.einsum("ld,ld->l", wanted, rebuilt)
-            length += np.einsum("ld,ld->l", rebuilt, rebuilt)
-            wanted -= rebuilt
-            lost += np.einsum("ld,ld->l", wanted, wanted)
+            size = wanted.shape[1]
+            if templates is None:
+                made[:, :size] = np.matmul(fit.mixing[0], wanted, out=double[:count, :size])
+            else:
+                made[:, :size] = templates[:, part]
+            again = double[: len(rows), :size]
+            again[...] = np.matmul(fit.coefficients, made[:, :size], out=rebuilt[:, :size])
+            squares += np.vecdot(wanted, wanted)
+            length += np.vecdot(again, again)
+            wanted -= again
+            lost += np.vecdot(wanted, wanted)
         return found
 
-    squares, lost, along, length = (
-        each.reshape(layers, -1).sum(1) for each in sum(over_blocks(rows, sums), np.zeros((4, len(rows))))
+    squares, lost, length = (
+        each.reshape(layers, -1).sum(1) for each in sum(over_blocks(rows, sums), np.zeros((3, len(rows))))
     )
+    along = (squares + length - lost) / 2  # the product with what is rebuilt
     layer_error = np.where(squares > 0, np.sqrt(_ratio(lost, squares)), lost > 0)
     cosine = np.where(squares * length > 0, _ratio(along, np.sqrt(squares * length)), squares == 0)
     error, bound = np.sqrt(lost.sum() / total), np.sqrt(values[count:].sum() / total)

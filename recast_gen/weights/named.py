@@ -122,6 +122,7 @@ def refuse_nonfinite(name: str, tensor: np.ndarray) -> None:
         return
     if tensor.ndim == 0 and not np.isnan(tensor):
         return  # a limit, such as an activation's, may be infinite
-    bad = tensor.size - int(np.isfinite(tensor).sum())
-    if bad:
+    finite = np.isfinite(tensor)
+    if not finite.all():
+        bad = tensor.size - int(finite.sum())
         raise SourceError(f"{name} holds {bad} values that are NaN or infinite: repair or replace the checkpoint.")

@@ -233,11 +233,14 @@ def save_layers(path: str | Path, weights: Weights, shard_bytes: int = shards.SH
 
     Raises SourceError, writing nothing, for a tensor with NaN or infinity.
     """
-    for name, tensor in weights.items():
-        refuse_nonfinite(name, tensor)
+
+    def sound(name: str) -> np.ndarray:
+        refuse_nonfinite(name, tensor := weights[name])
+        return tensor
+
     found = weights.families()
     arrays = {
-        family.name: Rows((family.layers, *family.shape), family.dtype, partial(map, weights.__getitem__, family.names))
+        family.name: Rows((family.layers, *family.shape), family.dtype, partial(map, sound, family.names))
         for family in found.values()
     }
     stacks = {family.name: family.names for family in found.values()}
