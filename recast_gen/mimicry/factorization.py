@@ -62,7 +62,8 @@ def over_blocks(
             block[...] = rows[:, part]
             yield part, block
 
-    return beside(lambda run: work(read(run), width), [starts[first : first + size] for first in range(0, len(starts), size)])
+    runs = [starts[first : first + size] for first in range(0, len(starts), size)]
+    return beside(lambda run: work(read(run), width), runs)
 
 
 def gram(stack: np.ndarray) -> np.ndarray:
