@@ -15,6 +15,8 @@ from .named import Weights
 from .qkv import joined
 from .tensors import to_numpy, to_torch
 
+_shapes: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}  # of networks by name, as found before
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -192,6 +194,11 @@ def shapes(source: str, kwargs: dict[str, Any] | None = None) -> dict[str, tuple
         return dict(checkpoints.read(source).shapes)
     import torch
 
-    with torch.device("meta"):
-        state = create(source, kwargs or {}).state_dict()
-    return {name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in state.items()}
+    key = f"{source} {sorted((kwargs or {}).items())}"
+    if key not in _shapes:  # a network without values is still a tenth of a second's work
+        with torch.device("meta"):
+            state = create(source, kwargs or {}).state_dict()
+        _shapes[key] = {
+            name: (tuple(each.shape), str(each.dtype).removeprefix("torch.")) for name, each in state.items()
+        }
+    return dict(_shapes[key])
