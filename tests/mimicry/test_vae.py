@@ -117,9 +117,9 @@ def test_probabilistic_pca_is_the_greatest_likelihood_and_its_posterior_bayess(s
 
 def test_groups_of_all_shapes_are_fitted_together_as_each_alone():
     groups = [(draw(0), 2), (draw(1, (1, 6)), 1), (draw(2, (4, 9)), 2), (draw(3), 2), (low_rank(0, 2), 2)]
-    fit = vaes(groups)
+    fit = vaes(groups, epochs=20)
     for stack, templates in groups:
-        one, alone = fit(stack, templates), vae(stack, templates)
+        one, alone = fit(stack, templates), vae(stack, templates, epochs=20)
         assert one.templates.shape == (templates, *stack.shape[1:]) and len(one.history) == len(alone.history)
         if len(stack) > 1:
             assert one.history[-1]["elbo"] == pytest.approx(alone.history[-1]["elbo"], rel=1e-3)
