@@ -1,10 +1,11 @@
 """Networks of one architecture -> a population: aligned, dual principal components, codes."""
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +13,9 @@ from ...bank.population import STATISTICS, Block, Population
 from ...errors import FitError, SourceError, StoreError, check_choice, listing
 from ...weights.named import Weights, refuse_nonfinite
 from ...weights.networks import rebuild
-from ..factorization import combine, coordinates_of, gram
+from ..factorization import coordinates_of, gram
 from ..ppca import ppca
-from ..threads import one_each
+from ..threads import beside, one_each
 from .alignment import Orders, align, reorder
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from .symmetries import Symmetries
 
+WIDTH = 1 << 14  # parameters at once, of all networks
 SAME = 1e-9  # squared distance, relative, of two networks that are one
 SOLVERS = ("ppca", "vae")
 PARTS = ("network", "block")
@@ -79,14 +81,17 @@ def mimic_population(
         orders = [*align(len(members), read, found, passes, on_network)]
     parts = _parts(made, codes)
     made = [name for part in parts.values() for name in part]
-    rows = _rows(partial(_aligned, read, found, orders), len(members), first, made)
+    file, rows = _rows(partial(_aligned, read, found, orders), len(members), first, made)
     blocks, start, history, apart = {}, 0, {}, np.zeros((len(members),) * 2)
-    for name, part in parts.items():
-        stop = start + sum(int(np.prod(first.shapes[tensor][0], dtype=np.int64)) for tensor in part)
-        products = gram(rows[:, start:stop])
-        apart += products
-        blocks[name], history[name] = _block(part, rows[:, start:stop], products, templates, solver, seed, options)
-        start = stop
+    with file:
+        for name, part in parts.items():
+            stop = start + sum(int(np.prod(first.shapes[tensor][0], dtype=np.int64)) for tensor in part)
+            products = gram(rows[:, start:stop])
+            apart += products
+            matrix, posterior, history[name] = _fitted(products, templates, solver, seed, options)
+            _overwrite(file, rows, slice(start, stop), matrix)
+            blocks[name] = Block(tuple(part), rows[: len(matrix), start:stop], posterior)
+            start = stop
     _check_different(names, apart)
     kept = _aligned(read, found, orders, 0)
     coded = set(made)
@@ -99,12 +104,11 @@ def mimic_population(
     return Population(blocks, rest, dict(first.shapes), first.backbone, about, model)
 
 
-def _block(
-    names: Sequence[str], rows: np.ndarray, products: np.ndarray, templates: int | str, solver: str, seed: int,
-    options: dict[str, Any],
-) -> tuple[Block, list[dict]]:  # fmt: skip
-    """The fit of one block's weights ``n p``, whose first rows become the mean and the templates."""
-    count = len(rows)
+def _fitted(
+    products: np.ndarray, templates: int | str, solver: str, seed: int, options: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+    """Of networks with these products ``n n``: what makes the mean and templates of them ``t+1 n``, codes, history."""
+    count = len(products)
     centre = np.eye(count) - 1 / count
     space = coordinates_of(centre @ products @ centre)
     wanted = space.rank if templates == "full" else templates
@@ -122,9 +126,22 @@ def _block(
     if fitted.posterior is None or fitted.templates is None:
         raise FitError("variational=False leaves no distribution of codes to draw from: leave it out.")
     mixing = space.scale * fitted.templates.astype(np.float64) @ space.basis @ centre
-    matrix = np.concatenate([np.full((1, count), 1 / count), mixing])
-    made = combine(matrix, rows, in_place=True, dtype=np.float32)  # half the time: all of a population is walked
-    return Block(tuple(names), made, fitted.posterior), fitted.history
+    return np.concatenate([np.full((1, count), 1 / count), mixing]), fitted.posterior, fitted.history
+
+
+def _overwrite(file: IO[bytes], rows: np.ndarray, columns: slice, matrix: np.ndarray) -> None:
+    """Writes ``matrix @ rows`` over the first rows, in some columns.
+
+    In float32, as the long axis is as long as all networks; and to the file in long pieces, as the first write to each
+    page of a map is a fault, which costs more than the product.
+    """
+    matrix = matrix.astype(np.float32)
+
+    def mix(first: int) -> None:
+        for row, made in enumerate(matrix @ rows[:, first : min(first + WIDTH, columns.stop)]):
+            os.pwrite(file.fileno(), made.data, (row * rows.shape[1] + first) * made.itemsize)
+
+    beside(mix, range(columns.start, columns.stop, WIDTH))
 
 
 def _symmetries(first: Weights, model: "nn.Module | None", size: tuple[int, ...] | None) -> "Symmetries":
@@ -149,8 +166,10 @@ def _aligned(
     return reorder(read(index), found.found, order) if found and order is not None else read(index)
 
 
-def _rows(read: Callable[[int], dict[str, np.ndarray]], count: int, first: Weights, names: Sequence[str]) -> np.ndarray:
-    """All networks as rows ``n p`` (float32) of a scratch file without a name, which goes when they do."""
+def _rows(
+    read: Callable[[int], dict[str, np.ndarray]], count: int, first: Weights, names: Sequence[str]
+) -> tuple[IO[bytes], np.ndarray]:
+    """All networks as rows ``n p`` (float32) of a scratch file without a name, which goes when they do; and it."""
     width = sum(int(np.prod(first.shapes[name][0], dtype=np.int64)) for name in names)
     try:
         file = tempfile.TemporaryFile()  # noqa: SIM115
@@ -164,9 +183,7 @@ def _rows(read: Callable[[int], dict[str, np.ndarray]], count: int, first: Weigh
             f"{tempfile.gettempdir()} has no room for {count} networks of {4 * width:,} bytes ({error.strerror}): set "
             "TMPDIR to a folder that has."
         ) from error
-    rows = np.memmap(file, np.float32, "r+", shape=(count, width))
-    file.close()
-    return rows
+    return file, np.memmap(file, np.float32, "r", shape=(count, width))
 
 
 def _parts(names: Sequence[str], codes: str) -> dict[str, list[str]]:
