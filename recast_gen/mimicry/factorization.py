@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from ..errors import FitError, nearest
 from .threads import beside, one_each
@@ -42,10 +41,8 @@ class Factorization:
         return self.templates
 
 
-def over_blocks(
-    rows: np.ndarray, work: Callable[[Iterator[Block], int], Part], dtype: DTypeLike = np.float64
-) -> list[Part]:
-    """What `work` makes of each run of blocks of ``l d``: which columns, and they in `dtype`, valid until the next.
+def over_blocks(rows: np.ndarray, work: Callable[[Iterator[Block], int], Part]) -> list[Part]:
+    """What `work` makes of each run of blocks of ``l d``: which columns, and they in float64, valid until the next.
 
     It gets the width of the widest block too, for what it writes results to: as with `read`'s, memory that is asked for
     again and again costs more than its use.
@@ -55,7 +52,7 @@ def over_blocks(
     size = max(1, -(-len(starts) // RUNS))
 
     def read(run: range) -> Iterator[Block]:
-        scratch = np.empty((len(rows), width), dtype)
+        scratch = np.empty((len(rows), width))
         for start in run:
             part = slice(start, min(start + width, rows.shape[1]))
             block = scratch[:, : part.stop - start]
@@ -113,21 +110,20 @@ def coordinates_of(products: np.ndarray) -> Coordinates:
     return Coordinates(vectors[:, :rank] * singular / scale, (vectors[:, :rank] / singular).T, scale)
 
 
-def combine(matrix: np.ndarray, stack: np.ndarray, in_place: bool = False, dtype: DTypeLike = np.float64) -> np.ndarray:
-    """``t l, l ... -> t ...`` in `dtype`, returned as float32; the long axis is walked once.
+def combine(matrix: np.ndarray, stack: np.ndarray, in_place: bool = False) -> np.ndarray:
+    """``t l, l ... -> t ...`` in float64, returned as float32; the long axis is walked once.
 
     in_place: over the first t rows of the stack.
     """
-    matrix = matrix.astype(dtype)
     rows = stack.reshape(len(stack), -1)
     out = rows[: len(matrix)] if in_place else np.empty((len(matrix), rows.shape[1]), np.float32)
 
     def mix(blocks: Iterator[Block], width: int) -> None:
-        made = np.empty((len(matrix), width), dtype)
+        made = np.empty((len(matrix), width))
         for part, block in blocks:
             out[:, part] = np.matmul(matrix, block, out=made[:, : block.shape[1]])
 
-    over_blocks(rows, mix, dtype)
+    over_blocks(rows, mix)
     return out.reshape(len(matrix), *stack.shape[1:])
 
 
