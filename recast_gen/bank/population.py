@@ -105,8 +105,8 @@ class Population:
         check_draws(temperature, source, FitError)
         if self.statistics and images is None:
             raise FitError(
-                f"{listing(self.statistics, 2)} are statistics that a drawn network has of its own: give some images, "
-                "`images=`, as the network wants them and without labels."
+                f"{listing(self.statistics, 2)} are statistics that a drawn network has of its own: give some images "
+                "(`images=`, `--images`), as the network wants them and without labels."
             )
         codes = temperature * np.random.default_rng(seed).standard_normal((n, self.latents))
         if source == "posterior":

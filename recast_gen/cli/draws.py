@@ -27,7 +27,10 @@ def sample(
         str | None, typer.Option(help="posterior or prior; of a bank the posterior when not given, else the prior.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Of a population with batch norms: images as for a task; labels are not used.")
+        Path | None,
+        typer.Option(
+            help="Of a population with batch norms: images as for a task, or its recipe; labels are not used."
+        ),
     ] = None,
     tasks: Annotated[
         Path | None, typer.Option(help="A folder of task files of this bank: draws tasks like them.")
@@ -96,14 +99,26 @@ def _sample_networks(
 
     population, known = load_population(path), None
     if images is not None:
-        from ..recipe.images import Data
-        from ..tasks.controls import unlabelled
-        from ..tasks.data import load
-
-        known = unlabelled(load(Data.of(images), population.backbone.get("data_config", {}), seed))
+        known = _unlabelled(images, population.backbone.get("data_config", {}), seed)
     for index, network in enumerate(population.sample(n, temperature, seed, source or "prior", known)):
         save_tensors(out / f"sample_{index:03d}.safetensors", network, header(population.backbone))
     print(f"{out}: {n} networks; `recast inspect`, `recast adapt` and `timm` take each as a checkpoint")
+
+
+def _unlabelled(path: Path, config: dict, seed: int):
+    """Images of a file or folder, or the training images of a recipe that trains its networks."""
+    from ..errors import RecipeError
+    from ..recipe import reading
+    from ..recipe.images import Data
+    from ..tasks.controls import unlabelled
+    from ..tasks.data import load
+
+    if path.suffix not in (".yaml", ".yml"):
+        return unlabelled(load(Data.of(path), config, seed))
+    recipe = reading.load(path)
+    if not recipe.model.pretrain:
+        raise RecipeError(f"{path} trains no networks (model.pretrain), so it names no images: give a folder of them.")
+    return unlabelled(load(recipe.model.pretrain.data, config, recipe.seed))
 
 
 def interpolate(

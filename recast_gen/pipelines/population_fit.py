@@ -20,6 +20,7 @@ def fit_many(recipe: Recipe, folder: Folder) -> dict:
     population = mimic_population(networks, **options)
     written = population.save(folder / "population.zarr")
     metrics = {"networks": len(population), "latents": population.latents, "hash": written, "fit": population.fit}
+    metrics["statistics"] = len(population.statistics)
     rows: list[dict] = []
     if recipe.model.pretrain:
         splits = data.load(recipe.model.pretrain.data, population.backbone["data_config"], recipe.seed)

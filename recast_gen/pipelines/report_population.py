@@ -34,6 +34,8 @@ def report(recipe: Recipe, folder: Folder) -> dict:
             )
         ]
     lines = [f"recast sample {folder.of('mimic_vae', 'population.zarr')} --n 10 --out samples"]
+    if found["statistics"]:
+        lines[0] += f" --images {folder.said if recipe.model.pretrain else 'FOLDER'}"
     sections.append(Section("Next steps", "Draw networks of your own.", page.commands(lines)))
     left = ", ".join(f"{name} ({why})" for name, why in fitted["left"].items()) or "none"
     about = {

@@ -61,14 +61,22 @@ def test_samples_are_judged_beside_all_controls_and_the_report_begins_with_the_v
 def test_networks_with_batch_norms_are_judged_with_statistics_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = pico(tmp_path, of="digits_resnets", name="normed", population=2)
-    for stage in ("extract", "mimic_vae"):
-        found = execute(stage, path)
+    execute("extract", path)
+    found = execute("mimic_vae", path)
+    execute("report", path)
     assert found["kinds"].keys() == NETWORKS.keys() and found["fit"]["symmetries"] == 3
     assert found["kinds"]["copy"]["accuracy"] == pytest.approx(found["kinds"]["original"]["accuracy"])
     population = rg.load_population("weights_store/normed/mimic_vae/population.zarr")
     splits = data.load(load(path).model.pretrain.data, population.backbone["data_config"], 0)
     drawn = rg.sample(population, 2, images=unlabelled(splits))
     assert any((drawn[0][name] != drawn[1][name]).any() for name in drawn[0] if name.endswith("running_var"))
+    page, command = Path("weights_store/normed/report/report.html").read_text(), "--images pipelines/normed.yaml"
+    assert command in page
+    words = ["sample", "weights_store/normed/mimic_vae/population.zarr", "--n", "2", "--out", "drawn", *command.split()]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    found = checkpoints.read("drawn/sample_001.safetensors")
+    assert all(np.array_equal(found[name], each) for name, each in drawn[1].items())
 
 
 def test_the_command_draws_networks_that_are_checkpoints(ran, monkeypatch):
