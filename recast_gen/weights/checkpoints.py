@@ -17,7 +17,7 @@ from .files import TensorFile
 from .named import LazyTensors, Weights
 from .store import load_layers
 from .tensors import to_numpy
-from .wrapping import chosen, plain_names
+from .wrapping import chosen, plain
 
 SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".th", ".ckpt", ".npz", ".zarr", ".json"}
 
@@ -26,7 +26,7 @@ def read(path: str | Path, weights: str | None = None) -> Weights:
     """The weights in a checkpoint file, a folder of one (`formats.within`), or an ``extract.zarr``.
 
     safetensors (single, or sharded by its index), files of torch (tensors only, also nested as training scripts and
-    Lightning nest them), ``.npz``; known by their content.  Wrappers' prefixes are dropped (`wrapping.plain_names`).
+    Lightning nest them), ``.npz``; known by their content.  Wrappers' prefixes are dropped (`wrapping.plain`).
     weights: which of several sets, ``raw``, ``ema`` or its name (`wrapping.chosen`).
     Raises SourceError for what cannot be read, by what it is, and StoreError for a damaged store.
     """
@@ -40,11 +40,7 @@ def read(path: str | Path, weights: str | None = None) -> Weights:
                 return load_layers(path)
             found = read(inside, weights)
             return Weights(found.tensors, beside(path) | found.backbone, found._shapes)
-        found, lightning = _opened(path, weights)
-        named = plain_names(found, lightning)
-        readers = {name: partial(found.__getitem__, own) for name, own in named.items()}
-        shapes = found._shapes and {name: found._shapes[own] for name, own in named.items()}
-        return Weights(LazyTensors(readers), found.backbone, shapes)
+        return plain(*_opened(path, weights))
 
 
 def _opened(path: Path, wanted: str | None = None) -> tuple[Weights, bool]:

@@ -3,10 +3,12 @@
 import re
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SourceError, listing
+from .named import LazyTensors, Weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -102,6 +104,14 @@ def wrapped_inside(model: "nn.Module") -> list[str]:
 
 def _wraps(model: "nn.Module") -> bool:
     return any(kind.__name__ in WRAPPERS for kind in type(model).__mro__)
+
+
+def plain(weights: Weights, lightning: bool = False) -> Weights:
+    """The same weights by their `plain_names`, still read when they are asked for."""
+    own = plain_names(weights, lightning)
+    shapes = weights._shapes and {name: weights._shapes[before] for name, before in own.items()}
+    readers = {name: partial(weights.__getitem__, before) for name, before in own.items()}
+    return Weights(LazyTensors(readers), weights.backbone, shapes)
 
 
 def plain_names(names: Iterable[str], lightning: bool = False) -> dict[str, str]:
