@@ -15,7 +15,7 @@ class Ridge(Head):
 
     Args:
         strength: relative to the mean square of what is regressed on; when not given, the best of `STRENGTHS` on the
-            first images that are held out, and `USUAL` without any.
+            first images that are held out, the largest of equally good ones, and `USUAL` without any.
 
     Source: ACIL and G-ACIL (Zhuang et al., 2022 and 2024, https://arxiv.org/abs/2205.14922,
     https://arxiv.org/abs/2403.15706); they update the inverse, here the sums of products in float64 are kept and
@@ -52,9 +52,8 @@ class Ridge(Head):
             chosen = one_hot(labels, len(self.classes)).double()
             self.kept["products"] = self.kept["products"] + inputs.T @ chosen
         if held and not self.kept["strength"]:
-            self.kept["strength"] = torch.tensor(
-                max(STRENGTHS, key=lambda s: self._right(s, held)), dtype=torch.float64
-            )
+            best = max(reversed(STRENGTHS), key=lambda s: self._right(s, held))  # of equals what suits more classes
+            self.kept["strength"] = torch.tensor(best, dtype=torch.float64)
 
     def _right(self, strength: float, held: Part) -> int:
         return int((self.regression(strength)(self._lifted(held[0])).argmax(1) == held[1]).sum())
