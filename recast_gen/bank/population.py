@@ -1,6 +1,6 @@
 """Population: networks of one architecture as a mean, templates and a code each; draws are complete networks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +14,7 @@ from ..weights import store
 from ..weights.dtypes import dtype_of
 from ..weights.files import Stack
 from ..weights.named import Weights
+from .conditioning import condition
 
 STATISTICS = ("running_mean", "running_var")  # of batch norms: a draw has other ones than any original
 
@@ -98,8 +99,9 @@ class Population:
         return {which: block.templates[...] for which, block in self.blocks.items()}
 
     def sample(
-        self, n: int = 1, temperature: float = 1.0, seed: int = 0, source: str = "prior", images: Any = None
-    ) -> list[dict[str, np.ndarray]]:
+        self, n: int = 1, temperature: float = 1.0, seed: int = 0, source: str = "prior", images: Any = None,
+        given: Mapping[str, float] | None = None,
+    ) -> list[dict[str, np.ndarray]]:  # fmt: skip
         """See `recast_gen.bank.sampling.sample`."""
         check_count("n", n, FitError)
         check_draws(temperature, source, FitError)
@@ -109,6 +111,10 @@ class Population:
                 "(`images=`, `--images`), as the network wants them and without labels."
             )
         codes = temperature * np.random.default_rng(seed).standard_normal((n, self.latents))
+        if given and source != "prior":
+            raise FitError("`given` is of the prior; draws around originals have the labels of these: leave one out.")
+        if given:
+            codes = condition(codes, self.posterior[0], self.fit.get("labels", {}), given, temperature, seed)
         if source == "posterior":
             mean, deviation = self.posterior
             which = np.arange(n) % len(self)

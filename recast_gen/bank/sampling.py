@@ -19,7 +19,7 @@ Coefficients = dict[str, np.ndarray]
 
 def sample(
     bank: TemplateBank | Population | str | Path, n: int = 1, temperature: float = 1.0, seed: int = 0,
-    source: str | None = None, images: Any = None,
+    source: str | None = None, images: Any = None, given: Mapping[str, float] | None = None,
 ) -> list[dict[str, np.ndarray]]:  # fmt: skip
     """Coefficient sets drawn from the VAE of a bank, or complete networks drawn from a population.
 
@@ -36,6 +36,7 @@ def sample(
             layers are for.  A bank's default is the posterior, a population's the prior.
         images: ``n c h w``, without labels, as the networks of a population want them: the statistics of their batch
             norms are estimated from these (`recast_gen.weights.statistics`).  Networks without batch norm need none.
+        given: of a population with labels, name -> value: networks are drawn from the prior given these.
     Returns:
         Of a bank: `n` mappings of tensor name -> coefficients ``1 1 t`` (float32).  Of a population: `n` state dicts,
         tensor name -> array.
@@ -46,9 +47,11 @@ def sample(
     if isinstance(bank, str | Path) and kind_of(bank) == "population":
         bank = load_population(bank)
     if isinstance(bank, Population):
-        return bank.sample(n, temperature, seed, source or "prior", images)
+        return bank.sample(n, temperature, seed, source or "prior", images, given)
     if images is not None:
         raise FitError("`images` are for the batch norms of a population; a bank's are its backbone's: leave them out.")
+    if given:
+        raise FitError("`given` is of a population's labels, which a bank has not: leave it out.")
     source = source or "posterior"
     bank = opened(bank)
     check_count("n", n, FitError)

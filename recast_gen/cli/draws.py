@@ -32,6 +32,9 @@ def sample(
             help="Of a population with batch norms: images as for a task, or its recipe; labels are not used."
         ),
     ] = None,
+    given: Annotated[
+        list[str] | None, typer.Option(help="Of a population with labels: name=value, such as validation=0.99.")
+    ] = None,
     tasks: Annotated[
         Path | None, typer.Option(help="A folder of task files of this bank: draws tasks like them.")
     ] = None,
@@ -52,16 +55,16 @@ def sample(
     if tasks and (images or kind_of(bank) == "population"):
         raise FitError("--tasks draws tasks of a bank: leave out --images, and give a bank, not a population.")
     if kind_of(bank) == "population":
-        _sample_networks(bank, n, temperature, seed, source, images, out)
+        _sample_networks(bank, n, temperature, seed, source, images, _values(given or []), out)
         return
     opened = open_bank(bank)
     source = source or ("prior" if tasks else "posterior")
     if tasks:
         from ..mimicry.population.tasks import mimic_tasks
 
-        found = mimic_tasks(opened, tasks).sample(n, temperature, seed, source)
+        found = mimic_tasks(opened, tasks).sample(n, temperature, seed, source, given=_values(given or []))
     else:
-        found = sample(opened, n, temperature, seed, source, images)
+        found = sample(opened, n, temperature, seed, source, images, _values(given or []))
     about = {"source": source, "temperature": temperature, "seed": seed}
     drawn = [Task(one, {}, {"sampled": about | {"index": index}}) for index, one in enumerate(found)]
     _write_tasks(opened, drawn, out, "sample")
@@ -91,8 +94,9 @@ def merge(
 
 
 def _sample_networks(
-    path: Path, n: int, temperature: float, seed: int, source: str | None, images: Path | None, out: Path
-) -> None:
+    path: Path, n: int, temperature: float, seed: int, source: str | None, images: Path | None,
+    given: dict[str, float], out: Path,
+) -> None:  # fmt: skip
     from ..bank.population import load_population
     from ..weights.described import header
     from ..weights.files import save_tensors
@@ -100,9 +104,23 @@ def _sample_networks(
     population, known = load_population(path), None
     if images is not None:
         known = _unlabelled(images, population.backbone.get("data_config", {}), seed)
-    for index, network in enumerate(population.sample(n, temperature, seed, source or "prior", known)):
+    for index, network in enumerate(population.sample(n, temperature, seed, source or "prior", known, given)):
         save_tensors(out / f"sample_{index:03d}.safetensors", network, header(population.backbone))
     print(f"{out}: {n} networks; `recast inspect`, `recast adapt` and `timm` take each as a checkpoint")
+
+
+def _values(given: list[str]) -> dict[str, float]:
+    """Name -> value of ``name=value``."""
+    from ..errors import FitError
+
+    found = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise FitError(f"--given {text}: expected name=value with a number, such as validation=0.99.") from None
+    return found
 
 
 def _unlabelled(path: Path, config: dict, seed: int):

@@ -7,6 +7,7 @@ from ..tasks.controls import judge, summary, verdict
 from ..weights import checkpoints
 from .folder import Folder
 from .left_out import empty
+from .population_stages import LABELS
 
 
 def fit_many(recipe: Recipe, folder: Folder) -> dict:
@@ -17,7 +18,9 @@ def fit_many(recipe: Recipe, folder: Folder) -> dict:
     solver = section.solver if recipe.has("mimic_vae") and "solver" in section.model_fields_set else "ppca"
     options = section.options() if solver == "vae" else section.model_dump(include={"noise", "noise_floor"})
     options = options | {"templates": section.templates, "solver": solver, "seed": recipe.seed}
-    population = mimic_population(networks, **options)
+    known = [float(row["validation"]) for row in folder.read_csv("extract", f"population/{LABELS}")]
+    labels = {"validation": known} if len(set(known)) > 1 else {}
+    population = mimic_population(networks, **options, labels=labels)
     written = population.save(folder / "population.zarr")
     metrics = {"networks": len(population), "latents": population.latents, "hash": written, "fit": population.fit}
     metrics["statistics"] = len(population.statistics)

@@ -15,8 +15,10 @@ from ..weights.described import header
 from ..weights.files import atomic, save_tensors
 from ..weights.networks import obtained
 from ..weights.sources import read
-from .folder import Folder
+from .folder import Folder, write_csv
 from .left_out import empty
+
+LABELS = "labels.csv"  # of networks that were trained here, beside them: their accuracy on validation
 
 
 def extract(recipe: Recipe, folder: Folder) -> dict:
@@ -32,6 +34,7 @@ def extract(recipe: Recipe, folder: Folder) -> dict:
                 known = {"timm_model": asked.name, "timm_kwargs": asked.kwargs} if asked.name else {}
                 _write(fresh, index, dict(weights), weights.backbone | known | _config(recipe, weights.backbone))
                 rows.append({"network": index, "file": file})
+        write_csv(fresh / LABELS, [{"validation": row["validation"]} for row in rows if "validation" in row])
         first = checkpoints.read(fresh / "000.safetensors")
         sizes = [tensor.size for tensor in first.values()]
     empty(folder, ("extract.zarr", "families.csv"))

@@ -91,6 +91,12 @@ def test_the_command_draws_networks_that_are_checkpoints(ran, monkeypatch):
         rebuild(found)
     with pytest.raises(FitError, match="--tasks draws tasks of a bank"):
         CliRunner().invoke(app, ["sample", population, "--tasks", "drawn"], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["sample", population, "--out", "likely", "--given", "validation=1"])
+    assert done.exit_code == 0, done.output
+    likely = rg.sample(population, 1, given={"validation": 1.0})[0]
+    assert all(np.array_equal(checkpoints.read("likely/sample_000.safetensors")[name], likely[name]) for name in likely)
+    with pytest.raises(FitError, match="name=value"):
+        CliRunner().invoke(app, ["sample", population, "--given", "validation"], catch_exceptions=False)
     said = CliRunner().invoke(app, ["inspect", population])
     assert said.exit_code == 0 and "of 3 networks" in said.output and rg.load_population(population).hash in said.output
 
@@ -106,7 +112,10 @@ def test_files_by_a_glob_are_the_same_population(ran, monkeypatch, sketched):
         execute(stage, path)
     one, other = (rg.load_population(f"weights_store/{name}/mimic_vae/population.zarr") for name in ("read", path.stem))
     trained = rg.load_population("weights_store/digits_population/mimic_vae/population.zarr")
-    assert one.hash == other.hash == trained.hash
+    assert one.hash == other.hash and len(trained.fit["labels"]["validation"]) == 3 and not one.fit["labels"]
+    assert all(
+        np.array_equal(each, one.network(np.ones(2))[name]) for name, each in trained.network(np.ones(2)).items()
+    )
     recipe["model"]["population"] = "nowhere/*.pt"
     YAML().dump(recipe, path)
     with pytest.raises(SourceError, match="nowhere"):

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...bank.conditioning import check_labels
 from ...bank.population import STATISTICS, Block, Population
 from ...errors import FitError, SourceError, StoreError, check_choice, listing
 from ...weights.named import Weights, refuse_nonfinite
@@ -33,7 +34,8 @@ PARTS = ("network", "block")
 def mimic_population(
     networks: Mapping[str, Weights], model: "nn.Module | None" = None, *, aligned: bool = True,
     templates: int | str = "full", solver: str = "ppca", codes: str = "network", passes: int = 3, seed: int = 0,
-    input_size: tuple[int, ...] | None = None, on_network: Callable[[int, int], None] | None = None, **options: Any,
+    input_size: tuple[int, ...] | None = None, labels: Mapping[str, Sequence[float]] | None = None,
+    on_network: Callable[[int, int], None] | None = None, **options: Any,
 ) -> Population:  # fmt: skip
     """Fits a population of networks whose prior draws complete networks.
 
@@ -51,6 +53,8 @@ def mimic_population(
         passes: over all networks to align them, at most.
         seed: of the VAE.
         input_size: ``c h w`` of its images; what the weights say when not given.
+        labels: name -> a number for each network, such as its accuracy or 0 and 1 for two kinds; `rg.sample(given=)`
+            draws networks given values of them.
         on_network: called with how many networks were aligned, and of how many.
     Raises:
         FitError: fewer than two networks, of different shapes, one twice, or options out of range.
@@ -60,6 +64,7 @@ def mimic_population(
     check_choice("codes", codes, PARTS, FitError)
     names, members = list(networks), list(networks.values())
     _check_alike(names, members)
+    labels = check_labels(labels or {}, len(members))
     first = members[0]
     made = [
         name for name, (_, dtype) in first.shapes.items()
@@ -99,7 +104,7 @@ def mimic_population(
     about = {
         "generator": "mimic_vae", "networks": names, "aligned": aligned, "solver": solver, "codes": codes,
         "templates": templates, "history": history, "symmetries": len(found.found) if found else 0,
-        "left": found.left if found else {},
+        "left": found.left if found else {}, "labels": labels,
     }  # fmt: skip
     return Population(blocks, rest, dict(first.shapes), first.backbone, about, model)
 
