@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import FitError
-from .bank import Group, TemplateBank
+from .bank import TemplateBank
+from .group import Group
 from .templates import leading
 
 

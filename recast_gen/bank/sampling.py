@@ -8,7 +8,8 @@ import numpy as np
 
 from ..errors import FitError, TaskError, check_count, check_draws
 from ..weights.store import kind_of
-from .bank import Group, TemplateBank
+from .bank import TemplateBank
+from .group import Group
 from .population import Population, load_population
 from .saved import opened
 from .task import OF_SIZE, Task, task_of

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..weights import store
-from .bank import Group, TemplateBank, remember
+from .bank import TemplateBank, remember
+from .group import Group
 from .layouts import Layout
 from .low_bit import LowBit
 from .own import Own

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..bank import taskfile
-from ..bank.bank import Group, TemplateBank
+from ..bank.bank import TemplateBank
+from ..bank.group import Group
 from ..bank.low_bit import LowBit
 from ..bank.own import SOURCES as OWN
 from ..bank.own import Own

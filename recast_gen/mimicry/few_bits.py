@@ -7,7 +7,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ..bank.bank import Group, TemplateBank
+from ..bank.bank import TemplateBank
+from ..bank.group import Group
 from ..bank.low_bit import TOPS, LowBit
 from ..bank.quantization import Moments, gptq, grid, levels_of
 from ..errors import FitError

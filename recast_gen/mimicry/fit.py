@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..bank.bank import Group, TemplateBank, left_over
+from ..bank.bank import TemplateBank, left_over
+from ..bank.group import Group
 from ..bank.templates import Lazy
 from ..errors import FitError, check_choice, check_count, listing, nearest
 from ..weights.dtypes import dtype_of

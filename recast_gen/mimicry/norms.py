@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..bank.bank import Group, TemplateBank
+from ..bank.bank import TemplateBank
+from ..bank.group import Group
 from ..errors import FitError, check_choice
 from ..weights.dtypes import dtype_of
 from ..weights.families import families

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from ..bank.bank import Group, TemplateBank
+from ..bank.bank import TemplateBank
+from ..bank.group import Group
 from .factorization import Factorization, regauge
 
 

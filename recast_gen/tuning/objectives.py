@@ -6,7 +6,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from ..bank.bank import Group, TemplateBank, left_over
+from ..bank.bank import TemplateBank, left_over
+from ..bank.group import Group
 from ..errors import DataError
 from ..mimicry.measures import overall
 from ..mimicry.norms import with_norms

@@ -16,7 +16,8 @@ import pytest
 
 import recast_gen as rg
 from recast_gen.bank import generation, taskfile
-from recast_gen.bank.bank import Group, TemplateBank
+from recast_gen.bank.bank import TemplateBank
+from recast_gen.bank.group import Group
 from recast_gen.bank.saved import load_bank, pack, unpack
 from recast_gen.errors import RecastError, StoreError, TaskError
 from recast_gen.weights import files

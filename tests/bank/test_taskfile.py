@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import recast_gen as rg
 from recast_gen.bank import compact, taskfile
-from recast_gen.bank.bank import Group, TemplateBank
+from recast_gen.bank.bank import TemplateBank
 from recast_gen.bank.generation import generate
+from recast_gen.bank.group import Group
 from recast_gen.bank.quantization import moments
 from recast_gen.bank.rounding import rounded
 from recast_gen.bank.task import brought
