@@ -8,7 +8,8 @@
 
 Writes results/population.csv and results/population_speed.csv.  Samples of the prior are judged beside their controls:
 originals with noise of the same distance, averages of two originals, the mean of all, copies; see
-`recast_gen.tasks.controls`.  Recipes train their networks from seeds of their own; nothing is chosen on test images.
+`recast_gen.tasks.controls`.  Recipes train their networks from seeds of their own.  Kinds of networks, and how ResNets
+are trained, were chosen on other splits of the digits, so that some test images had been looked at.
 Ten ResNets are trained in other ways as well: with fewer channels, and by AdamW, which leaves of their initial values
 nearly all.
 """

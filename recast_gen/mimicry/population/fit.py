@@ -1,31 +1,29 @@
 """Networks of one architecture -> a population: aligned, dual principal components, codes."""
 
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...bank.conditioning import check_labels
 from ...bank.population import STATISTICS, Block, Population
-from ...errors import FitError, SourceError, StoreError, check_choice, listing
-from ...weights.named import Weights, refuse_nonfinite
+from ...errors import FitError, check_choice
+from ...weights.named import Weights
 from ...weights.networks import rebuild
 from ..factorization import coordinates_of, gram
 from ..ppca import ppca
-from ..threads import beside, one_each
+from ..threads import one_each
 from .alignment import Orders, align, reorder
+from .checks import check_alike, check_different, check_finite
+from .scratch import overwrite, scratch
 
 if TYPE_CHECKING:
     from torch import nn
 
     from .symmetries import Symmetries
 
-WIDTH = 1 << 14  # parameters at once, of all networks
-SAME = 1e-9  # squared distance, relative, of two networks that are one
 SOLVERS = ("ppca", "vae")
 PARTS = ("network", "block")
 
@@ -63,7 +61,7 @@ def mimic_population(
     check_choice("solver", solver, SOLVERS, FitError)
     check_choice("codes", codes, PARTS, FitError)
     names, members = list(networks), list(networks.values())
-    _check_alike(names, members)
+    check_alike(names, members)
     labels = check_labels(labels or {}, len(members))
     first = members[0]
     made = [
@@ -75,7 +73,7 @@ def mimic_population(
     def read(index: int) -> dict[str, np.ndarray]:
         found = {name: np.asarray(tensor) for name, tensor in members[index].items()}
         if index not in checked:
-            _check_finite(names[index], found)
+            check_finite(names[index], found)
             checked.add(index)
         return found
 
@@ -86,7 +84,7 @@ def mimic_population(
         orders = [*align(len(members), read, found, passes, on_network)]
     parts = _parts(made, codes)
     made = [name for part in parts.values() for name in part]
-    file, rows = _rows(partial(_aligned, read, found, orders), len(members), first, made)
+    file, rows = scratch(partial(_aligned, read, found, orders), len(members), first, made)
     blocks, start, history, apart = {}, 0, {}, np.zeros((len(members),) * 2)
     with file:
         for name, part in parts.items():
@@ -94,10 +92,10 @@ def mimic_population(
             products = gram(rows[:, start:stop])
             apart += products
             matrix, posterior, history[name] = _fitted(products, templates, solver, seed, options)
-            _overwrite(file, rows, slice(start, stop), matrix)
+            overwrite(file, rows, slice(start, stop), matrix)
             blocks[name] = Block(tuple(part), rows[: len(matrix), start:stop], posterior)
             start = stop
-    _check_different(names, apart)
+    check_different(names, apart)
     kept = _aligned(read, found, orders, 0)
     coded = set(made)
     rest = {name: np.array(kept[name]) for name in first.shapes if name not in coded}
@@ -134,21 +132,6 @@ def _fitted(
     return np.concatenate([np.full((1, count), 1 / count), mixing]), fitted.posterior, fitted.history
 
 
-def _overwrite(file: IO[bytes], rows: np.ndarray, columns: slice, matrix: np.ndarray) -> None:
-    """Writes ``matrix @ rows`` over the first rows, in some columns.
-
-    In float32, as the long axis is as long as all networks; and to the file in long pieces, as the first write to each
-    page of a map is a fault, which costs more than the product.
-    """
-    matrix = matrix.astype(np.float32)
-
-    def mix(first: int) -> None:
-        for row, made in enumerate(matrix @ rows[:, first : min(first + WIDTH, columns.stop)]):
-            os.pwrite(file.fileno(), made.data, (row * rows.shape[1] + first) * made.itemsize)
-
-    beside(mix, range(columns.start, columns.stop, WIDTH))
-
-
 def _symmetries(first: Weights, model: "nn.Module | None", size: tuple[int, ...] | None) -> "Symmetries":
     from .symmetries import symmetries
 
@@ -171,26 +154,6 @@ def _aligned(
     return reorder(read(index), found.found, order) if found and order is not None else read(index)
 
 
-def _rows(
-    read: Callable[[int], dict[str, np.ndarray]], count: int, first: Weights, names: Sequence[str]
-) -> tuple[IO[bytes], np.ndarray]:
-    """All networks as rows ``n p`` (float32) of a scratch file without a name, which goes when they do; and it."""
-    width = sum(int(np.prod(first.shapes[name][0], dtype=np.int64)) for name in names)
-    try:
-        file = tempfile.TemporaryFile()  # noqa: SIM115
-        for index in range(count):
-            network = read(index)
-            for name in names:
-                file.write(np.ascontiguousarray(network[name], np.float32).data)
-        file.flush()
-    except OSError as error:
-        raise StoreError(
-            f"{tempfile.gettempdir()} has no room for {count} networks of {4 * width:,} bytes ({error.strerror}): set "
-            "TMPDIR to a folder that has."
-        ) from error
-    return file, np.memmap(file, np.float32, "r", shape=(count, width))
-
-
 def _parts(names: Sequence[str], codes: str) -> dict[str, list[str]]:
     """Block -> the tensors that share a code: all, or those of each numbered block, and what lies outside them."""
     if codes == "network":
@@ -200,48 +163,3 @@ def _parts(names: Sequence[str], codes: str) -> dict[str, list[str]]:
         block = re.match(r"(?:\w+\.)*?\d+(?:\.\d+)*(?=\.)", name)
         parts.setdefault(block.group() if block else "outside", []).append(name)
     return parts
-
-
-def _check_alike(names: Sequence[str], members: Sequence[Weights]) -> None:
-    if len(members) < 2:
-        raise FitError(
-            f"A population of {len(members)} network(s): give two or more of one architecture, forty if you can; one "
-            "network alone is a source of layers, rg.mimic_vae(network)."
-        )
-    first = members[0].shapes
-    for name, other in zip(names[1:], members[1:]):
-        if other.shapes == first:
-            continue
-        differ = list(_differences(dict(first), dict(other.shapes)))
-        raise FitError(
-            f"{name} is of another architecture than {names[0]}: {listing(differ, 3)}. A population has one "
-            "architecture and one set of classes."
-        )
-
-
-def _differences(first: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
-    for name in first | other:
-        if name not in other:
-            yield f"{name} is missing"
-        elif name not in first:
-            yield f"{name} is not in the first"
-        elif first[name] != other[name]:
-            yield f"{name} is {other[name][0]} {other[name][1]}, in the first {first[name][0]} {first[name][1]}"
-
-
-def _check_finite(network: str, tensors: Mapping[str, np.ndarray]) -> None:
-    for name, tensor in tensors.items():
-        try:
-            refuse_nonfinite(name, tensor)
-        except SourceError as error:
-            raise SourceError(f"{network}: {error}") from error
-
-
-def _check_different(names: Sequence[str], products: np.ndarray) -> None:
-    """Raises FitError for networks that are one, as they are or with their units in another order."""
-    squares = products.diagonal()
-    apart = squares[:, None] + squares - 2 * products
-    pairs = np.argwhere(np.triu(apart <= SAME * (squares[:, None] + squares), 1))
-    if len(pairs):
-        found = listing([f"{names[a]} and {names[b]}" for a, b in pairs], 4)
-        raise FitError(f"Networks that are the same, as they are or in another order of units: {found}. Keep one each.")
