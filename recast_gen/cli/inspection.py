@@ -93,6 +93,8 @@ def _print_population(path: str) -> None:
     print(f"{path}: population {found.hash} of {len(found)} networks, {found.backbone.get('timm_model') or 'its own'}")
     left = listing(found.fit["left"])
     print(f"left as they are: {left}; {len(found.statistics)} statistics of batch norms")
+    for name, values in found.fit.get("labels", {}).items():
+        print(f"label {name}: {min(values):g} to {max(values):g}")
     rows = [[name, len(block.names), *block.templates.shape[::-1], block.posterior.shape[2]]
             for name, block in found.blocks.items()]  # fmt: skip
     show([["block", "tensors", "parameters", "templates and mean", "code"], *rows])

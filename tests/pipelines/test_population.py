@@ -98,6 +98,7 @@ def test_the_command_draws_networks_that_are_checkpoints(ran, monkeypatch):
     with pytest.raises(FitError, match="name=value"):
         CliRunner().invoke(app, ["sample", population, "--given", "validation"], catch_exceptions=False)
     said = CliRunner().invoke(app, ["inspect", population])
+    assert "label validation: 0." in said.output
     assert said.exit_code == 0 and "of 3 networks" in said.output and rg.load_population(population).hash in said.output
 
 
