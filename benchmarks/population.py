@@ -134,12 +134,13 @@ def speed(table: Table) -> None:
     table.add("peak of the fit's memory, in networks, besides its scratch file", ratio=peak)
 
 
-def main(act: str = "table", folder: str | None = None) -> None:
+def main(*given: str) -> None:
+    act, *folders = given or sys.argv[1:] or ["table"]
     quality = Table("population.csv", ("population", "what"), COLUMNS)
     cost = Table("population_speed.csv", ("what",), ("seconds", "ratio"))
     if act == "run":
         with tempfile.TemporaryDirectory() as scratch:
-            controls(quality, Path(folder or scratch).resolve())
+            controls(quality, Path(*folders or [scratch]).resolve())
     if act == "speed":
         speed(cost)
     if act == "compared":
@@ -149,4 +150,4 @@ def main(act: str = "table", folder: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
