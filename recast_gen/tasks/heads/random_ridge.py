@@ -5,7 +5,7 @@ from bisect import bisect_right
 import torch
 from torch import nn
 
-from .ridge import Ridge
+from .ridge import STRENGTHS, Ridge
 
 
 class RandomRidge(Ridge):
@@ -30,8 +30,8 @@ class RandomRidge(Ridge):
     def within(cls, classes: int, most: int) -> int:
         """The largest width with which a head of so many classes keeps at most `most` bytes; 0 where none does."""
 
-        def size(width: int) -> int:  # bytes of a triangle, products and labels
-            return 8 * ((width + 1) * (width + 2) // 2 + (width + 1) * classes + 1 + classes)
+        def size(width: int) -> int:  # bytes of a triangle, products, strengths and labels
+            return 8 * ((width + 1) * (width + 2) // 2 + (width + 1) * classes + len(STRENGTHS) + classes)
 
         return bisect_right(range(1, int(most**0.5) + 1), most, key=size)
 

@@ -14,8 +14,8 @@ class Ridge(Head):
     """Ridge regression to one-hot labels.
 
     Args:
-        strength: relative to the mean square of what is regressed on; when not given, the best of `STRENGTHS` on the
-            first images that are held out, the largest of equally good ones, and `USUAL` without any.
+        strength: relative to the mean square of what is regressed on; when not given, the best of `STRENGTHS` on all
+            images that were held out so far, the largest of equally good ones, and `USUAL` without any.
 
     Source: ACIL and G-ACIL (Zhuang et al., 2022 and 2024, https://arxiv.org/abs/2205.14922,
     https://arxiv.org/abs/2403.15706); they update the inverse, here the sums of products in float64 are kept and
@@ -35,7 +35,8 @@ class Ridge(Head):
         self.kept = {
             "gram": torch.zeros(width + 1, width + 1, dtype=torch.float64),
             "products": torch.zeros(width + 1, 0, dtype=torch.float64),
-            "strength": torch.tensor(strength or 0.0, dtype=torch.float64),  # 0: not chosen yet
+            # of each of `STRENGTHS`, how many held-out images it named rightly; or one that is given
+            "strength": torch.zeros(len(STRENGTHS)).double() if strength is None else torch.tensor(strength).double(),
         }
 
     def _lift(self) -> nn.Sequential | None:
@@ -51,9 +52,17 @@ class Ridge(Head):
             self.kept["gram"] = self.kept["gram"] + inputs.T @ inputs
             chosen = one_hot(labels, len(self.classes)).double()
             self.kept["products"] = self.kept["products"] + inputs.T @ chosen
-        if held and not self.kept["strength"]:
-            best = max(reversed(STRENGTHS), key=lambda s: self._right(s, held))  # of equals what suits more classes
-            self.kept["strength"] = torch.tensor(best, dtype=torch.float64)
+        if held and self.kept["strength"].ndim:
+            right = [self._right(strength, held) for strength in STRENGTHS]
+            self.kept["strength"] = self.kept["strength"] + torch.tensor(right).double()
+
+    @property
+    def strength(self) -> float:
+        """The one that is given or chosen."""
+        kept = self.kept["strength"]
+        if not kept.ndim or not kept.any():
+            return float(kept.max()) or USUAL
+        return max(zip(kept.tolist(), STRENGTHS))[1]
 
     def _right(self, strength: float, held: Part) -> int:
         return int((self.regression(strength)(self._lifted(held[0])).argmax(1) == held[1]).sum())
@@ -61,7 +70,7 @@ class Ridge(Head):
     def regression(self, strength: float | None = None) -> nn.Linear:
         """What is regressed on -> ``k``.  strength: the chosen one when not given."""
         gram, products = self.kept["gram"], self.kept["products"]
-        strength = strength or float(self.kept["strength"]) or USUAL
+        strength = strength or self.strength
         strength *= float(gram.diagonal()[:-1].mean()) or 1.0  # of features that are all 0, any
         solved = torch.linalg.solve(gram + strength * torch.eye(len(gram), dtype=gram.dtype), products)
         return affine(solved[:-1].T.contiguous(), solved[-1])

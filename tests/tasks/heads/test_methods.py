@@ -46,17 +46,25 @@ def test_ranpac_is_ridge_on_a_random_layer_that_is_a_seed():
     assert head.nbytes == joint.nbytes
 
 
-def test_the_strength_is_the_best_on_what_is_held_out_of_the_first_task():
-    features, labels = drawn(0, 40, apart=1.0)
-    held = drawn(1, 200, apart=1.0)
-    head = make("ridge", D).fit(features, labels, held)
-    right = {s: (make("ridge", D, strength=s).fit(features, labels).predict(held[0]) == held[1]).sum()
-             for s in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}  # fmt: skip
-    assert right[min(right, key=lambda s: abs(s - float(head.kept["strength"])))] == max(right.values())
-    before = float(head.kept["strength"])
-    assert float(head.fit(features, labels, drawn(2)).kept["strength"]) == before
+def test_the_strength_is_the_best_on_all_that_was_held_out():
+    features, labels = drawn(0, 60, apart=1.0)
+    head, right = make("ridge", D), dict.fromkeys((1e-5, 1e-4, 1e-3, 1e-2, 1e-1), 0)
+    for seen, seed in ((30, 1), (60, 2)):
+        held = drawn(seed, 200, apart=1.0)
+        head.fit(features[seen - 30 : seen], labels[seen - 30 : seen], held)
+        for strength in right:
+            other = make("ridge", D, strength=strength).fit(features[:seen], labels[:seen])
+            right[strength] += int((other.predict(held[0]) == held[1]).sum())
+        assert right[head.strength] == max(right.values())
     clear = drawn(0, 40)  # every strength is right: the largest, since more classes may come
-    assert float(make("ridge", D).fit(*clear, clear).kept["strength"]) == pytest.approx(0.1)
+    assert make("ridge", D).fit(*clear, clear).strength == pytest.approx(0.1)
+
+
+def test_a_strength_of_an_earlier_file_or_of_ones_own_stays():
+    head = make("ridge", D, strength=0.01).fit(*drawn(0), drawn(1))
+    earlier = make("ridge", D)
+    earlier.kept["strength"] = torch.tensor(0.01).double()  # as files had it that kept no counts
+    assert head.strength == earlier.fit(*drawn(0), drawn(1)).strength == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("shared", [False, True])
