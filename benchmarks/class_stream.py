@@ -90,7 +90,8 @@ def show() -> None:
     for about, rows in found.items():
         cells = [[100 * float(row[name]) for row in rows] for name in MEASURES[1:4]]
         cells = [
-            f"{statistics.mean(each):.1f}" + f" ± {statistics.stdev(each):.1f}" * (len(each) > 1) for each in cells
+            f"{statistics.mean(each):.1f}" + (f" ± {statistics.stdev(each):.1f}" if len(each) > 1 else "")
+            for each in cells
         ]
         lines.append([*about, len(rows), *cells, f"{max(int(row['bytes']) for row in rows):,}"])
     print(markdown(("backbone", "way", "head", "orders", "final %", "average %", "forgetting %", "bytes"), lines))
