@@ -327,7 +327,7 @@ def test_generate_writes_one_task_where_it_is_asked_to(whole):
 
 
 @pytest.mark.parametrize("adapter", ["melo", "adaptformer"])
-def test_a_recipe_with_an_adapter_runs_and_says_what_no_plain_weights_hold(adapter, whole, capsys, sketched):
+def test_a_recipe_with_an_adapter_runs_and_says_what_no_plain_weights_hold(adapter, whole, capsys):
     recipe = pico("digits", whole, train={"adapter": adapter, "coefficients": False, "epochs": 1})
     for stage in ("train", "generate", "report"):
         execute(stage, recipe)
