@@ -1,4 +1,7 @@
-"""A task on disk, in one safetensors file, verified as it is read; numpy only."""
+"""A task on disk, in one safetensors file, verified as it is read; numpy only.
+
+`read` compares the hash of the bank; `compact.decode` compares the checksum of the file.
+"""
 
 import zlib
 from collections.abc import Mapping

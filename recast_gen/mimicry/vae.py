@@ -1,4 +1,4 @@
-"""Variational autoencoders of layers, one a group, and what they maximise."""
+"""Variational autoencoders of layers, one a group; `LayerVAE.forward` computes their loss."""
 
 import math
 from dataclasses import dataclass

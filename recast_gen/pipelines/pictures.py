@@ -1,4 +1,7 @@
-"""How every picture of the report is drawn; pictures of a bank and of the weights it generates."""
+"""How every picture of the report is drawn; pictures of a bank and of the weights it generates.
+
+Those of tasks are in `task_pictures`, those of a study in `study_pictures`.
+"""
 
 import html
 import io
@@ -99,7 +102,7 @@ def spectrum(axis: Axes, family: str, groups: list[dict]) -> None:
 
 @picture((5.4, 1.9))
 def parameters(axis: Axes, counts: dict[str, int]) -> None:
-    """Where the parameters are; a log axis, as they differ by orders of magnitude."""
+    """Where the parameters are, as bars; a log axis, as they differ by orders of magnitude."""
     bars = axis.barh(list(counts), list(counts.values()), color=BLUE, height=0.62)
     axis.bar_label(bars, [f"{value:,}" for value in counts.values()], padding=4)
     axis.set(xscale="log", xlabel="parameters", xlim=(1, max(counts.values()) * 12))

@@ -20,7 +20,7 @@ def short(name: str, letters: int = NARROW) -> str:
 
 @picture((5.4, 2.6))
 def gains(axis: Axes, found: dict[str, list[float]]) -> float:
-    """Points above the linear probe of every task: dots are seeds, the bar is mean and spread."""
+    """Points above the linear probe of every task: dots are seeds, the mean has its spread."""
     for row, values in enumerate(found.values()):
         places = row + 0.24 + (np.arange(len(values)) - (len(values) - 1) / 2) * 0.16  # so that no dot hides another
         axis.plot(values, places, "o", ms=4.5, mfc="none", color=GREY, label="a seed" if row == 0 else None)
@@ -90,7 +90,7 @@ def _cell(row: int, column: int, share: float, colour: str):
 
 @picture((5.4, 2.4))
 def sizes(axis: Axes, found: dict[str, tuple[int, int]]) -> float:
-    """Bytes of every task file; found: task -> (of the head, of all else)."""
+    """Bytes of every task file, as bars; found: task -> (of the head, of all else)."""
     names = [short(task) for task in found]
     heads, rest = zip(*found.values())
     axis.barh(names, heads, color=GREY, height=0.55, label="head")

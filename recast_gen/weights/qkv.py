@@ -1,4 +1,7 @@
-"""A fused qkv as three tensors: rows of ``x.qkv.weight`` by the names ``x.qkv#q.weight``, ``#k`` and ``#v``."""
+"""A fused qkv as three tensors: rows of ``x.qkv.weight`` by the names ``x.qkv#q.weight``, ``#k`` and ``#v``.
+
+`rows` cuts a tensor, `joined` puts it back.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,7 @@
-"""Where images come from: a reader a kind of source, source -> raw images by part, and label -> class name."""
+"""Where images come from: a reader a kind of source, source -> raw images by part, and label -> class name.
+
+A new source is a function here, its name in `READERS`, and in `Data.source` of `recast_gen.recipe.images`.
+"""
 
 from .arrays import digits, npz
 from .files import folder, table
