@@ -17,7 +17,7 @@ from google_crc32c import value as crc32c
 
 from ..errors import listing
 from .dtypes import bits_of
-from .files import Stack, fill
+from .files import Stack, fill, put
 from .named import digest
 
 SHARD_BYTES = 64 * 2**20
@@ -87,9 +87,8 @@ def _file(folder: Path, shard: int, ndim: int) -> Path:
 
 
 def _put(file: IO[bytes], array: np.ndarray) -> None:
-    content = array.reshape(-1).view(np.uint8)
-    file.write(content.data)
-    file.write(crc32c(content).to_bytes(4, "little"))
+    put(file, array)
+    file.write(crc32c(array.reshape(-1).view(np.uint8)).to_bytes(4, "little"))
 
 
 class Shards:

@@ -8,6 +8,7 @@ from typing import IO
 import numpy as np
 
 from ...errors import StoreError
+from ...weights.files import put
 from ...weights.named import Weights
 from ..threads import beside
 
@@ -24,7 +25,7 @@ def scratch(
         for index in range(count):
             network = read(index)
             for name in names:
-                file.write(np.ascontiguousarray(network[name], np.float32).data)
+                put(file, np.ascontiguousarray(network[name], np.float32))
         file.flush()
     except OSError as error:
         raise StoreError(
