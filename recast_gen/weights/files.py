@@ -218,8 +218,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
 
 
 def put(file: IO[bytes], array: np.ndarray) -> None:
-    """Writes the bytes of a contiguous array, a piece at a time: Linux takes several times as long for tens of MB at
-    once, as it looks for as much free memory in one place."""
+    """Writes a contiguous array in pieces: one write of tens of MB may cost several times what they do."""
     content = array.reshape(-1).view(np.uint8).data
     for start in range(0, len(content), PIECE):
         file.write(content[start : start + PIECE])
