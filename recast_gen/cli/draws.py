@@ -52,19 +52,20 @@ def sample(
     from ..errors import FitError
     from ..weights.store import kind_of
 
-    if tasks and (images or kind_of(bank) == "population"):
+    population, wanted = kind_of(bank) == "population", _values(given or [])
+    if tasks and (images or population):
         raise FitError("--tasks draws tasks of a bank: leave out --images, and give a bank, not a population.")
-    if kind_of(bank) == "population":
-        _sample_networks(bank, n, temperature, seed, source, images, _values(given or []), out)
+    if population:
+        _sample_networks(bank, n, temperature, seed, source, images, wanted, out)
         return
     opened = open_bank(bank)
     source = source or ("prior" if tasks else "posterior")
     if tasks:
         from ..mimicry.population.tasks import mimic_tasks
 
-        found = mimic_tasks(opened, tasks).sample(n, temperature, seed, source, given=_values(given or []))
+        found = mimic_tasks(opened, tasks).sample(n, temperature, seed, source, given=wanted)
     else:
-        found = sample(opened, n, temperature, seed, source, images, _values(given or []))
+        found = sample(opened, n, temperature, seed, source, images, wanted)
     about = {"source": source, "temperature": temperature, "seed": seed}
     drawn = [Task(one, {}, {"sampled": about | {"index": index}}) for index, one in enumerate(found)]
     _write_tasks(opened, drawn, out, "sample")

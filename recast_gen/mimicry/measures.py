@@ -43,10 +43,9 @@ def certificate(
             size = wanted.shape[1]
             if templates is None:
                 made[:, :size] = np.matmul(fit.mixing[0], wanted, out=double[:count, :size])
-            else:
-                made[:, :size] = templates[:, part]
+            own = made[:, :size] if templates is None else templates[:, part]
             again = double[: len(rows), :size]
-            again[...] = np.matmul(fit.coefficients, made[:, :size], out=rebuilt[:, :size])
+            again[...] = np.matmul(fit.coefficients, own, out=rebuilt[:, :size])
             squares += np.vecdot(wanted, wanted)
             length += np.vecdot(again, again)
             wanted -= again
