@@ -4,7 +4,7 @@ import json
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,22 @@ def save(
 
 def _foreign(path: Path) -> bool:
     """Is it a folder that holds something, and no store?  Not one that another writer is just replacing."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        before, names = path.stat(), os.listdir(path)
-        return bool(names) and kind_of(path) not in KINDS and os.path.samestat(before, path.stat())
+    with suppress(FileNotFoundError, NotADirectoryError), _held(path) as before:
+        return bool(os.listdir(path)) and kind_of(path) not in KINDS and os.path.samestat(before, path.stat())
     return False
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[os.stat_result]:
+    """The state of a folder, which is open meanwhile, so that its number is not given to the next that is made."""
+    if os.name != "posix":  # folders are not opened there, and numbers not given again
+        yield folder.stat()
+        return
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield os.fstat(held)
+    finally:
+        os.close(held)
 
 
 def _save_packed(path: Path, arrays: Mapping[str, Stack], about: dict[str, Any]) -> str:

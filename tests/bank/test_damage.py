@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from recast_gen.bank.bank import TemplateBank
 from recast_gen.bank.group import Group
 from recast_gen.bank.saved import load_bank, pack, unpack
 from recast_gen.errors import RecastError, StoreError, TaskError
-from recast_gen.weights import files
+from recast_gen.weights import files, store
 
 FLIPS = 500
 KILLS = 50
@@ -308,6 +309,18 @@ def test_writers_that_replace_each_other_without_pause_all_succeed(tmp_path):
     command = [sys.executable, "-c", script, tmp_path / "bank.zarr"]
     started = [subprocess.Popen(command, cwd=ROOT) for _ in range(4)]
     assert [process.wait() for process in started] == [0] * 4
+    assert names(tmp_path) == ["bank.zarr"]
+
+
+def test_a_folder_that_is_replaced_while_it_is_looked_at_is_no_foreign_one(tmp_path, monkeypatch):
+    def replaced(path):  # the file system may give the next folder the number of the one before
+        shutil.rmtree(path)
+        path.mkdir()
+        (path / "zarr.json").touch()
+
+    store.save(tmp_path / "bank.zarr", "bank", {}, {})
+    monkeypatch.setattr(store, "kind_of", replaced)
+    store.save(tmp_path / "bank.zarr", "bank", {}, {})
     assert names(tmp_path) == ["bank.zarr"]
 
 
