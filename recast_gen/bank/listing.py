@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import TaskError, listing
-from ..weights.store import kind_of
 from . import taskfile
 from .packing import Levels
 
@@ -42,8 +41,7 @@ def tasks_in(folder: str | Path) -> list[Listed]:
     root = Path(folder)
     if not root.is_dir():
         raise TaskError(f"{root} is no folder; expected one of task files.")
-    found = [path for path in sorted(root.glob("*.safetensors")) if kind_of(path) == "task"]
-    if not found:
+    if not (found := taskfile.in_folder(root)):
         raise TaskError(f"{root} has no task files (*.safetensors, as rg.save_task and `recast adapt` write them).")
     return [_listed(path) for path in found]
 

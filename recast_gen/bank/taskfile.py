@@ -140,7 +140,8 @@ def record(path: str | Path) -> Record:
     own = next((name for name in tensors if name.startswith(TENSOR)), TENSOR)
     found = own.removeprefix(TENSOR) or meta.get(KEY_BEFORE, meta.get("format"))
     if found not in (compact.FORMAT, compact.BEFORE, old_tasks.FORMAT):
-        raise TaskError(f"{path} has task format {found or None}; expected {compact.FORMAT}.")
+        other = "" if found else ": it is no task file, as rg.save_task and `recast adapt` write them"
+        raise TaskError(f"{path} has task format {found or None}; expected {compact.FORMAT}{other}.")
     try:
         if found == old_tasks.FORMAT:
             kept = old_tasks.decode(meta, tensors)

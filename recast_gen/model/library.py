@@ -15,7 +15,7 @@ from ..bank.bank import TemplateBank
 from ..bank.images import prepare
 from ..bank.saved import loaded
 from ..bank.task import backbone_of
-from ..bank.taskfile import BANKS, ROUTER
+from ..bank.taskfile import BANKS
 from ..errors import AttachError, TaskError, listing, nearest
 from ..weights import networks
 from ..weights.qkv import joined, whole
@@ -81,8 +81,8 @@ class TaskLibrary:
 
     @property
     def names(self) -> list[str]:
-        """The tasks in the folder, sorted."""
-        return sorted(path.stem for path in self.folder.glob("*.safetensors") if path.name not in (*BANKS, ROUTER))
+        """The tasks in the folder, sorted; what else lies there is none of them."""
+        return [path.stem for path in taskfile.in_folder(self.folder)]
 
     def __len__(self) -> int:
         return len(self.names)

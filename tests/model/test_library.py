@@ -6,11 +6,13 @@ import threading
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.pytorch_utils import Conv1D
 
 import recast_gen as rg
+from recast_gen.bank.listing import tasks_in
 from recast_gen.errors import AttachError, ExportError, TaskError
 from recast_gen.model import mixed_templates
 
@@ -285,6 +287,19 @@ def test_a_folder_with_its_bank_is_enough_when_the_bank_knows_its_model(tmp_path
     rg.save_task(tmp_path / "same.safetensors", rg.attach(model, bank), bank)
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(rg.TaskLibrary(tmp_path)(images, tasks="same"), model(images))
+
+
+def test_only_task_files_are_tasks_of_a_folder(vit, tmp_path):
+    bank = vit.bank(vit())
+    save_tasks(vit, bank, tmp_path)
+    bank.save(tmp_path / "other.bank.safetensors", packed=True)
+    save_file(vit().state_dict(), tmp_path / "network.safetensors")
+    lib = rg.TaskLibrary(tmp_path, vit(), bank)
+    assert lib.names == sorted(SIZES) == [each.name for each in tasks_in(tmp_path)]
+    for other in ("network", "other.bank"):
+        with pytest.raises(TaskError, match=rf"{other}\.safetensors .*no task file"):
+            lib.use(other)
+    assert lib.current is None
 
 
 def test_mistakes_are_refused_by_name_and_leave_the_task_as_it_was(vit, tmp_path):
