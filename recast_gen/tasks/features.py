@@ -11,12 +11,10 @@ from ..recipe.training import Training
 from .data import Splits
 from .loop import batches
 from .module import check, once, seed_everything, training_device
-from .passes import at_once, seconds_of
+from .passes import Watch, at_once
 from .prefix import Shortcut
 from .readers.raw import PARTS
 from .threads import threads
-
-LONG = 10  # seconds of a pass that is announced
 
 
 def before_head(
@@ -51,7 +49,13 @@ def observed(
     modules = [head] + ([model.get_submodule(short.entry)] if short else [])
     seen: dict[nn.Module, list] = {module: [] for module in modules}
     hooks = [module.register_forward_pre_hook(lambda module, given: seen[module].append(given)) for module in modules]
-    last = True
+    last, count = True, sum(len(getattr(splits, part)) for part in parts)
+
+    @once
+    def told(seconds: float) -> None:
+        print(f"a pass over {count:,} images, about {seconds:.0f} s left", flush=True)
+
+    watch = Watch(count, told)
 
     def kept(images: Dataset, wanted: list[nn.Module]) -> list[TensorDataset]:
         nonlocal last
@@ -65,13 +69,11 @@ def observed(
             last = last and len(calls) == 1 and len(calls[0]) == 1 and torch.equal(head(calls[0][0]), logits)
             for module, inputs in zip(wanted, found):
                 inputs.append(seen[module][0][0].cpu() if last or module is not head else label)
+            watch.saw(len(label))
         return [TensorDataset(torch.cat(inputs), torch.cat(labels)) for inputs in found]
 
     try:
         with threads(model, splits.train, settings.batch_size):
-            count = sum(len(getattr(splits, part)) for part in parts)
-            if (seconds := seconds_of(model, splits.train, count)) > LONG:
-                once(print)(f"a pass over {count:,} images, about {seconds:.0f} s", flush=True)
             found = {part: kept(getattr(splits, part), modules if part in entered else [head]) for part in parts}
     finally:
         for hook in hooks:

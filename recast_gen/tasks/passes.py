@@ -1,6 +1,8 @@
 """Passes without gradients: how many images at once, how long they take, and what a module sees of them."""
 
 import time
+from collections.abc import Callable
+from math import inf
 
 import torch
 from torch import nn
@@ -10,7 +12,8 @@ from ..recipe.training import Training
 
 LARGER = 4  # times the batch of training, at most
 BATCH = 256  # images at once where nothing else is known
-FEW = 8  # images by which a pass is timed
+TOLD = 1.0  # seconds of a pass that tell how fast it is
+LONG = 10  # seconds of the rest of a pass, from which on it is announced
 FRESH = 3 * 2**23  # bytes of a module's output, below which a CPU's allocator has them at hand from the batch before
 
 
@@ -39,15 +42,25 @@ def at_once(model: nn.Module, images: Dataset, settings: Training) -> int:
     return max(1, min(most, FRESH // max(sizes)))
 
 
-@torch.no_grad()
-def seconds_of(model: nn.Module, images: Dataset, count: int) -> float:
-    """About how long `count` images take on the device where a model is, in eval mode, by a few of `images`."""
-    device = next(model.parameters()).device
-    some = torch.stack([images[index][0] for index in range(min(FEW, len(images)))]).to(device)  # type: ignore[arg-type]
-    model.eval()(some).cpu()  # the first forward takes longer
-    start = time.perf_counter()
-    model(some).cpu()
-    return count * (time.perf_counter() - start) / len(some)
+class Watch:
+    """Of a long pass, says once how long the rest of it takes, by its own first batches.
+
+    Args:
+        count: of its images.
+        say: is told so, in seconds.
+    """
+
+    def __init__(self, count: int, say: Callable[[float], object]):
+        self.count, self.say, self.seen, self.start = count, say, 0, time.perf_counter()
+
+    def saw(self, images: int) -> None:
+        """That so many more images went through."""
+        self.seen += images
+        taken = time.perf_counter() - self.start
+        if taken >= TOLD:
+            if (left := taken / self.seen * (self.count - self.seen)) > LONG:
+                self.say(left)
+            self.start = inf
 
 
 @torch.no_grad()

@@ -4,11 +4,11 @@ import pytest
 import timm
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset
 
 import recast_gen as rg
 from recast_gen.recipe.training import Train
-from recast_gen.tasks import features
+from recast_gen.tasks import features, passes
 from recast_gen.tasks.data import Splits
 from recast_gen.tasks.prefix import shortcut
 from recast_gen.tasks.threads import flops
@@ -105,10 +105,24 @@ def test_no_shortcut_is_taken_where_more_than_its_input_reaches_the_end():
     assert shortcut(model.eval(), images, 10) is None
 
 
-@pytest.mark.parametrize(("least", "said"), [(0, "a pass over 18 images, about "), (10, "")])
-def test_a_pass_that_takes_long_says_so_before(least, said, monkeypatch, capsys):
-    monkeypatch.setattr(features, "LONG", least)
+@pytest.mark.parametrize(
+    ("told", "least", "said"), [(0, 0, "a pass over 18 images, about 0 s left\n"), (0, 10, ""), (10, 0, "")]
+)
+def test_a_pass_that_takes_long_says_so_once_after_its_first_batches(told, least, said, monkeypatch, capsys):
+    monkeypatch.setattr(passes, "TOLD", told)
+    monkeypatch.setattr(passes, "LONG", least)
     model, images = small("vit_tiny_patch16_224", VIT, ("head",))
-    splits = Splits(*[TensorDataset(images, torch.arange(6) % 5)] * 3, list("abcde"))
+    read = []
+
+    class Read(Dataset):
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, index):
+            read.append(index)
+            return images[index], index % 5
+
+    splits = Splits(*[Read()] * 3, list("abcde"))
     assert len(features.before_head(model, model.head, splits, Train()).train) == 6
-    assert capsys.readouterr().out[: len(said) or None] == said
+    assert capsys.readouterr().out == said
+    assert read.count(5) == 3  # once in each part: none is read to time it
