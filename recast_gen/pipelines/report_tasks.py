@@ -39,14 +39,14 @@ def sections(measured: Measured, folder: Folder) -> list[Section]:
     return [
         Section(
             "Tasks",
-            "Test accuracy, mean ± spread over seeds, with what was trained and the bytes of the whole task file. "
-            "Epochs and the probe's learning rate are chosen on validation.",
+            "Test accuracy, mean ± spread over seeds, with what was trained and the bytes of the whole task file, the "
+            "largest of all seeds. Epochs and the probe's learning rate are chosen on validation.",
             _tasks(measured.tasks, images),
         ),
         Section(
             "Where the bytes of a task are",
-            "The whole file, with its head.",
-            page.figure(task_pictures.sizes(f"Bytes of the task files. {said}", sizes)),
+            "The whole file that is kept, with its head: of the seed that is best on validation.",
+            page.figure(task_pictures.sizes(f"Bytes of the task files that are kept. {said}", sizes)),
         ),
         Section(
             "How they learnt",
