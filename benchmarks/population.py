@@ -49,7 +49,7 @@ MODEL = {
     "timm_kwargs": {"inputs": 784, "hidden": [680, 680], "num_classes": 10},
     "data_config": {"input_size": [1, 28, 28]},
 }  # 1.0 M parameters
-COUNT = 100
+COUNT, SEVERAL = 100, 20  # networks of the speed table, and draws
 KINDS = ("original", "sample", "unaligned", "noise", "average", "mean")
 ENDS = (("original", "most"), ("original", "ensemble"), ("sample", "ensemble"))
 
@@ -116,6 +116,7 @@ def speed(table: Table) -> None:
         one = found[0].network(code)
         copying = min(used(lambda: [tensor.copy() for tensor in one.values()]) for _ in range(20))
         drawing = min(used(lambda: found[0].network(code)) for _ in range(20))
+        many = min(used(lambda: found[0].sample(SEVERAL)) for _ in range(3)) / SEVERAL
         tracemalloc.start()  # knows numpy's memory, and not the pages of the scratch file, which the system takes back
         rg.mimic_vae(files, aligned=False)
         peak = tracemalloc.get_traced_memory()[1] / (4 * size)
@@ -128,6 +129,7 @@ def speed(table: Table) -> None:
         ("save the population", writing, writing / reading),
         ("copy one network in memory", copying, 1.0),
         ("draw one", drawing, drawing / copying),
+        (f"draw {SEVERAL} at once, for each", many, many / copying),
     ]
     for what, seconds, ratio in rows:
         table.add(what, seconds=seconds, ratio=ratio)

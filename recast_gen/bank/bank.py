@@ -118,13 +118,12 @@ class TemplateBank:
         return remember(self, found)
 
 
-def remember(bank: TemplateBank, found: str) -> str:
-    """Gives a bank the hash that was computed or verified when it was written or read, and returns it.
+def remember(written: Any, found: str) -> str:
+    """Gives what was written or read the hash that was computed or verified then, and returns it.
 
-    It goes where `cached_property` keeps a value, so that `dataclasses.replace` makes a bank whose hash is computed.
+    It goes where `cached_property` keeps a value, so that `dataclasses.replace` makes one whose hash is computed.
     """
-    bank.__dict__.setdefault("hash", found)
-    return bank.hash
+    return str(written.__dict__.setdefault("hash", found))
 
 
 def left_over(weights: Weights, generated: Container[str] = ()) -> dict[str, np.ndarray]:

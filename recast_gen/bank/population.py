@@ -14,23 +14,11 @@ from ..weights import store
 from ..weights.dtypes import dtype_of
 from ..weights.files import Stack
 from ..weights.named import Weights
+from .bank import remember
+from .block import Block
 from .conditioning import condition
 
 STATISTICS = ("running_mean", "running_var")  # of batch norms: a draw has other ones than any original
-
-
-@dataclass(frozen=True)
-class Block:
-    """Tensors that share a code.
-
-    names: of the tensors, which lie one after the other along ``p``.  templates: ``t+1 p`` (float32), the mean first.
-    posterior: ``2 n t``, mean and standard deviation of the code of each original; under the prior a code is normal
-    with mean 0 and deviation 1.
-    """
-
-    names: tuple[str, ...]
-    templates: np.ndarray | store.Stored = field(repr=False)
-    posterior: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -60,7 +48,7 @@ class Population:
     @property
     def latents(self) -> int:
         """Length of a code, of all blocks together."""
-        return sum(block.posterior.shape[2] for block in self.blocks.values())
+        return sum(block.latents for block in self.blocks.values())
 
     @property
     def statistics(self) -> list[str]:
@@ -68,23 +56,35 @@ class Population:
         return [name for name in self.rest if name.rpartition(".")[2] in STATISTICS]
 
     def network(self, code: np.ndarray) -> dict[str, np.ndarray]:
-        """The state dict of a code, each tensor in its own dtype; statistics of batch norms are the first original's.
+        """The state dict of a code; see `networks`."""
+        return self.networks(code[None])[0]
+
+    def networks(self, codes: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """State dicts, each tensor in its own dtype; statistics of batch norms are the first original's.
 
         Args:
-            code: all blocks' codes, one after the other.
+            codes: ``n t``, all blocks' codes one after the other.
         """
-        made: dict[str, np.ndarray] = {}
+        made: list[dict[str, np.ndarray]] = [{} for _ in codes]
         start = 0
         for which, block in self.blocks.items():
-            stop = start + block.posterior.shape[2]
-            flat = np.concatenate([np.ones(1), code[start:stop]]).astype(np.float32) @ self._templates[which]
-            at, start = 0, stop
-            for name in block.names:
-                shape, dtype = self.shapes[name]
-                size = int(np.prod(shape, dtype=np.int64))
-                made[name] = flat[at : at + size].reshape(shape).astype(dtype_of(dtype), copy=False)
-                at += size
-        made |= {name: tensor.copy() for name, tensor in self.rest.items()}
+            own, start = codes[:, start : start + block.latents], start + block.latents
+            for network, flat in zip(made, block.flat(own, self._rows[which])):
+                network |= self._cut(block, flat)
+        return [self._whole(network) for network in made]
+
+    def _cut(self, block: Block, flat: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """The tensors of a block that lie one after the other."""
+        at = 0
+        for name in block.names:
+            shape, dtype = self.shapes[name]
+            size = int(np.prod(shape, dtype=np.int64))
+            yield name, flat[at : at + size].reshape(shape).astype(dtype_of(dtype), copy=False)
+            at += size
+
+    def _whole(self, made: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A network in its own order, with what codes do not make of it."""
+        made = made | {name: tensor.copy() for name, tensor in self.rest.items()}
         tied = {other: made[name].copy() for other, name in self.backbone.get("ties", {}).items()}
         return {name: made[name] for name in self.shapes} | tied
 
@@ -94,9 +94,9 @@ class Population:
         return np.concatenate([block.posterior for block in self.blocks.values()], 2)
 
     @cached_property
-    def _templates(self) -> dict[str, np.ndarray]:
+    def _rows(self) -> dict[str, np.ndarray]:
         """Of each block; those that were opened are read and verified now."""
-        return {which: block.templates[...] for which, block in self.blocks.items()}
+        return {which: np.asarray(block.rows[...]) for which, block in self.blocks.items()}
 
     def sample(
         self, n: int = 1, temperature: float = 1.0, seed: int = 0, source: str = "prior", images: Any = None,
@@ -119,7 +119,7 @@ class Population:
             mean, deviation = self.posterior
             which = np.arange(n) % len(self)
             codes = mean[which] + deviation[which] * codes
-        made = [self.network(code) for code in codes]
+        made = self.networks(codes)
         return list(self._settled(made, images)) if self.statistics else made
 
     def _settled(self, networks: list[dict[str, np.ndarray]], images: Any) -> Iterator[dict[str, np.ndarray]]:
@@ -146,12 +146,13 @@ class Population:
         Raises:
             StoreError: over a directory that is no store.
         """
-        return store.save(path, "population", *self._contents())
+        return remember(self, store.save(path, "population", *self._contents()))
 
     def _contents(self) -> tuple[dict[str, Stack], dict[str, Any]]:
         arrays: dict[str, Stack] = {}
         for name, block in self.blocks.items():
-            arrays |= {f"templates.{name}": block.templates, f"posterior.{name}": block.posterior}
+            own = {"rows": block.rows, "mixing": block.mixing, "posterior": block.posterior}
+            arrays |= {f"{word}.{name}": array for word, array in own.items()}
         arrays |= {f"rest.{name}": tensor[None] for name, tensor in self.rest.items()}
         about = {
             "backbone": self.backbone, "fit": self.fit, "shapes": list(map(list, self.shapes.items())),
@@ -172,12 +173,18 @@ def load_population(path: str | Path, model: Any = None) -> Population:
         StoreError: it is missing, foreign or damaged.
     """
     arrays, about, found = store.load(path, "population")
-    blocks = {
-        name: Block(tuple(names), arrays[f"templates.{name}"], arrays[f"posterior.{name}"][:])
-        for name, names in about["blocks"]
-    }
+    blocks = {name: _block(arrays, name, names) for name, names in about["blocks"]}
     rest = {name: np.asarray(arrays[f"rest.{name}"][0]) for name in about["rest"]}
     shapes = {name: (tuple(shape), dtype) for name, (shape, dtype) in about["shapes"]}
     population = Population(blocks, rest, shapes, about["backbone"], about["fit"], model)
-    population.__dict__["hash"] = found  # verified; where `cached_property` keeps it
+    remember(population, found)
     return population
+
+
+def _block(arrays: Mapping[str, store.Stored], block: str, names: list[str]) -> Block:
+    """One that was saved; before there was a mixing, its rows were the mean and the templates."""
+    posterior = arrays[f"posterior.{block}"][:]
+    if f"rows.{block}" in arrays:
+        return Block(tuple(names), arrays[f"rows.{block}"], arrays[f"mixing.{block}"][:], posterior)
+    templates = arrays[f"templates.{block}"]
+    return Block(tuple(names), templates, np.eye(len(templates)), posterior)

@@ -95,9 +95,9 @@ def _print_population(path: str) -> None:
     print(f"left as they are: {left}; {len(found.statistics)} statistics of batch norms")
     for name, values in found.fit.get("labels", {}).items():
         print(f"label {name}: {min(values):g} to {max(values):g}")
-    rows = [[name, len(block.names), *block.templates.shape[::-1], block.posterior.shape[2]]
+    rows = [[name, len(block.names), *block.rows.shape[::-1], block.latents]
             for name, block in found.blocks.items()]  # fmt: skip
-    show([["block", "tensors", "parameters", "templates and mean", "code"], *rows])
+    show([["block", "tensors", "parameters", "rows", "code"], *rows])
 
 
 def _print_task(path: str) -> None:

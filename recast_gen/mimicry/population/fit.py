@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...bank.block import Block
 from ...bank.conditioning import check_labels
-from ...bank.population import STATISTICS, Block, Population
+from ...bank.population import STATISTICS, Population
 from ...errors import FitError, check_choice
 from ...weights.named import Weights
 from ...weights.networks import rebuild
@@ -92,13 +93,16 @@ def mimic_population(
             products = gram(rows[:, start:stop])
             apart += products
             matrix, posterior, history[name] = _fitted(products, templates, solver, seed, options)
-            overwrite(file, rows, slice(start, stop), matrix)
-            blocks[name] = Block(tuple(part), rows[: len(matrix), start:stop], posterior)
+            kept = rows[:, start:stop]
+            if len(matrix) < len(rows):  # else what they are mixed of is as good as they are, and at hand
+                overwrite(file, rows, slice(start, stop), matrix)
+                kept, matrix = kept[: len(matrix)], np.eye(len(matrix))
+            blocks[name] = Block(tuple(part), kept, matrix, posterior)
             start = stop
     check_different(names, apart)
-    kept = _aligned(read, found, orders, 0)
+    whole = _aligned(read, found, orders, 0)
     coded = set(made)
-    rest = {name: np.array(kept[name]) for name in first.shapes if name not in coded}
+    rest = {name: np.array(whole[name]) for name in first.shapes if name not in coded}
     about = {
         "generator": "mimic_vae", "networks": names, "aligned": aligned, "solver": solver, "codes": codes,
         "templates": templates, "history": history, "symmetries": len(found.found) if found else 0,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import recast_gen as rg
 from recast_gen.errors import FitError, RecastError, SourceError
+from recast_gen.weights import store
 from recast_gen.weights.files import save_tensors
 
 from ...conftest import CNN, OWN, VIT
@@ -76,6 +77,18 @@ def test_it_is_saved_byte_for_byte_and_opened_from_any_folder(tmp_path, monkeypa
     assert all(np.array_equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
     with pytest.raises(RecastError, match="population"):
         rg.load_bank(tmp_path / "one")
+
+
+def test_a_population_whose_rows_are_templates_is_opened_as_before(tmp_path):
+    population = fitted(VIT, members(VIT, 3), aligned=False)
+    arrays, about = population._contents()
+    block = population.blocks["network"]
+    del arrays["rows.network"], arrays["mixing.network"]
+    arrays["templates.network"] = np.float32(block.mixing @ block.rows)
+    store.save(tmp_path / "old", "population", arrays, about)
+    again, code = rg.load_population(tmp_path / "old"), np.array([0.5, -1])
+    for name, each in population.network(code).items():
+        np.testing.assert_allclose(again.network(code)[name], each, atol=1e-5)
 
 
 def test_a_glob_of_files_is_a_population(tmp_path):
