@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy, softmax
+from torch.nn.functional import softmax
 
-from .gradient import Loss
+from .gradient import Classifiers, Loss, plain
 from .head import Part
 from .sequential import Sequential
 
@@ -34,12 +33,12 @@ class ElasticConsolidation(Sequential):
         start = {name: tensor.clone() for name, tensor in self.kept.items()}
         share = self.options["strength"] / self.images  # the loss is a mean over images
 
-        def drawn_back(layer: nn.Linear, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        def drawn_back(classifiers: Classifiers, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             far = [
-                (start[f"{name}_information"] * (getattr(layer, name) - start[name]).square()).sum()
-                for name in ("weight", "bias")
+                (start[f"{name}_information"] * (tensor - start[name]).square()).flatten(1).sum(1)
+                for name, tensor in classifiers._asdict().items()
             ]
-            return cross_entropy(layer(features), labels) + share / 2 * (far[0] + far[1])
+            return plain(classifiers, features, labels) + share / 2 * (far[0] + far[1])
 
         return drawn_back
 
@@ -68,7 +67,7 @@ class Subspace(Sequential):
         super().__init__(features, seed, keep=keep)
 
     def _allowed(self, old: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Takes out of a change ``k d`` its part among the kept directions of the old weight ``k d``."""
+        """Takes out of a change ``... k d`` its part among the kept directions of the old weight ``k d``."""
         left, _, right = torch.linalg.svd(old, full_matrices=False)
         kept = round(self.options["keep"] * int(torch.linalg.matrix_rank(old)))
         left, right = left[:, :kept], right[:kept]
@@ -78,9 +77,9 @@ class Subspace(Sequential):
         old, bias = self.kept["weight"].clone(), self.kept["bias"].clone()
         allowed = self._allowed(old)
 
-        def within(layer: nn.Linear, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            weight = old + allowed(layer.weight - old)
-            return cross_entropy(features @ weight.T + torch.where(fresh, layer.bias, bias), labels)
+        def within(classifiers: Classifiers, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            weight = old + allowed(classifiers.weight - old)
+            return plain(Classifiers(weight, torch.where(fresh, classifiers.bias, bias)), features, labels)
 
         return within
 

@@ -4,9 +4,9 @@ from abc import abstractmethod
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize, softmax
+from torch.nn.functional import kl_div, log_softmax, normalize, softmax
 
-from .gradient import Loss, descended
+from .gradient import Classifiers, Loss, descended, entropy, plain
 from .head import Head, Part, affine
 
 
@@ -46,15 +46,15 @@ class WeightAligning(Sequential):
         before, old = affine(self.kept["weight"].clone(), self.kept["bias"].clone()), ~fresh
         share = float(old.double().mean())
 
-        def both(layer: nn.Linear, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            logits = layer(features)
-            found = (1 - share) * cross_entropy(logits, labels)
+        def both(classifiers: Classifiers, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            logits = classifiers.logits(features)
+            found = (1 - share) * entropy(logits, labels)
             if old.any():
-                wanted = softmax(before(features)[:, old] / 2, 1)
-                found = found + share * kl_div(log_softmax(logits[:, old] / 2, 1), wanted, reduction="batchmean")
+                wanted, given = softmax(before(features)[:, old] / 2, 1), log_softmax(logits[..., old] / 2, 2)
+                found = found + share * kl_div(given, wanted[:, None], reduction="none").sum(2).mean(0)
             return found
 
-        return both if fresh.any() else lambda layer, features, labels: cross_entropy(layer(features), labels)
+        return both if fresh.any() else plain
 
     def _fit(self, features: torch.Tensor, places: torch.Tensor, fresh: torch.Tensor, held: Part | None) -> None:
         super()._fit(features, places, fresh, held)
@@ -82,9 +82,10 @@ class Frozen(Sequential):
     def loss(self, fresh: torch.Tensor) -> Loss:
         old, scale = self.kept["weight"].clone(), self.options["scale"]
 
-        def cosines(layer: nn.Linear, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            weight = torch.where(fresh[:, None], layer.weight, old)
-            return cross_entropy(scale * normalize(features, dim=1) @ normalize(weight, dim=1).T, labels)
+        def cosines(classifiers: Classifiers, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            weight = normalize(torch.where(fresh[:, None], classifiers.weight, old), dim=2)
+            directions = Classifiers(scale * weight, torch.zeros_like(classifiers.bias))
+            return entropy(directions.logits(normalize(features, dim=1)), labels)
 
         return cosines
 
@@ -128,8 +129,8 @@ class L2ToStart(Sequential):
     def loss(self, fresh: torch.Tensor) -> Loss:
         weight, bias, strength = self.kept["weight"].clone(), self.kept["bias"].clone(), self.options["strength"]
 
-        def drawn_back(layer: nn.Linear, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            far = (layer.weight - weight).square().sum() + (layer.bias - bias).square().sum()
-            return cross_entropy(layer(features), labels) + strength / 2 * far
+        def drawn_back(classifiers: Classifiers, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            far = (classifiers.weight - weight).square().sum((1, 2)) + (classifiers.bias - bias).square().sum(1)
+            return plain(classifiers, features, labels) + strength / 2 * far
 
         return drawn_back

@@ -149,14 +149,18 @@ def test_ewc_draws_back_each_parameter_by_its_information():
     head = make("ewc", D, strength=3.0).fit(features[labels < 3], labels[labels < 3])
     before = {name: tensor.clone() for name, tensor in head.kept.items()}
     head.images = 50
-    layer = torch.nn.Linear(D, 3).double()
-    loss = head.loss(torch.zeros(3, dtype=torch.bool))(layer, features[:9].double(), labels[:9] % 3)
-    wanted = torch.nn.functional.cross_entropy(layer(features[:9].double()), labels[:9] % 3)
-    for name in ("weight", "bias"):
-        for now, then, known in zip(getattr(layer, name).flatten(), before[name].flatten(),
-                                    before[f"{name}_information"].flatten()):  # fmt: skip
-            wanted = wanted + 3 / 50 / 2 * known * (now - then) ** 2
-    torch.testing.assert_close(loss, wanted)
+    layers = [torch.nn.Linear(D, 3).double() for _ in range(2)]
+    both = gradient.Classifiers(
+        *(torch.stack([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    )
+    losses = head.loss(torch.zeros(3, dtype=torch.bool))(both, features[:9].double(), labels[:9] % 3)
+    for layer, loss in zip(layers, losses, strict=True):
+        wanted = torch.nn.functional.cross_entropy(layer(features[:9].double()), labels[:9] % 3)
+        for name in ("weight", "bias"):
+            for now, then, known in zip(getattr(layer, name).flatten(), before[name].flatten(),
+                                        before[f"{name}_information"].flatten()):  # fmt: skip
+                wanted = wanted + 3 / 50 / 2 * known * (now - then) ** 2
+        torch.testing.assert_close(loss, wanted)
     moved = []
     for strength in (0.0, 1.0, 1e4):
         head = make("ewc", D, strength=strength).fit(features[labels < 3], labels[labels < 3])
@@ -192,7 +196,7 @@ def test_more_features_than_images_do_not_drown_the_classes():
     train, held, test = images(), images(), images()
     for part in (None, (held, labels)):
         weight, bias = gradient.fitted(4, (train, labels), part, 0)
-        assert ((test @ weight.T + bias).argmax(1) == labels).double().mean() > 0.95
+        assert ((test @ weight.T + bias).argmax(1) == labels).double().mean() > 0.9
 
 
 def test_only_values_of_keys_that_images_take_learn():
@@ -236,13 +240,15 @@ def test_a_shared_direction_and_correlations_of_features_do_not_keep_a_classifie
     assert min((logits.argmax(1) == labels).double().mean() for logits in (first, second)) > 0.95
 
 
-def test_the_learning_rate_is_the_best_on_what_is_held_out():
+def test_the_learning_rate_is_the_best_on_what_is_held_out(monkeypatch):
     features, labels = (tensor.double() if tensor.is_floating_point() else tensor for tensor in drawn(0, 60, 1.0))
     held, zeros = drawn(1, 300, 1.0), torch.zeros(CLASSES, D, dtype=torch.float64)
     held = held[0].double(), held[1]
-    weight, bias = gradient.descended(zeros, zeros[:, 0], (features, labels), held, 0)
-    right = []
+    right = lambda found: int(((held[0] @ found[0].T + found[1]).argmax(1) == held[1]).sum())  # noqa: E731
+    train = lambda judges: gradient.descended(zeros, zeros[:, 0], (features, labels), judges, 0)  # noqa: E731
+    best, every = train(held), []
     for step in gradient.STEPS:
-        layer = gradient._trained(zeros, zeros[:, 0], (features, labels), 0, gradient.plain, step)
-        right.append(int((layer(held[0]).argmax(1) == held[1]).sum()))
-    assert int(((held[0] @ weight.T + bias).argmax(1) == held[1]).sum()) == max(right)
+        monkeypatch.setattr(gradient, "USUAL", step)
+        every.append(train(None))
+    assert right(best) == max(map(right, every)) > min(map(right, every))
+    assert any(torch.allclose(best[0], weight) for weight, _ in every)
