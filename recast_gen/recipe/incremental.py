@@ -26,7 +26,11 @@ class Incremental(Section):
     data: Data | None = None  # the images; those of all tasks when not given, whose classes are then all different
     classes_per_step: Count | None = None  # that a step adds; a step is a task when not given
     orders: Count = 3  # random orders of the classes, or of the tasks where a step is a task
-    class_orders: list[list[str]] | None = None  # orders of one's own in their place, each with every class once
+    # orders of one's own in their place, each with every class once, or with every coarsest name of `hierarchy`
+    class_orders: list[list[str]] | None = None
+    # a class or coarser name -> the coarser name under which a part of its images comes first; coarsest names are in
+    # the place of classes in orders and steps, then all steps come again with the next finer names
+    hierarchy: dict[str, str] = {}
     stages: Count = 1  # of the network that heads see: what its head sees, and the means of the stages before the last
     # coefficients, as section `train` has them, learn the first step's classes and are frozen then: true, or its epochs
     first_session: bool | Count = False
@@ -41,9 +45,32 @@ class Incremental(Section):
             raise ValueError(f"`heads` lists a head twice: {listing(twice)}")
         if lost := [name for name in self.options if name not in self.heads]:
             raise ValueError(f"`options` are of heads that `heads` does not list: {listing(lost)}")
-        if (self.data or self.class_orders) and not self.classes_per_step:
-            raise ValueError("`data` and `class_orders` need `classes_per_step`: without it a step is a task")
+        if (self.data or self.class_orders or self.hierarchy) and not self.classes_per_step:
+            raise ValueError(
+                "`data`, `class_orders` and `hierarchy` need `classes_per_step`: without it a step is a task"
+            )
+        if self.hierarchy and self.blurry:
+            raise ValueError("`hierarchy` and `blurry` do not go together: leave out one of them")
+        for name in self.hierarchy:
+            path_of(name, self.hierarchy)
         for order in self.class_orders or []:
             if twice := repeated(order):
                 raise ValueError(f"`class_orders` has a class that comes back: {listing(twice)}; name each once")
         return self
+
+
+def path_of(name: str, coarser: dict[str, str]) -> list[str]:
+    """From the coarsest name to `name`.
+
+    Args:
+        coarser: a name -> the next coarser one.
+
+    Raises:
+        ValueError: a name is coarser than itself.
+    """
+    path = [name]
+    while path[0] in coarser:
+        if coarser[path[0]] in path:
+            raise ValueError(f"`hierarchy` goes round in a circle: {' < '.join([*path[::-1], coarser[path[0]]])}")
+        path.insert(0, coarser[path[0]])
+    return path

@@ -4,70 +4,22 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from random import Random
 from statistics import mean, stdev
 from typing import Any
 
 import torch
 
-from ..errors import DataError, RecipeError, listing
+from ..errors import RecipeError
 from ..recipe.incremental import Incremental
 from .classes import Features, Source
 from .heads import make
 from .heads.head import Head
 from .heads.random_ridge import RandomRidge
+from .hierarchy import levels
 from .jobs import Jobs, here
+from .steps import Step, plan
 
 FIRST = ", first session"  # after a head's name, of its rows on adapted features
-Step = tuple[list[int], torch.Tensor]  # the classes that it is for, and its training images by number
-
-
-def plan(known: Features, settings: Incremental, number: int, seed: int) -> list[Step]:
-    """The steps of one order.  number: which, from 0.
-
-    Blurry borders: Si-Blurry, Moon et al., 2023, https://arxiv.org/abs/2308.09303, with steps in place of a stream.
-
-    Raises:
-        RecipeError: an order of one's own misses a class or names an unknown one.
-        DataError: there is one step alone.
-    """
-    random = Random(f"{seed} {number}")
-    units = known.tasks
-    if settings.classes_per_step:
-        every = _own_order(known.classes, settings.class_orders[number]) if settings.class_orders else None
-        every = every or random.sample(range(len(known.classes)), len(known.classes))
-        size = settings.classes_per_step
-        units = [every[start : start + size] for start in range(0, len(every), size)]
-    elif number:
-        units = random.sample(units, len(units))
-    if len(units) < 2:
-        raise DataError(f"{len(known.classes)} classes make one step alone: give a smaller `classes_per_step`.")
-    labels = known.parts["train"][1]
-    home = torch.zeros(len(known.classes), dtype=torch.int64)
-    for step, unit in enumerate(units):
-        home[unit] = step
-    step_of = home[labels]
-    draws = torch.Generator().manual_seed(random.getrandbits(32))
-    if blurry := settings.blurry:
-        chosen = random.sample(range(len(known.classes)), round(blurry.classes * len(known.classes)))
-        moves = torch.isin(labels, torch.tensor(chosen)) & (torch.rand(len(labels), generator=draws) < blurry.images)
-        away = torch.randint(1, len(units), (len(labels),), generator=draws)
-        step_of = torch.where(moves, (step_of + away) % len(units), step_of)
-    steps = []
-    for step, unit in enumerate(units):
-        rows = (step_of == step).nonzero()[:, 0]
-        rows = rows[torch.randperm(len(rows), generator=draws)]
-        if settings.shots and step:
-            rows = torch.cat([rows[labels[rows] == label][: settings.shots] for label in labels[rows].unique()])
-        steps.append((list(unit), rows))
-    return steps
-
-
-def _own_order(classes: list[str], order: list[str]) -> list[int]:
-    wrong = {"misses": set(classes) - set(order), "has unknown": set(order) - set(classes)}
-    if said := [f"{what} {listing(sorted(names))}" for what, names in wrong.items() if names]:
-        raise RecipeError(f"`incremental.class_orders`: an order {'; '.join(said)}. The classes: {listing(classes)}.")
-    return [classes.index(name) for name in order]
 
 
 def check_heads(settings: Incremental) -> None:
@@ -139,6 +91,9 @@ def _first_session(
     """Features of the network that has learnt the images `rows`, or the file with them; bytes; processor seconds."""
     start = time.process_time()
     known = known if isinstance(known, Features) else Features.load(known)
+    names, above = levels(known.classes, settings.hierarchy)
+    parts = {part: (features, above[0][labels]) for part, (features, labels) in known.parts.items()}
+    known = Features(parts, names, known.tasks)
     with tempfile.TemporaryDirectory() as folder:
         epochs = None if settings.first_session is True else settings.first_session
         size = source.learn(known, rows, epochs, task := Path(folder) / "first.safetensors")
@@ -159,33 +114,46 @@ def _compare(
             return []
         options = options | {"width": fitting}
     head = make(name, width, seed, **options)
-    return [row | {"bytes": row["bytes"] + size} for row in _learn(head, known, steps)]
+    found = _learn(head, known, steps, *levels(known.classes, settings.hierarchy))
+    return [row | {"bytes": row["bytes"] + size} for row in found]
 
 
-def _learn(head: Head, known: Features, steps: list[Step]) -> Iterable[dict]:
+def _learn(head: Head, known: Features, steps: list[Step], names: list[str], above: torch.Tensor) -> Iterable[dict]:
+    """names, above: as `hierarchy.levels` gives them; a step is asked for what classes are called then, and in
+    `forgetting` for what they were called when it was learnt."""
     (features, labels), held, test = (known.parts[part] for part in ("train", "validation", "test"))
     accuracies: list[float] = []
     earlier: list[list[float]] = []  # of every step so far: accuracies of its classes after it and each later one
+    called = above[0, : len(known.classes)].clone()  # of each class, what it is called now
     for step, (unit, rows) in enumerate(steps):
         start = time.process_time()
+        coarser, called[unit] = called[unit], above[step * len(above) // len(steps), unit]
         if len(rows):
+            head.refine(_split(coarser, called[unit]))
             chosen = torch.isin(held[1], labels[rows].unique())
-            head.fit(features[rows], labels[rows], held=(held[0][chosen], held[1][chosen]))
+            head.fit(features[rows], called[labels[rows]], held=(held[0][chosen], called[held[1][chosen]]))
             head.scores(features[:1])  # solves what is solved lazily
         took = time.process_time() - start
-        seen = torch.isin(test[1], head.classes)
-        right = head.predict(test[0][seen]) == test[1][seen]
-        accuracies.append(float(right.double().mean()))
+        seen = torch.isin(called[test[1]], head.classes)
+        guesses, asked = head.predict(test[0][seen]), test[1][seen]
+        accuracies.append(float((guesses == called[asked]).double().mean()))
         earlier.append([])
-        for found, (classes, _) in zip(earlier, steps):
-            own = torch.isin(test[1][seen], torch.tensor(classes))
-            found.append(float(right[own].double().mean()) if own.any() else 0.0)
+        for number, (found, (classes, _)) in enumerate(zip(earlier, steps)):
+            own, then = torch.isin(asked, torch.tensor(classes)), above[number * len(above) // len(steps)]
+            found.append(float((then[guesses] == then[asked])[own].double().mean()) if own.any() else 0.0)
         lost = [max(found[:-1]) - found[-1] for found in earlier[:-1]]
         yield {
-            "step": step + 1, "learnt": "; ".join(known.classes[label] for label in unit), "classes": len(head.classes),
+            "step": step + 1, "learnt": "; ".join(names[label] for label in dict.fromkeys(called[unit].tolist())),
+            "classes": len(head.classes),
             "accuracy": accuracies[-1], "average": mean(accuracies), "forgetting": mean(lost) if lost else 0.0,
             "bytes": head.nbytes, "processor_seconds": took,
         }  # fmt: skip
+
+
+def _split(before: torch.Tensor, now: torch.Tensor) -> dict[int, list[int]]:
+    """Name -> the finer ones that take its place, by what classes were called before and are called now."""
+    pairs = [(old, new) for old, new in zip(before.tolist(), now.tolist()) if old != new]
+    return {old: sorted({new for of, new in pairs if of == old}) for old, _ in pairs}
 
 
 def summary(rows: list[dict]) -> dict[str, dict[str, float]]:

@@ -54,6 +54,91 @@ def test_orders_differ_and_a_step_without_a_count_is_a_task():
     assert [unit for unit, _ in plan(known(), own, 0, 0)] == [[5, 0, 1, 2], [3, 4]]
 
 
+KINDS = {"a": "vowel", "e": "vowel", **dict.fromkeys("bcd", "stop"), "vowel": "letter", "stop": "letter"}  # f is alone
+
+
+@given(size=st.integers(1, 2), number=st.integers(0, 3))
+def test_under_a_hierarchy_each_level_has_its_own_images_and_the_same_order_of_steps(size, number):
+    found = known()
+    steps = plan(found, Incremental(classes_per_step=size, hierarchy=KINDS), number, 7)
+    count, labels = len(steps) // 3, found.parts["train"][1]
+    assert count == 3 - size and [unit for unit, _ in steps] == 3 * [unit for unit, _ in steps[:count]]
+    assert {frozenset(unit) for unit, _ in steps} == (
+        {frozenset(range(5)), frozenset([5])} if size == 1 else {frozenset(range(6))}
+    )
+    rows = torch.cat([rows for _, rows in steps])
+    assert len(rows.unique()) == len(rows) == len(labels)
+    for unit, rows in steps:
+        assert labels[rows].bincount(minlength=6).tolist() == [10 * (label in unit) for label in range(6)]
+
+
+@pytest.mark.parametrize("name", ["means", "ridge", "frozen"])
+def test_under_a_hierarchy_a_head_is_asked_for_the_names_of_that_time(name):
+    how = {"hierarchy": KINDS, "class_orders": [["letter", "f"]], "classes_per_step": 1}
+    found, settings = known(), Incremental(heads=[name], **how)
+    rows, _ = run(found, settings, 0, lambda line: None)
+    assert [row["learnt"] for row in rows[::2]] == ["letter", "vowel; stop", "a; b; c; d; e"]
+    assert [row["classes"] for row in rows] == [1, 2, 3, 3, 6, 6]
+    assert rows[0]["accuracy"] == 1.0  # there is one answer
+    if HEADS[name].exact:
+        assert all(row["accuracy"] > 0.9 and row["forgetting"] < 0.1 for row in rows)
+
+
+def test_a_hierarchys_rows_are_those_of_a_literal_count():
+    found, settings = known(apart=1.0), Incremental(heads=["means"], orders=1, classes_per_step=2, hierarchy=KINDS)
+    rows, _ = run(found, settings, 0, lambda line: None)
+    (features, labels), (test, wanted) = found.parts["train"], found.parts["test"]
+    called = [["letter"] * 5 + ["f"], ["vowel", "stop", "stop", "stop", "vowel", "f"], CLASSES]
+    above = {one: [names[label] for names in called] for label, one in enumerate(CLASSES)}
+    above |= {"letter": ["letter"] * 3, "vowel": ["letter", "vowel", "vowel"], "stop": ["letter", "stop", "stop"]}
+    table, held = [], {}  # after each level, how many are right by the names of each level so far
+    for step, (_, chosen) in enumerate(plan(found, settings, 0, 0)):
+        held = {"f": held["f"]} if held else held
+        for row in chosen.tolist():
+            held.setdefault(called[step][labels[row]], []).append(features[row])
+        centres = {name: torch.stack(own).double().mean(0) for name, own in held.items()}
+        said = [min(centres, key=lambda name: float((centres[name] - image.double()).norm())) for image in test]
+        right = [[above[one][level] == called[level][label] for one, label in zip(said, wanted)] for level in (0, 1, 2)]
+        table.append([sum(each) / len(said) for each in right])
+    assert [row["accuracy"] for row in rows] == pytest.approx([table[level][level] for level in (0, 1, 2)])
+    lost = [max(table[0][0], table[1][0]) - table[2][0], table[1][1] - table[2][1]]
+    assert rows[-1]["forgetting"] == pytest.approx(sum(lost) / 2)
+
+
+def test_a_first_session_under_a_hierarchy_knows_no_finer_names():
+    class Learns:
+        def learn(self, seen, rows, epochs, file):
+            assert {seen.classes[label] for label in seen.parts["train"][1][rows].tolist()} == {"letter"}
+            assert {seen.classes[label] for label in seen.parts["validation"][1].tolist()} == {"letter", "f"}
+            return 7
+
+        def features(self, stages, task):
+            return known()
+
+    how = {"hierarchy": KINDS, "class_orders": [["letter", "f"]], "classes_per_step": 1, "first_session": True}
+    rows, _ = run(known(), Incremental(heads=["ridge"], **how), 0, lambda line: None, Learns())
+    assert rows[11]["head"] == "ridge, first session" and rows[11]["bytes"] == rows[5]["bytes"] + 7
+
+
+def test_hierarchies_that_cannot_be_are_refused():
+    for wrong, says in (
+        ({"hierarchy": {"a": "x"}, "classes_per_step": None}, "need `classes_per_step`"),
+        ({"hierarchy": {"a": "a"}}, "circle: a < a"),
+        ({"hierarchy": {"a": "x", "x": "y", "y": "x"}}, "circle: a < x < y < x"),
+        ({"hierarchy": {"a": "x"}, "blurry": Blurry()}, "do not go together"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            Incremental(**{"classes_per_step": 2} | wrong)
+    for wrong, says in (
+        ({"hierarchy": {"a": "x", "g": "x"}}, "has g, no class"), ({"hierarchy": {"a": "b"}}, "b is a class"),
+        ({"hierarchy": {"a": "x"}, "class_orders": [CLASSES]}, "misses x; has unknown a"),
+    ):  # fmt: skip
+        with pytest.raises(RecipeError, match=says):
+            plan(known(), Incremental(classes_per_step=2, **wrong), 0, 0)
+    with pytest.raises(DataError, match="Class a has 2 training images for 3 levels"):
+        plan(known(n=12), Incremental(classes_per_step=2, hierarchy=KINDS), 0, 0)
+
+
 def test_exact_heads_end_alike_in_all_orders_and_with_blurry_borders():
     settings = Incremental(heads=["means", "ridge"], options={"ridge": {"strength": 0.01}}, classes_per_step=2)
     ends = []

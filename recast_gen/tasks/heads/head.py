@@ -2,6 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -107,6 +108,25 @@ class Head(ABC):
             self.kept[name] = self.kept[name] + copy.kept[name]
         self._module = None
         return self
+
+    @torch.no_grad()
+    def refine(self, finer: Mapping[int, Sequence[int]]) -> Self:
+        """Lets classes give way to finer ones, of which the next task has images.
+
+        What is kept of a class goes; how images that were learnt under it count from then on is the method's own.
+
+        Args:
+            finer: a label -> those that take its place.
+        """
+        self._hand_over({label: list(parts) for label, parts in finer.items() if label in self.classes})
+        stay = (~torch.isin(self.classes, torch.tensor(list(finer), dtype=torch.int64))).nonzero()[:, 0]
+        for name, dim in self.by_class.items():
+            self.kept[name] = self.kept[name].index_select(dim, stay)
+        self.classes, self._module = self.classes[stay], None
+        return self
+
+    def _hand_over(self, finer: dict[int, list[int]]) -> None:  # noqa: B027
+        """Gives finer classes what a method keeps of those that go.  finer: as of `refine`, of classes seen."""
 
     @property
     def nbytes(self) -> int:

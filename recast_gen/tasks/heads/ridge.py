@@ -56,6 +56,13 @@ class Ridge(Head):
             right = [self._right(strength, held) for strength in STRENGTHS]
             self.kept["strength"] = self.kept["strength"] + torch.tensor(right).double()
 
+    def _hand_over(self, finer: dict[int, list[int]]) -> None:
+        """An image that was learnt under a coarser name is each of its finer ones in equal parts."""
+        for label, parts in finer.items():
+            self._make_room(torch.tensor(parts))
+            own = self.kept["products"][:, self.classes == label]
+            self.kept["products"][:, self._places(torch.tensor(parts))] += own / len(parts)
+
     @property
     def strength(self) -> float:
         """The one that is given or chosen."""

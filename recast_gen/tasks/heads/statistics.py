@@ -41,16 +41,31 @@ class Statistics(Head):
             products[0 if self.options["shared"] else label] += own.T @ own
         self.kept["products"] = products
 
-    def normals(self) -> list[torch.distributions.MultivariateNormal]:
-        """One a class, with a ten-thousandth of the mean variance more in every direction."""
-        counts, sums, products = (self.kept[name] for name in ("counts", "sums", "products"))
-        means = sums / counts[:, None]
+    def _hand_over(self, finer: dict[int, list[int]]) -> None:
+        """Takes the images of classes that go out of what all share, as if they had spread alike."""
+        if self.options["shared"] and finer:
+            gone = torch.isin(self.classes, torch.tensor(list(finer)))
+            own = self.kept["sums"][gone].T @ self._means()[gone]
+            degrees = (self.kept["counts"][gone] - 1).sum()
+            self.kept["products"] = self.kept["products"] - own - degrees * self._covariances()[:1]
+
+    def _means(self) -> torch.Tensor:
+        return self.kept["sums"] / self.kept["counts"][:, None]
+
+    def _covariances(self) -> torch.Tensor:
+        """``k d d``, about the classes' means."""
+        (counts, sums, products), means = (self.kept[name] for name in ("counts", "sums", "products")), self._means()
         if self.options["shared"]:
             scatter = (products[0] - sums.T @ means).expand(len(means), -1, -1)
             degrees = (counts.sum() - len(counts)).clamp(min=1).expand(len(means))
         else:
             scatter, degrees = products - sums[:, :, None] * means[:, None], (counts - 1).clamp(min=1)
-        covariances = scatter / degrees[:, None, None]
+        return scatter / degrees[:, None, None]
+
+    def normals(self) -> list[torch.distributions.MultivariateNormal]:
+        """One a class, with a ten-thousandth of the mean variance more in every direction."""
+        means = self._means()
+        covariances = self._covariances()
         variance = covariances.diagonal(dim1=1, dim2=2).mean(1).clamp(min=0)
         scale = means.square().mean().clamp(min=1e-12)  # of a class with one image, or whose images are all alike
         ridge = (1e-4 * variance + 1e-8 * scale)[:, None, None] * torch.eye(self.features, dtype=torch.float64)

@@ -24,7 +24,7 @@ def drawn(seed: int, n: int = 150, apart: float = 5.0) -> tuple[torch.Tensor, to
 def options(tmp_path_factory):
     """The options that each head needs or is small by."""
     path = tmp_path_factory.mktemp("targets") / "words.safetensors"
-    save_file({"targets": torch.randn(CLASSES, 8, generator=torch.Generator().manual_seed(0))}, path)
+    save_file({"targets": torch.randn(CLASSES + 1, 8, generator=torch.Generator().manual_seed(0))}, path)
     return {"random_ridge": {"width": 40}, "language": {"targets": str(path)}}
 
 
@@ -88,6 +88,21 @@ def test_a_class_that_comes_back_adds_what_is_new_and_a_task_may_have_one_class(
         head.fit(features[labels == label], labels[labels == label])
     assert head.classes.tolist() == [0, 2] and head.scores(features).shape == (150, 2)
     assert head.scores(features).isfinite().all()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_class_gives_way_to_finer_ones(name, options, tmp_path):
+    (features, labels), (more, finer) = drawn(0), drawn(2, 300)
+    head = make(name, D, **options.get(name, {})).fit(features, labels.where(labels == 5, 6))
+    head.refine({6: [0, 1, 2, 3, 4], 9: [1]})
+    assert head.classes.tolist() == ([*range(6)] if name in ("ridge", "random_ridge", "language") else [5])
+    head.fit(more[finer < 5], finer[finer < 5])
+    head.save(tmp_path / "head.safetensors")
+    test, right = drawn(1, 300)
+    assert head.classes.tolist() == list(range(CLASSES)) and head.scores(test).isfinite().all()
+    assert torch.equal(load(tmp_path / "head.safetensors").predict(test), head.predict(test))
+    if name not in ("l2_to_start", "ewc", "subspace", "weight_aligning", "key_value", "language"):  # they forget
+        assert (head.predict(test) == right).float().mean() > 0.8
 
 
 def test_what_is_no_task_is_refused_and_changes_nothing():

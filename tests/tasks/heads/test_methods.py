@@ -35,6 +35,33 @@ def test_ridge_is_the_textbooks_with_its_strength_relative_to_the_features(seed)
     torch.testing.assert_close(head.scores(features), inputs @ solved, rtol=1e-8, atol=1e-8)
 
 
+def test_ridge_counts_an_image_of_a_coarser_name_as_each_finer_one_in_equal_parts():
+    features, labels = drawn(0, 60, apart=1.0)
+    early = torch.arange(60) < 30
+    head = make("ridge", D, strength=0.1).fit(features[early], labels[early].clamp(max=3) + 10)
+    head.refine({13: [3, 4, 5]}).fit(features[~early], labels[~early])
+    names = head.classes.tolist()
+    assert names == [0, 1, 2, 3, 4, 5, 10, 11, 12]
+    wanted = torch.zeros(60, 9).double()
+    for row, label in enumerate(labels.tolist()):
+        for name in [label] if row >= 30 else [label + 10] if label < 3 else [3, 4, 5]:
+            wanted[row, names.index(name)] = 1 / 3 if row < 30 and label >= 3 else 1
+    inputs = torch.cat([features, torch.ones(60, 1)], 1).double()
+    penalty = 0.1 * features.double().square().sum(0).mean() * torch.eye(D + 1)
+    solved = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ wanted)
+    torch.testing.assert_close(head.scores(features), inputs @ solved, rtol=1e-8, atol=1e-8)
+
+
+def test_a_shared_covariance_stays_when_a_class_gives_way():
+    features, labels = drawn(0, 400)
+    head = make("statistics", D, shared=True).fit(features, labels)
+    before = head.normals()[2]
+    after = head.refine({1: [6, 7], 5: [8, 9]}).normals()[1]
+    assert head.classes.tolist() == [0, 2, 3, 4]
+    torch.testing.assert_close(after.mean, before.mean)
+    torch.testing.assert_close(after.covariance_matrix, before.covariance_matrix, rtol=1e-3, atol=1e-6)
+
+
 def test_ranpac_is_ridge_on_a_random_layer_that_is_a_seed():
     features, labels = drawn(0)
     head, other = (make("random_ridge", D, seed, width=30, strength=0.01).fit(features, labels) for seed in (7, 8))
