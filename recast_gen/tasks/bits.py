@@ -24,11 +24,12 @@ from .readers.raw import PARTS
 
 METRIC = 0.8888  # as long as any that the file will state
 SPARE = 16  # bytes that those may add
+NEAR = 8  # bits of coefficients, from which on rounding them changes little of what a head sees
 
 
 def put_in_few(
     model: nn.Module, bank: TemplateBank, splits: Splits, settings: Train, recipe: str | None = None,
-    runs: nn.Module | None = None, right: float | None = None,
+    runs: nn.Module | None = None, right: float | None = None, seen: Splits | None = None,
 ) -> tuple[Task, float]:  # fmt: skip
     """Gives `model` the values that a task file of ``settings.head_bits`` and ``coefficient_bits`` holds.
 
@@ -41,6 +42,7 @@ def put_in_few(
     Args:
         runs: what runs in the place of the model, on `splits`, as a `Shortcut` does.
         right: the model's accuracy (fraction) on validation, where it is known.
+        seen: what its head sees of training and validation, where that is known.
 
     Returns:
         The task without its metrics; its accuracy on validation.
@@ -48,7 +50,10 @@ def put_in_few(
         TaskError: no file is so small as `max_bytes`, or what cannot be rounded.
     """
     whole = task_of(model, bank, bank.backbone["head"], splits.classes, None, recipe)
-    both = _Runs(model, runs or model, splits, settings, bank.backbone["head"])
+    near = settings.coefficient_bits != "auto" and settings.coefficient_bits >= NEAR
+    both = _Runs(model, runs or model, splits, settings, bank.backbone["head"], near, [seen] if seen else [])
+    if near and settings.head_bits not in (16, 32):
+        both.known()  # before coefficients change
     if settings.max_bytes:
         task = _within(both, whole, bank, settings)
     else:
@@ -65,6 +70,7 @@ class _Runs:
 
     Args:
         name: of the head.
+        near: whether `features` are kept when coefficients change.
         features: what it sees while coefficients stay as they are, where it is the last step and linear; an empty list
             before that is asked for.
     """
@@ -74,6 +80,7 @@ class _Runs:
     splits: Splits
     settings: Train
     name: str | None
+    near: bool = False
     features: list[Splits | None] = field(default_factory=list)
     used: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -83,18 +90,18 @@ class _Runs:
             set_coefficients(module, leaf, torch.from_numpy(task.coefficients[name]))
         put_in(self.model, {name: to_torch(array) for name, array in task.head.items()})
         if any(not np.array_equal(self.used.get(name, ()), array) for name, array in task.coefficients.items()):
-            self.used, self.features = dict(task.coefficients), []
+            self.used, self.features = dict(task.coefficients), self.features if self.near else []
 
     def right(self, parts: tuple[str, ...] = PARTS[:2]) -> list[np.ndarray]:
         """Which images are right, as 0.0 and 1.0: of training, unless they are drawn anew each time; of validation."""
         wanted = [part for part in parts if part != "train" or self.settings.augment == "none"]
-        known = self._known() if len(wanted) > 1 or self.features else None
+        known = self.known() if len(wanted) > 1 or self.features and not self.near else None
         model, splits = (self.model.get_submodule(self.name or ""), known) if known else (self.runs, self.splits)
         found = [(examine(model, images, self.settings)[1].argmax(1).numpy(), labels_of(images))
                  for images in (getattr(splits, part) for part in wanted)]  # fmt: skip
         return [np.asarray(answers == labels, np.float64) for answers, labels in found]
 
-    def _known(self) -> Splits | None:
+    def known(self) -> Splits | None:
         if not self.features:
             head = self.model.get_submodule(self.name) if self.name else None
             args = self.splits, self.settings, PARTS[:2]
@@ -103,7 +110,7 @@ class _Runs:
 
     def seen(self, task: Task) -> tuple[Seen, Seen] | None:
         """What a linear head, as the model's last step, sees of (training, validation); None for another."""
-        if not task.head or (found := self._known()) is None:
+        if not task.head or (found := self.known()) is None:
             return None
         (trained, own), (kept, labels) = (_tensors(part) for part in (found.train, found.validation))
         return (trained.numpy(), own.numpy()), (kept.numpy(), labels.numpy())

@@ -120,7 +120,7 @@ class Learner:
         kept, few = {}, (settings.head_bits, settings.coefficient_bits) != (32, 32)
         with self._short(model) as runs:
             if few or settings.max_bytes or tie_of(settings.tie):
-                args = model, self.bank, self._entry, settings, self.recipe, runs, outcome.validation
+                args = model, self.bank, self._entry, settings, self.recipe, runs, outcome.validation, outcome.seen
                 task, outcome.validation = put_in_few(*args)
                 kept = task.kept
             if not self.whole:

@@ -49,6 +49,7 @@ class Loop:
         self.bank, self.path, self.on_epoch = bank, path, on_epoch or (lambda accuracy, epoch: None)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"score": -inf, "epoch": 0, "state": {}}
+        self.best_seen: Splits | None = None  # by the head at the best epoch, where that is known
         self.finished = False
         optimizer = optimizer_of(rates, settings)
         if on_optimizer:

@@ -42,6 +42,7 @@ class Outcome:
         costs: of training and validation, as `costs.Meter` reads them.
         test: accuracy (fraction) of that epoch on test.
         logits: of the test images, ``n classes``.
+        seen: what the head sees of training and validation images at that epoch, where that is known.
     """
 
     validation: float
@@ -53,6 +54,7 @@ class Outcome:
     costs: dict
     test: float = float("nan")
     logits: torch.Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
+    seen: Splits | None = field(default=None, repr=False)
 
 
 def fit(model: nn.Module, splits: Splits, *args, **kwargs) -> Outcome:
@@ -87,11 +89,13 @@ def train(
     with quiet(), threads(model, splits.train, settings.batch_size), tempfile.TemporaryDirectory() as temporary:
         path = Path(folder or temporary) / "last.ckpt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        run = (read(path) or {}).get("run")
+        run, seen = (read(path) or {}).get("run"), None
         if not (run and run["finished"]):
             seed_everything(seed, verbose=False)
-            run = loop(_fabric(settings), model, splits, settings, rates, seed, bank, path, on_epoch).run()
+            made = loop(_fabric(settings), model, splits, settings, rates, seed, bank, path, on_epoch)
+            run, seen = made.run(), made.best_seen
     found = outcome(run["best"], run["history"], run["costs"])
+    found.seen = seen
     model.cpu().load_state_dict(found.state, strict=False)
     return found
 

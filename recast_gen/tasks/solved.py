@@ -57,7 +57,7 @@ class SolvedLoop(Loop):
 
     def __init__(self, *args, head: nn.Linear, seen: Splits[TensorDataset], **kwargs):
         super().__init__(*args, **kwargs)
-        self.head, self.seen, self.features = head, seen, torch.empty(0)
+        self.head, self.seen, self.features = head, seen, torch.empty(0)  # seen: at the last validation
         features, labels = seen.train.tensors
         self.strength = strength((features, labels), self.settings.batch_size, self.seed)
 
@@ -78,17 +78,24 @@ class SolvedLoop(Loop):
 
     def _validated(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """As `Loop._validated`; of the start, whose head is solved already, from what is known."""
-        validation = self._solved() if number else self.seen.validation
-        inputs, labels = validation.tensors
+        if number:
+            self._solve()
+        inputs, labels = self.seen.validation.tensors
         return self.head(inputs.to(self.fabric.device)).float().cpu(), labels
 
-    def _solved(self) -> TensorDataset:
-        """Gives the head its solution on all training images; what it sees of those of validation."""
+    def _judge(self, number: int, train_loss: float | None) -> None:
+        """As `Loop._judge`; what the head sees at the best epoch is kept."""
+        super()._judge(number, train_loss)
+        if self.best["epoch"] == number:
+            self.best_seen = self.seen
+
+    def _solve(self) -> None:
+        """Gives the head its solution on all training images, and finds what it sees."""
         train, validation = self._seen(self.splits.train), self._seen(self.splits.validation)
+        self.seen = Splits(train, validation, validation, self.splits.classes)
         finite = all(bool(part.tensors[0].isfinite().all()) for part in (train, validation))  # else it has diverged
-        if finite and (found := ridge_start(Splits(train, validation, validation, self.splits.classes))):
+        if finite and (found := ridge_start(self.seen)):
             self.head.load_state_dict(found.state_dict())
-        return validation
 
     def _seen(self, images: Dataset) -> TensorDataset:
         found = []

@@ -61,6 +61,23 @@ def test_a_model_holds_what_its_file_will(vit, tmp_path, head_bits, coefficient_
         assert steps.bits_of(task.kept[""]) < 32
 
 
+@pytest.mark.parametrize("limit", [None, 700])
+def test_what_the_head_saw_in_training_decides_its_bits_without_another_pass(vit, limit):
+    images = splits(vit)
+    settings, passed, found = Train(coefficient_bits=8, max_bytes=limit), [], []
+    for known in (True, False):
+        model, bank = attached(vit, images)
+        seen = before_head(model, model.head, images, Train()) if known else None
+        hook = model.register_forward_pre_hook(lambda _, given: passed.append(len(given[0])))
+        passed.clear()
+        found.append(put_in_few(model, bank, images, settings, right=0.9, seen=seen))
+        assert (sum(passed) < 40) == known  # 30 images validate, 60 more train
+        hook.remove()
+    (one, right), (other, again) = found
+    assert right == again and one.head.keys() == other.head.keys()
+    assert all(np.array_equal(one.head[name], other.head[name]) for name in one.head)
+
+
 @pytest.mark.parametrize("limit", [450, 600, 900])
 def test_a_budget_is_for_the_whole_file_and_kept(vit, tmp_path, limit):
     images = splits(vit)
