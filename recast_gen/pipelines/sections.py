@@ -31,7 +31,7 @@ def read_by(recipe: Recipe) -> dict[str, dict]:
         study = [*FAMILIES, "mimic", "mimic_vae", "tune", "first", "train" if trains else "resolution"]
     section = recipe.incremental
     classes = ["seed", "incremental", "chosen", *([] if section.data else ["tasks"])] if section else []
-    classes += ["train"] if section and section.first_session else []
+    classes += ["train"] if section and (section.first_session or section.sequential) else []
     keys = {
         "extract": ["seed", "model"],
         "mimic": [*FAMILIES, "mimic", *network],

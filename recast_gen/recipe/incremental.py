@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from ..errors import listing, repeated
-from .fields import Count, Section, Share
+from .fields import Count, Positive, Section, Share
 from .images import Data
 
 HeadName = Literal[
@@ -18,6 +18,15 @@ HEADS: tuple[str, ...] = get_args(HeadName)
 class Blurry(Section):
     classes: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of the classes that come in other steps too
     images: Share = 0.1  # share of such a class's training images that do, each in a random step
+
+
+class Sequential(Section):
+    # plain: nothing holds the coefficients. ewc: each is drawn back, the more the more earlier steps depend on it.
+    # subspace: they do not move in the principal directions of what earlier steps depend on
+    ways: Annotated[list[Literal["plain", "ewc", "subspace"]], Field(min_length=1)] = ["plain", "ewc", "subspace"]
+    epochs: Count | None = None  # of each step; those of `train` when not given
+    strength: Positive = 1.0  # of the penalty of ewc; 1 is that of Laplace's approximation
+    keep: Share = 0.9  # of subspace: the share of what earlier steps depend on that stays
 
 
 class Incremental(Section):
@@ -34,6 +43,8 @@ class Incremental(Section):
     stages: Count = 1  # of the network that heads see: what its head sees, and the means of the stages before the last
     # coefficients, as section `train` has them, learn the first step's classes and are frozen then: true, or its epochs
     first_session: bool | Count = False
+    # coefficients, as section `train` has them, go on learning with every step; heads see the network of that time
+    sequential: Sequential | None = None
     # that a head keeps at the end: random_ridge has the largest width within them, others that keep more are left out
     max_bytes: Count | None = None
     blurry: Blurry | None = None  # some images of some classes come in other steps
@@ -49,8 +60,12 @@ class Incremental(Section):
             raise ValueError(
                 "`data`, `class_orders` and `hierarchy` need `classes_per_step`: without it a step is a task"
             )
+        if self.sequential and self.max_bytes:
+            raise ValueError("`max_bytes` and `sequential` do not go together: what `sequential` keeps grows")
         if self.hierarchy and self.blurry:
             raise ValueError("`hierarchy` and `blurry` do not go together: leave out one of them")
+        if self.sequential and (twice := repeated(self.sequential.ways)):
+            raise ValueError(f"`sequential.ways` lists a way twice: {listing(twice)}")
         for name in self.hierarchy:
             path_of(name, self.hierarchy)
         for order in self.class_orders or []:

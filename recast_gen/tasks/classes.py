@@ -25,7 +25,7 @@ from . import data
 from .data import Splits
 from .heads.head import Part
 from .learner import Learner
-from .methods import prepare
+from .methods import adapted, prepare
 from .module import check, predict, training_device
 from .passes import at_once
 from .readers.raw import PARTS
@@ -45,6 +45,15 @@ class Features:
     parts: dict[str, Part]
     classes: list[str]
     tasks: list[list[int]]
+
+    @property
+    def width(self) -> int:
+        """``d``."""
+        return self.parts["train"][0].shape[1]
+
+    def called(self, names: list[str], by: torch.Tensor) -> "Features":
+        """The same images under other names.  by: ``class``, of each the number of its name."""
+        return Features({part: (seen, by[labels]) for part, (seen, labels) in self.parts.items()}, names, self.tasks)
 
     def save(self, path: Path) -> Path:
         """Leaves them in a file, for other processes."""
@@ -91,12 +100,13 @@ class Source:
     def read(self) -> Callable[[Task], Splits]:
         return data.reader(self.bank.backbone["data_config"], self.seed)
 
-    def features(self, last: int = 1, learnt: Path | None = None) -> Features:
+    def features(self, last: int = 1, learnt: Path | dict[str, torch.Tensor] | None = None) -> Features:
         """The features of all tasks' images; where there are several tasks, ``task: class`` are the names.
 
         Args:
             last: stages of the network that are seen.
-            learnt: a task file of which the network has the coefficients; the backbone's own when not given.
+            learnt: a task file of which the network has the coefficients, or these by name; the backbone's own when
+                not given.
 
         Raises:
             DataError: images and network do not go together, its head is not its last step on one row an image, or it
@@ -133,39 +143,56 @@ class Source:
             Bytes of the file besides its head.
 
         Raises:
+            DataError: as `learner`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            run = self.learner(known, rows, epochs, Path(folder), "first_session", "the first step").run(self.seed)
+            run.path.replace(file)
+        return run.row["bytes"] - run.row["head_bytes"]
+
+    def learner(
+        self, known: Features, rows: torch.Tensor, epochs: int | None, folder: Path, key: str, step: str
+    ) -> Learner:
+        """What trains on the images of a step.
+
+        Args:
+            known: of which the labels count.
+            rows, epochs: as of `learn`.
+            folder: of what runs leave.
+            key, step: what asks for it, and which step it is, for errors.
+
+        Raises:
             DataError: the step has one class, or tasks have images of several sizes.
         """
         sizes = [task.size for task in self.tasks]
         if any(size != sizes[0] for size in sizes):
-            raise DataError("`first_session` trains one network for all tasks: give them one `img_size`.")
+            raise DataError(f"`{key}` trains one network for all tasks: give them one `img_size`.")
         asked = {"epochs": epochs or self.settings.epochs, "augment": "none", "seeds": [self.seed]}
         settings = self.settings.model_copy(update=asked)
         labels = {part: known.parts[part][1] for part in PARTS[:2]}
         classes = labels["train"][rows].unique()
         if len(classes) < 2:
             raise DataError(
-                f"`first_session` trains on the first step, which has one class ({known.classes[int(classes[0])]}): "
-                "give more `classes_per_step`."
+                f"`{key}` trains on {step}, which has one class ({known.classes[int(classes[0])]}): give more "
+                "`classes_per_step`."
             )
         held = torch.isin(labels["validation"], classes).nonzero()[:, 0]
         chosen = zip(PARTS, (rows, held))
         images, validation = self._images({p: (of, torch.searchsorted(classes, labels[p][of])) for p, of in chosen})
         splits = Splits(images, validation, validation, [known.classes[label] for label in classes.tolist()])
-        with tempfile.TemporaryDirectory() as folder:
-            learner = Learner(
-                "first step", lambda: splits, self.bank, self.base, settings, Path(folder), img_size=sizes[0]
-            )
-            run = learner.run(self.seed)
-            run.path.replace(file)
-        return run.row["bytes"] - run.row["head_bytes"]
+        return Learner("step", lambda: splits, self.bank, self.base, settings, folder, img_size=sizes[0])
 
-    def _network(self, task: Task, classes: int, learnt: Path | None) -> nn.Module:
+    def _network(self, task: Task, classes: int, learnt: Path | dict[str, torch.Tensor] | None) -> nn.Module:
         if learnt is None:
             model = rebuild(self.base, num_classes=classes).eval()
             make_for_task(model, self.bank, task.size)
             return model
-        model, _ = prepare("", self.bank, self.base, classes, self.settings, self.seed, task.size)
-        load_task(learnt, model, self.bank)
+        method = "" if isinstance(learnt, Path) else adapted(self.settings)
+        model, _ = prepare(method, self.bank, self.base, classes, self.settings, self.seed, task.size)
+        if isinstance(learnt, Path):
+            load_task(learnt, model, self.bank)
+        else:
+            model.load_state_dict(learnt, strict=False)
         return model.eval()
 
     def _images(self, wanted: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Iterator[Dataset]:

@@ -2,7 +2,8 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat, tee
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from ..errors import RecipeError
 from ..recipe.incremental import Incremental
 from .classes import Features, Source
+from .continued import continued
 from .heads import make
 from .heads.head import Head
 from .heads.random_ridge import RandomRidge
@@ -33,25 +35,28 @@ def run(
     known: Features, settings: Incremental, seed: int, say: Callable[[str], None] = print,
     source: Source | None = None, jobs: Jobs = here, scratch: Path | None = None,
 ) -> tuple[list[dict], list[dict]]:  # fmt: skip
-    """All heads on all orders; with `first_session`, on the features of the network that learnt the first step, too.
+    """All heads on all orders, on the frozen network's features; with `first_session`, on those of the network that
+    learnt the first step, too; with `sequential`, on those of networks that go on learning.
 
     At equal bytes (`max_bytes`): MEMO, Zhou et al., 2023, https://arxiv.org/abs/2205.13218.
 
     Args:
         known: features of the frozen network.
-        source: of the images, for `first_session`.
-        jobs: runs each order's first session, then each order's heads.
+        source: of the images, for `first_session` and `sequential`.
+        jobs: runs each order's first session, then each order's heads, and what goes on learning with all its heads.
         scratch: a folder by which jobs in other processes get features.
 
     Raises:
-        RecipeError: no head keeps so few bytes.
+        RecipeError: no head keeps so few bytes, or coefficients that go on learning are tied.
 
     Returns:
         Rows, one an order, head and step: ``classes`` seen, ``accuracy`` (fraction) over all of them, ``average`` of
         it since the first step, ``forgetting`` (fraction: how much lower earlier steps' classes are than at their
-        best, on average), ``bytes`` that the head keeps, and the coefficients of a first session; and rows of what the
-        steps cost, ``processor_seconds``.
+        best, on average), ``bytes`` that the head keeps, and the coefficients of a first session, or those that go on
+        learning and what constrains them; and rows of what the steps cost, ``processor_seconds``.
     """
+    if settings.sequential and source and source.settings.tie != "none":
+        raise RecipeError("`incremental.sequential` has a number for each coefficient: leave out `train.tie`.")
     orders = range(len(settings.class_orders or range(settings.orders)))
     steps = [plan(known, settings, number, seed) for number in orders]
     given = known.save(scratch / "frozen.safetensors") if scratch else known
@@ -64,22 +69,32 @@ def run(
             seen[FIRST].append((found, size))
             costs.append({"order": number + 1, "head": FIRST[2:], "step": 1, "processor_seconds": seconds})
             say(f"order {number + 1}, the first session: {size:,} bytes of coefficients, {seconds:.1f} s")
-    each = [(number, what, head) for number in orders for what in seen for head in settings.heads]
-    compared = [(*seen[what][number], settings, steps[number], head, seed) for number, what, head in each]
-    rows = []
-    for (number, what, head), found in zip(each, jobs(_compare, compared)):
-        name = head + what
+    rows: list[dict] = []
+
+    def take(number: int, name: str, found: list[dict]) -> None:
         about = {"order": number + 1, "head": name}
         if settings.max_bytes and (not found or found[-1]["bytes"] > settings.max_bytes):
             say(f"order {number + 1}, {name}: left out, it keeps more than {settings.max_bytes:,} bytes")
-            continue
-        costs += [about | {"step": row["step"], "processor_seconds": row.pop("processor_seconds")} for row in found]
-        rows += [about | row for row in found]
+            return
+        costs.extend(about | {"step": row["step"], "processor_seconds": row.pop("processor_seconds")} for row in found)
+        rows.extend(about | row for row in found)
         last = rows[-1]
         say(
             f"order {number + 1}, {name}: {last['accuracy']:.1%} of {last['classes']} classes, average "
             f"{last['average']:.1%}, forgetting {last['forgetting']:.1%}, {last['bytes']:,} bytes"
         )
+
+    each = [(number, what, head) for number in orders for what in seen for head in settings.heads]
+    compared = [(*seen[what][number], settings, steps[number], head, seed) for number, what, head in each]
+    for (number, what, head), found in zip(each, jobs(_compare, compared)):
+        take(number, head + what, found)
+    going_on = [(number, way) for number in orders for way in (settings.sequential.ways if settings.sequential else ())]
+    to_learn = [(source, settings, given, steps[number], way, seed) for number, way in going_on]
+    for (number, way), (by_head, seconds) in zip(going_on, jobs(_go_on, to_learn)):
+        about = {"order": number + 1, "head": f"sequential {way}"}
+        costs += [about | {"step": step, "processor_seconds": took} for step, took in enumerate(seconds, start=1)]
+        for head, found in zip(settings.heads, by_head):
+            take(number, f"{head}, sequential {way}", found)
     if not rows:
         raise RecipeError(f"`incremental.max_bytes: {settings.max_bytes}`: every head keeps more: give more bytes.")
     return rows, costs
@@ -92,8 +107,7 @@ def _first_session(
     start = time.process_time()
     known = known if isinstance(known, Features) else Features.load(known)
     names, above = levels(known.classes, settings.hierarchy)
-    parts = {part: (features, above[0][labels]) for part, (features, labels) in known.parts.items()}
-    known = Features(parts, names, known.tasks)
+    known = known.called(names, above[0])
     with tempfile.TemporaryDirectory() as folder:
         epochs = None if settings.first_session is True else settings.first_session
         size = source.learn(known, rows, epochs, task := Path(folder) / "first.safetensors")
@@ -107,25 +121,49 @@ def _compare(
     """The rows of one head on one order.  size: bytes that it needs besides its own."""
     known = known if isinstance(known, Features) else Features.load(known)
     options: dict[str, Any] = settings.options.get(name, {})
-    width = known.parts["train"][0].shape[1]
     if settings.max_bytes and name == RandomRidge.name and "width" not in options:
         fitting = RandomRidge.within(len(known.classes), settings.max_bytes - size)
         if not fitting:
             return []
         options = options | {"width": fitting}
-    head = make(name, width, seed, **options)
-    found = _learn(head, known, steps, *levels(known.classes, settings.hierarchy))
-    return [row | {"bytes": row["bytes"] + size} for row in found]
+    head = make(name, known.width, seed, **options)
+    return list(_learn(head, repeat((known, size)), steps, *levels(known.classes, settings.hierarchy)))
 
 
-def _learn(head: Head, known: Features, steps: list[Step], names: list[str], above: torch.Tensor) -> Iterable[dict]:
-    """names, above: as `hierarchy.levels` gives them; a step is asked for what classes are called then, and in
-    `forgetting` for what they were called when it was learnt."""
-    (features, labels), held, test = (known.parts[part] for part in ("train", "validation", "test"))
+def _go_on(
+    source: Source, settings: Incremental, known: Features | Path, steps: list[Step], way: str, seed: int
+) -> tuple[list[list[dict]], list[float]]:
+    """The rows of each head on coefficients that learn every step, and what it took to train them."""
+    known = known if isinstance(known, Features) else Features.load(known)
+    seconds = []
+
+    def after_steps() -> Iterator[tuple[Features, int]]:
+        for found, size, took in continued(source, known, settings, steps, way):
+            seconds.append(took)
+            yield found, size
+
+    heads = [make(name, known.width, seed, **settings.options.get(name, {})) for name in settings.heads]
+    named = levels(known.classes, settings.hierarchy)
+    views = tee(after_steps(), len(heads))  # in step, so that one step's features are in memory
+    together = zip(*(_learn(head, view, steps, *named) for head, view in zip(heads, views)))
+    return [list(rows) for rows in zip(*together)], seconds
+
+
+def _learn(
+    head: Head, views: Iterable[tuple[Features, int]], steps: list[Step], names: list[str], above: torch.Tensor
+) -> Iterator[dict]:
+    """The rows of a head, one a step.
+
+    Args:
+        views: at each step, features of the network then, and bytes that are kept besides the head's.
+        names, above: as `hierarchy.levels` gives them; a step is asked for what classes are called then, and in
+            `forgetting` for what they were called when it was learnt.
+    """
     accuracies: list[float] = []
     earlier: list[list[float]] = []  # of every step so far: accuracies of its classes after it and each later one
-    called = above[0, : len(known.classes)].clone()  # of each class, what it is called now
-    for step, (unit, rows) in enumerate(steps):
+    called = above[0].clone()  # of each class, what it is called now
+    for step, ((unit, rows), (known, size)) in enumerate(zip(steps, views)):
+        (features, labels), held, test = (known.parts[part] for part in ("train", "validation", "test"))
         start = time.process_time()
         coarser, called[unit] = called[unit], above[step * len(above) // len(steps), unit]
         if len(rows):
@@ -146,7 +184,7 @@ def _learn(head: Head, known: Features, steps: list[Step], names: list[str], abo
             "step": step + 1, "learnt": "; ".join(names[label] for label in dict.fromkeys(called[unit].tolist())),
             "classes": len(head.classes),
             "accuracy": accuracies[-1], "average": mean(accuracies), "forgetting": mean(lost) if lost else 0.0,
-            "bytes": head.nbytes, "processor_seconds": took,
+            "bytes": head.nbytes + size, "processor_seconds": took,
         }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from ..recipe.training import Train
 from ..weights.named import Weights, digest
 from .analytic import gentle, ridge_start, wants_ridge
 from .bits import put_in_few
+from .constraints import learning
 from .costs import Meter
 from .data import Splits, rows_of
 from .done import Run, costs_of, is_done, keep_costs, runs_of
@@ -66,6 +67,8 @@ class Learner:
         img_size: height and width of its images; the backbone's when not given.
         whole: whether test images go through all of the network, so that its file gives the same logits bit for bit;
             else behind the frozen prefix, which gives the same up to rounding.
+        start: values of what is trained besides the head, by name, in the place of the bank's.
+        hold: called with the optimizer, what it trains besides the head, and the count of training images.
     """
 
     name: str
@@ -77,6 +80,8 @@ class Learner:
     recipe: str | None = None
     img_size: list[int] | None = None
     whole: bool = True
+    start: dict[str, torch.Tensor] = field(default_factory=dict)
+    hold: Callable[[torch.optim.Optimizer, list[nn.Parameter], int], None] | None = None
     costs: list[dict] = field(default_factory=list)
 
     @cached_property
@@ -100,6 +105,10 @@ class Learner:
     def run(self, seed: int, again: str = "") -> Run:
         """Trains, tests and writes a task file.  again: marks the repetition of a run."""
         return self._once(self._step(seed, again), lambda step: self._run(step, seed))[0]
+
+    def learnt(self, seed: int) -> nn.Module:
+        """A trained model; nothing is tested or written."""
+        return self._trained(self._tried([])[0], seed, self._entry)[0]
 
     def has(self, seed: int | None, again: str = "") -> bool:
         """Whether a run, or the probes for no seed, is in the folder."""
@@ -144,6 +153,9 @@ class Learner:
         if tie:
             tying = Tying(model, self.bank, tie)
             loop, counts = partial(loop, on_optimizer=tying.follow), counts | {"coefficients": tying.count, "norms": 0}
+        if hold := self.hold:
+            own = list(learning(model, self.bank.backbone["head"]).values())
+            loop = partial(loop, on_optimizer=lambda optimizer: hold(optimizer, own, len(splits.train)))
         with self._short(model) as runs:
             return model, counts, train(runs, splits, *args, folder=folder, loop=loop)
 
@@ -244,7 +256,9 @@ class Learner:
 
     def _made(self, method: str, seed: int) -> tuple[nn.Module, dict]:
         classes = len(self.splits.classes)
-        return prepare(method, self.bank, self.base, classes, self.settings, seed, self.img_size)
+        found = prepare(method, self.bank, self.base, classes, self.settings, seed, self.img_size)
+        found[0].load_state_dict(self.start, strict=False)
+        return found
 
     def _head(self, model: nn.Module) -> nn.Module:
         return model.get_submodule(self.bank.backbone["head"])
