@@ -152,7 +152,7 @@ def mimic_vae(
         **settings: the fields of `recast_gen.mimicry.grouping.Grouping` and of `Asked`, as in `mimic`; and those of
             `recast_gen.mimicry.fit.mimic_vae`: ``solver="vae", seed=0``, and the solver's, such as ``epochs=60,
             beta=1.0``.  Of many networks those of `recast_gen.mimicry.population.fit.mimic_population`:
-            ``aligned=True, templates="full", solver="ppca"``.
+            ``aligned=True, templates="full", solver="ppca", decoder="linear", prior="normal"``.
         tasks: in place of a source, a folder of task files, whose coefficients are the population; `bank`: theirs, or
             its path.  Settings are those of `recast_gen.mimicry.population.tasks.mimic_tasks`.
     Returns:

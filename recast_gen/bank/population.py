@@ -55,6 +55,20 @@ class Population:
         """Tensors of batch norms that no code makes, and that images tell."""
         return [name for name in self.rest if name.rpartition(".")[2] in STATISTICS]
 
+    def codes(self, noise: np.ndarray) -> np.ndarray:
+        """Codes ``n t`` that the prior has at normal noise ``n t``."""
+        pairs = zip(self.blocks.values(), self._split(noise))
+        return np.concatenate([block.flow.codes(own) if block.flow else own for block, own in pairs], 1)
+
+    def noise(self, codes: np.ndarray) -> np.ndarray:
+        """The noise ``n t`` at which the prior has these codes ``n t``."""
+        pairs = zip(self.blocks.values(), self._split(codes))
+        return np.concatenate([block.flow.noise(own)[0] if block.flow else own for block, own in pairs], 1)
+
+    def _split(self, codes: np.ndarray) -> list[np.ndarray]:
+        """Of each block."""
+        return np.split(codes, np.cumsum([block.latents for block in self.blocks.values()])[:-1], 1)
+
     def network(self, code: np.ndarray) -> dict[str, np.ndarray]:
         """The state dict of a code; see `networks`."""
         return self.networks(code[None])[0]
@@ -66,9 +80,7 @@ class Population:
             codes: ``n t``, all blocks' codes one after the other.
         """
         made: list[dict[str, np.ndarray]] = [{} for _ in codes]
-        start = 0
-        for which, block in self.blocks.items():
-            own, start = codes[:, start : start + block.latents], start + block.latents
+        for (which, block), own in zip(self.blocks.items(), self._split(codes)):
             for network, flat in zip(made, block.flat(own, self._rows[which])):
                 network |= self._cut(block, flat)
         return [self._whole(network) for network in made]
@@ -110,15 +122,18 @@ class Population:
                 f"{listing(self.statistics, 2)} are statistics that a drawn network has of its own: give some images "
                 "(`images=`, `--images`), as the network wants them and without labels."
             )
-        codes = temperature * np.random.default_rng(seed).standard_normal((n, self.latents))
+        noise = temperature * np.random.default_rng(seed).standard_normal((n, self.latents))
         if given and source != "prior":
             raise FitError("`given` is of the prior; draws around originals have the labels of these: leave one out.")
         if given:
-            codes = condition(codes, self.posterior[0], self.fit.get("labels", {}), given, temperature, seed)
+            known = self.noise(self.posterior[0])
+            noise = condition(noise, known, self.fit.get("labels", {}), given, temperature, seed)
         if source == "posterior":
             mean, deviation = self.posterior
             which = np.arange(n) % len(self)
-            codes = mean[which] + deviation[which] * codes
+            codes = mean[which] + deviation[which] * noise
+        else:
+            codes = self.codes(noise)
         made = self.networks(codes)
         return list(self._settled(made, images)) if self.statistics else made
 
@@ -151,8 +166,7 @@ class Population:
     def _contents(self) -> tuple[dict[str, Stack], dict[str, Any]]:
         arrays: dict[str, Stack] = {}
         for name, block in self.blocks.items():
-            own = {"rows": block.rows, "mixing": block.mixing, "posterior": block.posterior}
-            arrays |= {f"{word}.{name}": array for word, array in own.items()}
+            arrays |= block.arrays(name)
         arrays |= {f"rest.{name}": tensor[None] for name, tensor in self.rest.items()}
         about = {
             "backbone": self.backbone, "fit": self.fit, "shapes": list(map(list, self.shapes.items())),
@@ -173,18 +187,9 @@ def load_population(path: str | Path, model: Any = None) -> Population:
         StoreError: it is missing, foreign or damaged.
     """
     arrays, about, found = store.load(path, "population")
-    blocks = {name: _block(arrays, name, names) for name, names in about["blocks"]}
+    blocks = {name: Block.of(names, name, arrays) for name, names in about["blocks"]}
     rest = {name: np.asarray(arrays[f"rest.{name}"][0]) for name in about["rest"]}
     shapes = {name: (tuple(shape), dtype) for name, (shape, dtype) in about["shapes"]}
     population = Population(blocks, rest, shapes, about["backbone"], about["fit"], model)
     remember(population, found)
     return population
-
-
-def _block(arrays: Mapping[str, store.Stored], block: str, names: list[str]) -> Block:
-    """One that was saved; before there was a mixing, its rows were the mean and the templates."""
-    posterior = arrays[f"posterior.{block}"][:]
-    if f"rows.{block}" in arrays:
-        return Block(tuple(names), arrays[f"rows.{block}"], arrays[f"mixing.{block}"][:], posterior)
-    templates = arrays[f"templates.{block}"]
-    return Block(tuple(names), templates, np.eye(len(templates)), posterior)

@@ -1,5 +1,7 @@
 """A recipe's many networks -> a population, and what its samples are worth beside their controls."""
 
+from typing import Any
+
 from ..mimicry.population.fit import mimic_population
 from ..recipe.reading import Recipe
 from ..tasks import data
@@ -9,26 +11,33 @@ from .folder import Folder
 from .left_out import empty
 from .population_stages import LABELS
 
+EXACT: dict[str, Any] = {
+    "templates": "full",
+    "solver": "ppca",
+    "decoder": "linear",
+    "prior": "normal",
+}  # codes rebuild originals
+
 
 def fit_many(recipe: Recipe, folder: Folder) -> dict:
     """Writes ``population.zarr`` and, where the recipe says what images judge, ``networks.csv``."""
     paths = sorted(folder.of("extract", "population").glob("*.safetensors"))
     section = recipe.mimic_vae
     networks = {path.stem: checkpoints.read(path) for path in paths}
-    solver = section.solver if recipe.has("mimic_vae") and "solver" in section.model_fields_set else "ppca"
-    options = section.options() if solver == "vae" else section.model_dump(include={"noise", "noise_floor"})
-    options = options | {"templates": section.templates, "solver": solver, "seed": recipe.seed}
+    options = section.population_options() | {"seed": recipe.seed}
     known = [float(row["validation"]) for row in folder.read_csv("extract", f"population/{LABELS}")]
     labels = {"validation": known} if len(set(known)) > 1 else {}
-    population = mimic_population(networks, **options, labels=labels)
+    population = mimic_population(networks, **options, labels=labels, checkpoint=folder / "training")
     written = population.save(folder / "population.zarr")
     metrics = {"networks": len(population), "latents": population.latents, "hash": written, "fit": population.fit}
     metrics["statistics"] = len(population.statistics)
     rows: list[dict] = []
     if recipe.model.pretrain:
         splits = data.load(recipe.model.pretrain.data, population.backbone["data_config"], recipe.seed)
-        plain = mimic_population(networks, **options, aligned=False)
-        rows = judge(population, plain, splits, seed=recipe.seed)
+        exact = options | EXACT == options
+        originals = population if exact else mimic_population(networks, **EXACT)
+        plain = mimic_population(networks, **EXACT, aligned=False)
+        rows = judge(population, originals, plain, splits, seed=recipe.seed)
         kinds = summary(rows)
         metrics |= {"kinds": kinds, "verdict": verdict(kinds)}
         print(metrics["verdict"])

@@ -41,7 +41,8 @@ def report(recipe: Recipe, folder: Folder) -> dict:
     about = {
         "recipe": folder.said,
         "networks": f"{extracted['networks']} of {extracted['parameters']:,} parameters",
-        "codes": f"{found['latents']} values a network, solver {fitted['solver']}",
+        "codes": f"{found['latents']} values a network, solver {fitted['solver']}, decoder {fitted['decoder']}, "
+        f"prior {fitted['prior']}",
         "aligned": f"{fitted['symmetries']} set{'s' * (fitted['symmetries'] != 1)} of units; left as they are: {left}",
     }
     top = found.get("verdict", "The recipe names no images, so that samples are not judged.")

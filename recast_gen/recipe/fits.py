@@ -9,6 +9,7 @@ from .fields import Count, Gauge, NotNegative, Positive, Section
 from .images import Data
 
 CUT = {"groups", "group_size", "group_by", "templates"}
+OF_MANY = {"decoder", "prior"}  # of a population alone
 
 
 def _templates(value: Any) -> Any:
@@ -115,6 +116,8 @@ class MimicVae(Groups):
     warmup: Annotated[int, Field(ge=0)] = 0  # epochs until the KL has its weight
     free_bits: NotNegative = 0.0  # nats of KL a latent that cost nothing
     variational: bool = True  # false: the plain autoencoder
+    decoder: Literal["linear", "mlp"] = "linear"  # of a population; mlp: with a hidden layer, for solver vae
+    prior: Literal["normal", "flow"] = "normal"  # of a population's codes; flow: fitted to them
     tokens: Annotated[
         list[Literal["neuron", "head", "tile"]], BeforeValidator(_one_or_more)
     ] = []  # token banks to fit as well
@@ -122,7 +125,13 @@ class MimicVae(Groups):
     def options(self) -> dict[str, Any]:
         """What a fit needs besides how families are cut."""
         exact = {"solver", "beta", "noise", "noise_floor"}
-        return self.model_dump(include=exact if self.solver == "ppca" else None, exclude=CUT | {"tokens"})
+        return self.model_dump(include=exact if self.solver == "ppca" else None, exclude=CUT | OF_MANY | {"tokens"})
+
+    def population_options(self) -> dict[str, Any]:
+        """What the fit of many networks needs; its solver is ``ppca`` where none is given."""
+        solver = self.solver if "solver" in self.model_fields_set else "ppca"
+        options = self.options() if solver == "vae" else self.model_dump(include={"noise", "noise_floor"})
+        return options | self.model_dump(include=OF_MANY | {"templates"}) | {"solver": solver}
 
     def token_options(self) -> dict[str, Any]:
         """What the fit of a token bank needs."""

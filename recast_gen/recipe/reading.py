@@ -82,6 +82,11 @@ class Recipe(Section):
                 if self.tasks
                 else "`tasks` needs one or more"
             )
+        options = self.mimic_vae.population_options()
+        if not self.model.population and (options["decoder"], options["prior"]) != ("linear", "normal"):
+            raise ValueError("`mimic_vae.decoder` and `mimic_vae.prior` are of many networks: leave them out")
+        if options["decoder"] == "mlp" and options["solver"] == "ppca":
+            raise ValueError("`mimic_vae.decoder: mlp` is trained: give `mimic_vae.solver: vae`")
         if self.mimic.whiten and not (self.mimic.calibration or self.model.pretrain):
             raise ValueError("`mimic.whiten` needs images: give `mimic.calibration`, as a task's `data`")
         if self.mimic.layout != "layer" and self.chosen == "mimic":

@@ -18,15 +18,18 @@ KNOWN = 512  # unlabelled training images that estimate batch norms, at most
 ENSEMBLE = 10  # samples
 
 
-def judge(aligned: Population, plain: Population, splits: Splits, count: int = 20, seed: int = 0) -> list[dict]:
+def judge(
+    drawn: Population, aligned: Population, plain: Population, splits: Splits, count: int = 20, seed: int = 0
+) -> list[dict]:
     """Originals, samples and controls: one row a network.
 
     Zeng et al. (CVPR 2026) name the controls: generated weights are compared with replicas, noise and averages, by
     accuracy, by distance to the nearest original, and by how many wrong answers they share with one.
 
     Args:
-        aligned: the population; its originals are what their codes rebuild, so give it all templates.
-        plain: the same, fitted without alignment.
+        drawn: the population whose prior is judged.
+        aligned: of the same networks, with all templates, so that codes rebuild the originals; `drawn` where it is so.
+        plain: as `aligned`, of the networks as they are.
         splits: the test images judge; the training images, without their labels, estimate batch norms.
         count: networks of each kind.
         seed: of all draws.
@@ -35,7 +38,7 @@ def judge(aligned: Population, plain: Population, splits: Splits, count: int = 2
         norm), ``nearest`` (its index), ``iou`` (of wrong answers with the original that shares most of them), and
         ``ensemble`` (accuracy of the mean probabilities of the first networks of the kind, ten at most).
     """
-    known = [aligned.network(code) for code in aligned.posterior[0]]
+    known = aligned.networks(aligned.posterior[0])
     flat = np.stack([_flat(aligned, network) for network in known])
     images = unlabelled(splits)
     model = rebuild(Weights(known[0], aligned.backbone))
@@ -44,7 +47,7 @@ def judge(aligned: Population, plain: Population, splits: Splits, count: int = 2
     rows: list[dict[str, Any]] = []
     answers: list[np.ndarray] = []  # of the originals: what they say where they are wrong, -1 where they are right
     labels = torch.empty(0)
-    for kind, index, network in _networks(aligned, plain, known, flat, count, rng):
+    for kind, index, network in _networks(drawn, aligned, plain, known, flat, count, rng):
         fill(model, network)
         estimate(model, images)
         logits, labels = predict(model, splits.test, 256)
@@ -72,18 +75,18 @@ def unlabelled(splits: Splits) -> torch.Tensor:
 
 
 def _networks(
-    aligned: Population, plain: Population, known: list[Network], flat: np.ndarray, count: int, rng: np.random.Generator
-) -> Iterator[tuple[str, int, Network]]:
+    drawn: Population, aligned: Population, plain: Population, known: list[Network], flat: np.ndarray, count: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, int, Network]]:  # fmt: skip
     """(kind, index, network) of everything that is compared, one after the other."""
     for index, network in enumerate(known):
         yield "original", index, network
-    draws = rng.standard_normal((count, aligned.latents))
-    for index, code in enumerate(draws):
-        yield "sample", index, aligned.network(code)
-    for index, code in enumerate(rng.standard_normal((count, plain.latents))):
+    samples = drawn.networks(drawn.codes(rng.standard_normal((count, drawn.latents))))
+    for index, sample in enumerate(samples):
+        yield "sample", index, sample
+    for index, code in enumerate(plain.codes(rng.standard_normal((count, plain.latents)))):
         yield "unaligned", index, plain.network(code)
-    for index, code in enumerate(draws):
-        sample = aligned.network(code)
+    for index, sample in enumerate(samples):
         nearest = known[int(np.linalg.norm(flat - _flat(aligned, sample), axis=1).argmin())]
         yield "noise", index, {name: _moved(tensor, sample[name], rng) for name, tensor in nearest.items()}
     others = plain.posterior[0]

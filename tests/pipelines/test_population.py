@@ -123,12 +123,30 @@ def test_files_by_a_glob_are_the_same_population(ran, monkeypatch, sketched):
         execute("extract", path)
 
 
+def test_a_recipe_may_have_a_hidden_layer_and_a_flow_and_its_controls_are_as_exact(ran, monkeypatch):
+    monkeypatch.chdir(ran)
+    path = pico(ran, "bent", population="weights_store/digits_population/extract/population/*.safetensors")
+    recipe = YAML(typ="safe").load(path)
+    recipe["mimic_vae"] = {"solver": "vae", "decoder": "mlp", "prior": "flow", "templates": 2, "epochs": 2}
+    YAML().dump(recipe, path)
+    for stage in ("extract", "mimic_vae", "report"):
+        found = execute(stage, path)
+    found = execute("mimic_vae", path)
+    assert set(found["fit"]["held_out"]["network"]) == {"linear", "mlp", "normal", "flow"}
+    assert found["kinds"]["copy"]["iou"] == 1 and found["kinds"]["copy"]["distance"] == pytest.approx(0, abs=1e-3)
+    before = found["hash"]
+    assert execute("mimic_vae", path)["hash"] == before and not Path("weights_store/bent/mimic_vae/training").exists()
+    assert "decoder mlp, prior flow" in Path("weights_store/bent/report/report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("section", "change", "said"),
     [
         ("model", {"population": 1}, "model.population"),
         ("model", {"pretrain": None}, "`pretrain`"),
         ("model", {"pretrained": True}, "pretrained: false"),
+        ("mimic_vae", {"decoder": "mlp"}, "give `mimic_vae.solver: vae`"),
+        ("mimic_vae", {"prior": "flwo"}, "flow"),
         ("tasks", [{"name": "a", "data": {"source": "digits"}}], "leave them out"),
     ],
 )

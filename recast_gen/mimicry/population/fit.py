@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +15,11 @@ from ...bank.population import STATISTICS, Population
 from ...errors import FitError, check_choice
 from ...weights.named import Weights
 from ...weights.networks import rebuild
-from ..factorization import coordinates_of, gram
-from ..ppca import ppca
+from ..factorization import gram
 from ..threads import one_each
 from .alignment import Orders, align, reorder
 from .checks import check_alike, check_different, check_finite
+from .codes import DECODERS, PRIORS, SOLVERS, coded
 from .scratch import overwrite, scratch
 
 if TYPE_CHECKING:
@@ -25,14 +27,14 @@ if TYPE_CHECKING:
 
     from .symmetries import Symmetries
 
-SOLVERS = ("ppca", "vae")
 PARTS = ("network", "block")
 
 
 @one_each()
 def mimic_population(
     networks: Mapping[str, Weights], model: "nn.Module | None" = None, *, aligned: bool = True,
-    templates: int | str = "full", solver: str = "ppca", codes: str = "network", passes: int = 3, seed: int = 0,
+    templates: int | str = "full", solver: str = "ppca", decoder: str = "linear", prior: str = "normal",
+    codes: str = "network", passes: int = 3, seed: int = 0, checkpoint: str | Path | None = None,
     input_size: tuple[int, ...] | None = None, labels: Mapping[str, Sequence[float]] | None = None,
     on_network: Callable[[int, int], None] | None = None, **options: Any,
 ) -> Population:  # fmt: skip
@@ -48,9 +50,12 @@ def mimic_population(
         aligned: whether to align units; the weights are taken as they are otherwise.
         templates: length of a code, ``full`` for as many as there are directions, one less than networks.
         solver: ``ppca``, in closed form, or ``vae``; `options` are those of `ppca.ppca` and `vae_fits.vaes`.
+        decoder: ``linear``; or ``mlp``, with a hidden layer (`nonlinear`), for solver ``vae``.
+        prior: ``normal``; or ``flow``, which is fitted to the codes (`flows`), for codes that are not normal.
         codes: one for the whole ``network``, or one for each ``block`` of layers, drawn independently.
         passes: over all networks to align them, at most.
-        seed: of the VAE.
+        seed: of the VAE and the flow.
+        checkpoint: a folder; training that was killed goes on from it.
         input_size: ``c h w`` of its images; what the weights say when not given.
         labels: name -> a number for each network, such as its accuracy or 0 and 1 for two kinds; `rg.sample(given=)`
             draws networks given values of them.
@@ -60,6 +65,8 @@ def mimic_population(
         SourceError: NaN or infinity in a network, or weights that do not say what model they are of.
     """
     check_choice("solver", solver, SOLVERS, FitError)
+    check_choice("decoder", decoder, DECODERS, FitError)
+    check_choice("prior", prior, PRIORS, FitError)
     check_choice("codes", codes, PARTS, FitError)
     names, members = list(networks), list(networks.values())
     check_alike(names, members)
@@ -86,54 +93,34 @@ def mimic_population(
     parts = _parts(made, codes)
     made = [name for part in parts.values() for name in part]
     file, rows = scratch(partial(_aligned, read, found, orders), len(members), first, made)
-    blocks, start, history, apart = {}, 0, {}, np.zeros((len(members),) * 2)
+    blocks, start, history, held_out, apart = {}, 0, {}, {}, np.zeros((len(members),) * 2)
+    where = Path(checkpoint) if checkpoint else None
     with file:
         for name, part in parts.items():
             stop = start + sum(int(np.prod(first.shapes[tensor][0], dtype=np.int64)) for tensor in part)
             products = gram(rows[:, start:stop])
             apart += products
-            matrix, posterior, history[name] = _fitted(products, templates, solver, seed, options)
-            kept = rows[:, start:stop]
+            own = coded(products, templates, solver, decoder, prior, seed, where and where / name, options)
+            matrix, kept = own.mixing, rows[:, start:stop]
             if len(matrix) < len(rows):  # else what they are mixed of is as good as they are, and at hand
                 overwrite(file, rows, slice(start, stop), matrix)
                 kept, matrix = kept[: len(matrix)], np.eye(len(matrix))
-            blocks[name] = Block(tuple(part), kept, matrix, posterior)
+            blocks[name] = Block(tuple(part), kept, matrix, own.posterior, own.decoder, own.flow)
+            history[name], held_out[name] = own.history, own.held_out
             start = stop
+    if where:
+        with suppress(OSError):  # it may hold more than ours
+            where.rmdir()
     check_different(names, apart)
     whole = _aligned(read, found, orders, 0)
-    coded = set(made)
-    rest = {name: np.array(whole[name]) for name in first.shapes if name not in coded}
+    ours = set(made)
+    rest = {name: np.array(whole[name]) for name in first.shapes if name not in ours}
     about = {
-        "generator": "mimic_vae", "networks": names, "aligned": aligned, "solver": solver, "codes": codes,
-        "templates": templates, "history": history, "symmetries": len(found.found) if found else 0,
-        "left": found.left if found else {}, "labels": labels,
+        "generator": "mimic_vae", "networks": names, "aligned": aligned, "solver": solver, "decoder": decoder,
+        "prior": prior, "codes": codes, "templates": templates, "history": history, "held_out": held_out,
+        "symmetries": len(found.found) if found else 0, "left": found.left if found else {}, "labels": labels,
     }  # fmt: skip
     return Population(blocks, rest, dict(first.shapes), first.backbone, about, model)
-
-
-def _fitted(
-    products: np.ndarray, templates: int | str, solver: str, seed: int, options: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray, list[dict]]:
-    """Of networks with these products ``n n``: what makes the mean and templates of them ``t+1 n``, codes, history."""
-    count = len(products)
-    centre = np.eye(count) - 1 / count
-    space = coordinates_of(centre @ products @ centre)
-    wanted = space.rank if templates == "full" else templates
-    if not (isinstance(wanted, int) and 1 <= wanted <= space.rank):
-        raise FitError(
-            f"templates={templates!r}: {count} networks have {space.rank} directions: give 1 to {space.rank} or 'full'."
-        )
-    known = space.layers.astype(np.float32)
-    if solver == "ppca":
-        fitted = ppca(known, wanted, **options)
-    else:
-        from ..vae_fits import vaes
-
-        fitted = vaes([(known, wanted)], seed=seed, **options)(known, wanted)
-    if fitted.posterior is None or fitted.templates is None:
-        raise FitError("variational=False leaves no distribution of codes to draw from: leave it out.")
-    mixing = space.scale * fitted.templates.astype(np.float64) @ space.basis @ centre
-    return np.concatenate([np.full((1, count), 1 / count), mixing]), fitted.posterior, fitted.history
 
 
 def _symmetries(first: Weights, model: "nn.Module | None", size: tuple[int, ...] | None) -> "Symmetries":
