@@ -30,7 +30,7 @@ def main(*seeds: int) -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     content = YAML(typ="safe").load(RECIPE)
     content = {key: value for key, value in content.items() if key not in ("tune", "mimic_vae", "incremental")}
-    content["train"]["seeds"] = list(seeds)
+    content["train"] |= {"seeds": list(seeds), "processes": 1}
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / "base"
         (base / "pipelines").mkdir(parents=True)

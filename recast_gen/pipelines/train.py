@@ -2,14 +2,18 @@
 
 from ..bank.saved import load_bank
 from ..recipe.reading import Recipe
-from ..tasks.jobs import Jobs, here
+from ..tasks.jobs import Jobs, pool
 from ..tasks.sequence import adapt
 from ..weights.files import atomic
 from .folder import Folder
 from .stage import main
 
 
-def run(recipe: Recipe, folder: Folder, jobs: Jobs = here) -> dict:
+def run(recipe: Recipe, folder: Folder, jobs: Jobs | None = None) -> dict:
+    """jobs: makes the runs, or the recipe's own processes."""
+    if jobs is None:
+        with pool(recipe.train.processes if recipe.train.processes > 1 else None) as own:
+            return run(recipe, folder, own)
     bank, runs, place = load_bank(folder.bank(recipe)), folder / "runs", folder.bank(recipe).absolute()
     with atomic(folder / "tasks") as out:
         out.mkdir()

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from ..errors import listing, repeated
 from .fields import Count, NotNegative, Positive, Resolution, Section, Seed
 
+MEANS = {"workers", "processes"}  # no result depends on them
+
 
 class Training(Section):
     epochs: Count = 100  # passes over the training images
@@ -49,6 +51,7 @@ class Train(Training):
     tolerance: NotNegative = 0.5  # points of validation accuracy that bits that are `auto` may cost
     max_bytes: Count | None = None  # of the whole task file: the most accurate one within them, on validation
     probe_epochs: Count | None = None  # of the linear probe; `epochs` when not given
+    processes: Count = 1  # of this machine that make runs beside each other, with the same results
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42, 1998, 3142592]  # one run each
     orders: Annotated[int, Field(ge=0)] = 0  # random orders of the tasks in which all is learnt again, with one seed
 

@@ -14,7 +14,7 @@ from ..bank.saved import load_bank
 from ..errors import FitError, StoreError
 from ..model.switching import load_task
 from ..recipe.images import Task
-from ..recipe.training import Train
+from ..recipe.training import MEANS, Train
 from ..weights.named import Weights, digest
 from . import data
 from .data import Splits, labels_of
@@ -27,7 +27,7 @@ from .progress import Progress
 from .results import KINDS, PROBE, Results
 from .unfinished import key
 
-ELSEWHERE = {"seeds", "orders", "workers"}  # what a run does not depend on
+ELSEWHERE = {"seeds", "orders", *MEANS}  # what a run does not depend on
 
 
 def adapt(
@@ -62,7 +62,9 @@ def adapt(
         FitError: `jobs` with several devices, which have processes of their own.
     """
     if jobs is not here and settings.devices > 1:
-        raise FitError(f"`devices: {settings.devices}` have a process each: leave out --workers and --scheduler.")
+        raise FitError(
+            f"`devices: {settings.devices}` have a process each: leave out `processes`, --workers and --scheduler."
+        )
     results, base, say = Results(), bank.base(), once(say)
     prepare(adapted(settings), bank, base, 2, settings, seed)  # what does not fit is refused before anything is read
     read = data.reader(bank.backbone["data_config"], seed, settings.augment)

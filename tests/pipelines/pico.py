@@ -28,7 +28,7 @@ def pico(name: str, folder: Path, **sections) -> Path:
     resnet = name == "resnet34"
     recipe["model"] |= {"pretrained": False, "kwargs": PICO_RESNET if resnet else PICO_VIT, "data_config": GREY}
     recipe["tasks"] = TASKS
-    recipe["train"] |= {"epochs": 2, "seeds": [42]}
+    recipe["train"] |= {"epochs": 2, "seeds": [42], "processes": 1}
     recipe["tune"] |= {"trials": 4, "norms": "none"}
     for section in ("mimic", "mimic_vae"):
         recipe[section] |= {"groups": 8 if resnet else 2, "templates": "full"}

@@ -95,6 +95,7 @@ def test_an_edited_section_makes_only_its_own_stages_stale(clone):
             ("tune", {"constraints": {"relative_error": 0.02}}, {"tune", "report"}),
             ("tune", {"workers": 2}, set()),
             ("train", {"lr": 0.01}, {"train"}),
+            ("train", {"processes": 2}, set()),
             ("train", {"resolution": 2}, {"tune", "train"}),
         ):
             found = read_by(load(pico("digits", clone, **{section: change})))

@@ -49,6 +49,8 @@ def test_two_processes_leave_what_one_leaves_byte_for_byte(whole):
     with pool(workers=2) as jobs:
         assert {stage: remade(stage, jobs=jobs) for stage in alone} == alone
     said = alone["incremental"]["steps.csv"].decode()
+    pico("digits", whole, train={"epochs": 1, "orders": 1, "processes": 2}, incremental=compared)
+    assert remade("train") == alone["train"]
     assert all(row in said for row in ("2,means,", '2,"ridge, first session",'))
     assert json.loads(alone["train"]["metrics.json"])["other_orders"][0]["same_task_files"]
 
