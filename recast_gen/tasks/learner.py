@@ -33,7 +33,7 @@ from .readers.raw import PARTS
 from .results import PROBE
 from .solved import loop_of
 
-JUDGES = 512  # images of a trial, where so few validate that they tell settings apart by chance
+JUDGES = 256  # images that judge a trial: fewer tell settings apart by chance
 FEATURES = "features"  # what costs call the pass over the images that all runs of a task share
 
 
@@ -171,14 +171,14 @@ class Learner:
     def trial(self, images: int, steps: int, seed: int) -> Outcome:
         """So many steps, of one learning rate, on so many of the training images; leaves nothing in the folder.
 
-        A batch has two images of each class or more, so that there may be fewer steps.  Where few images validate,
-        others of training, up to `JUDGES` in all, judge as well.
+        A batch has two images of each class or more, so that there may be fewer steps.  `JUDGES` images judge: of those
+        that validate and, where these are fewer, others of training.
         """
-        splits = self._entry
-        rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))
-        chosen, more = rows.tensor_split([images])
-        more = more[: max(0, JUDGES - len(splits.validation))]
-        few, judges = rows_of(splits.train, chosen), _joined(splits.validation, rows_of(splits.train, more))
+        splits, generator = self._entry, torch.Generator().manual_seed(seed)
+        chosen, more = torch.randperm(len(splits.train), generator=generator).tensor_split([images])
+        own = torch.randperm(len(splits.validation), generator=generator)[:JUDGES]
+        few, others = rows_of(splits.train, chosen), rows_of(splits.train, more[: JUDGES - len(own)])
+        judges = _joined(rows_of(splits.validation, own), others)
         size = max(images // steps, 2 * len(splits.classes))
         changed = {"epochs": 1, "schedule": "step", "batch_size": min(size, self.settings.batch_size)}
         settings = self._tried([])[0].model_copy(update=changed)

@@ -6,6 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recast_gen.recipe.images import Data
+from recast_gen.recipe.training import Train
+from recast_gen.tasks import learner
+from recast_gen.tasks.data import load
 from recast_gen.tasks.trials import NEAR, _searched
 
 
@@ -22,3 +26,14 @@ def test_the_bottom_of_a_valley_is_found_and_not_at_the_edge_of_what_was_tried(b
 )
 def test_of_learning_rates_as_good_as_each_other_the_lowest_is_taken(losses, best):
     assert _searched(losses.__getitem__, 5, {2: losses[2]}) == best
+
+
+@pytest.mark.parametrize("judges", [31, 173])
+def test_a_trial_is_judged_by_so_many_images_however_many_validate(bank, tmp_path, monkeypatch, judges):
+    monkeypatch.setattr(learner, "JUDGES", judges)
+    splits = load(Data(source="digits", classes=[5, 8, 9]), bank.backbone["data_config"], 0)
+    assert 31 < len(splits.validation) < 173
+    asked = Train(seeds=[0], batch_size=16, head_start="random", lr=0.1)
+    trial = learner.Learner("high", lambda: splits, bank, bank.base(), asked, tmp_path).trial(64, 4, 0)
+    right = [judges * row["validation"] for row in trial.history]
+    assert right == pytest.approx([round(count) for count in right]) and any(0 < count < judges for count in right)
