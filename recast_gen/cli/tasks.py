@@ -26,7 +26,7 @@ def adapt(
         int | None, typer.Option("--bytes", min=1, help="Bytes of the whole file, head included, at most.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of the training after the trials; 2 when not given.")
+        int | None, typer.Option(min=1, help="Of the training after the trials; 1 to 10 by the images when not given.")
     ] = None,
     img_size: Annotated[
         tuple[int, int] | None,

@@ -23,7 +23,8 @@ from .sizing import coefficients_within
 from .trials import choose, comparison
 
 PARAMETERS = 1000  # coefficients, where neither these nor bytes are given
-EPOCHS = 2
+SEEN = 1280  # images that training sees, about, where epochs are not given: these are then from 1 to EPOCHS
+EPOCHS = 10
 BATCH = 64  # images a step, where that is two of each class
 PROBE: dict[str, Any] = {"probe_epochs": 30, "probe_lrs": [1e-3, 1e-2, 1e-1]}
 
@@ -109,7 +110,7 @@ def adapt(
         parameters: coefficients that may be trained, besides the head (count); 1000 when neither this nor `bytes` is
             given.
         bytes: size of the whole task file, head included, at most.
-        epochs: of the training after the choice; 2 when not given.
+        epochs: of the training after the choice; 1 to 10, the fewer the more images there are, when not given.
         compare: also trains LoRA with rank 1, its learning rate chosen by trials too.
         seed: of the splits, draws and batches.
         batch_size: images a step; 64, or two of each class where that is more, when not given.
@@ -155,8 +156,9 @@ def adapt(
     if bytes:
         most = coefficients_within(bytes, network.get_submodule(weights.backbone["head"]), data.classes)
     found = [_of_bank(given, most)] if given else _candidates(weights, list(network.state_dict()), most, seed)
+    epochs = epochs or min(max(1, round(SEEN / len(data.train))), EPOCHS)
     settings = Train(
-        epochs=epochs or EPOCHS, batch_size=batch_size or max(BATCH, 2 * len(data.classes)), schedule="onecycle",
+        epochs=epochs, batch_size=batch_size or max(BATCH, 2 * len(data.classes)), schedule="onecycle",
         seeds=[seed], coefficient_bits=8, max_bytes=bytes, **PROBE,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:

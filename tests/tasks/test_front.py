@@ -36,9 +36,8 @@ def test_a_network_is_adapted_within_its_parameters_and_a_second_task_shares_its
     assert len({row["source"] for row in found.trials}) == 4 and found.chosen["source"] in str(said)
     assert found.chosen["head"] == "solved" and found.lora["adapter"] > 0 == found.lora["coefficients"]
     assert rg.evaluate(found.bank, out, DIGITS).accuracy > 0.5
-    other = rg.adapt(
-        found.bank, Data(source="digits", classes=[5, 6]), tmp_path / "high.safetensors", epochs=1, bytes=1500
-    )
+    other = rg.adapt(found.bank, Data(source="digits", classes=[5, 6]), tmp_path / "high.safetensors", bytes=1500)
+    assert max(row["epoch"] for row in other.history if "coefficients" in row["run"]) > 2  # as there are few images
     assert other.run["bytes"] == other.path.stat().st_size <= 1500 and other.bank == found.bank
     listed = tasks_in(tmp_path)
     assert [each.name for each in listed] == ["high", "low"]
