@@ -26,6 +26,7 @@ PARAMETERS = 1000  # coefficients, where neither these nor bytes are given
 SEEN = 1280  # images that training sees, about, where epochs are not given: these are then from 1 to EPOCHS
 EPOCHS = 10
 BATCH = 64  # images a step, where that is two of each class
+BITS: dict[str, Any] = {"coefficient_bits": 8, "tolerance": 0.0}  # bytes are saved where that costs nothing in folds
 PROBE: dict[str, Any] = {"probe_epochs": 30, "probe_lrs": [1e-3, 1e-2, 1e-1]}
 
 
@@ -159,7 +160,7 @@ def adapt(
     epochs = epochs or min(max(1, round(SEEN / len(data.train))), EPOCHS)
     settings = Train(
         epochs=epochs, batch_size=batch_size or max(BATCH, 2 * len(data.classes)), schedule="onecycle",
-        seeds=[seed], coefficient_bits=8, max_bytes=bytes, **PROBE,
+        seeds=[seed], max_bytes=bytes, **BITS, **PROBE,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         choice = choose(found, data, weights, settings, Path(folder), say, task.size)
