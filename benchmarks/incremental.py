@@ -11,7 +11,9 @@ results/incremental.csv, a row a step and way, with how many numbers it keeps fo
 heads, and a head's own) and, of a head, the processor seconds and peak memory of its step.  `two stages`: heads see the
 mean of the last stage but one, too.  `first session`: coefficients and norms of `RECAST norms 1` have learnt the first
 task, with the learning rate of `adaptation/` and a head that is solved on half of each batch for the other, in half of
-its epochs, and are frozen then.  `table` prints final and average accuracy (%), mean and standard deviation over
+its epochs, and are frozen then.  `sequential`: such coefficients and norms learn task after task by the package's own
+stage, freely, with EWC or outside the subspace that earlier tasks depend on; its seconds are those of training, too.
+`table` prints final and average accuracy (%), mean and standard deviation over
 orders, and the last step's costs.
 """
 
@@ -19,31 +21,40 @@ import itertools
 import random
 import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
 
 import recast_gen as rg
-from recast_gen.recipe.training import Training
+from recast_gen.mimicry.norms import with_norms
+from recast_gen.recipe.images import Data, Task
+from recast_gen.recipe.incremental import Incremental, Sequential
+from recast_gen.recipe.training import Train, Training
 from recast_gen.tasks.analytic import ridge_start
+from recast_gen.tasks.classes import Source
 from recast_gen.tasks.costs import Meter
 from recast_gen.tasks.heads import make
+from recast_gen.tasks.incremental import run
 from recast_gen.tasks.module import predict, train
 from recast_gen.tasks.solved import SolvedLoop
 from recast_gen.tasks.stages import Stages
 
 from .adaptation.methods import HEADS, METHODS, rates, seeded, stored
 from .adaptation.runs import BATCH, RESULTS, SEEDS, STEPS, epochs, task_file
-from .backbones import BACKBONES, TASKS, Backbone
-from .measured import Table, asked
+from .backbones import BACKBONES, SPLIT, TASKS, Backbone
+from .measured import REAL, Table, asked
 
 ALL = HEADS | {
     "weight aligning (WA)": "weight_aligning", "frozen classes (SEQ*)": "frozen", "L2 to start": "l2_to_start",
     "key-value bottleneck": "key_value", "EWC": "ewc", "subspace-constrained (Sculpting Subspaces)": "subspace",
 }  # fmt: skip
-WAYS = ("heads", "first session")
+WAYS = ("heads", "first session", "sequential")
 CLOSED = ("ridge", "ridge on 1024 random features", "class statistics (SLCA)")  # that see adapted features, too
 FIRST = "RECAST norms 1"
+GOING_ON = {"plain": ", sequential", "ewc": ", sequential EWC", "subspace": ", sequential subspace"}
+EPOCHS = 5  # of each task of such a sequence
+LEARNS = ("cifar10_vit",)  # what the package makes by its name
 VARIANTS = (", two stages", ", first session", ", first session, two stages")
 SHUFFLES = (tuple(random.Random(seed).sample(TASKS, len(TASKS))) for seed in range(100))
 ORDERS = dict(zip(SEEDS, dict.fromkeys(SHUFFLES)))
@@ -166,6 +177,29 @@ def first_session(backbone: Backbone, order: tuple[str, ...], seed: int) -> Iter
                     yield row | {"method": row["method"] + variant, "kept": row["kept"] + more}
 
 
+def sequential(backbone: Backbone, order: tuple[str, ...], seed: int) -> Iterator[dict]:
+    """One row a step and head of `CLOSED`, for each of `GOING_ON`."""
+    bank = with_norms(rg.mimic(REAL / f"{backbone.name}.safetensors", by=backbone.by, gauge="identity"))
+    about = {"head": backbone.head, "data_config": backbone.data_config}
+    tasks = [Task(name=task, data=Data(source="npz", path=str(REAL / f"{task}.npz"))) for task in order]
+    settings = Train(epochs=EPOCHS, batch_size=4 * BATCH, schedule="onecycle", head="solved", seeds=[seed])
+    source = Source(replace(bank, backbone=bank.backbone | about), tasks, settings, SPLIT)
+    heads = {ALL[name]: name for name in CLOSED}
+    how = Incremental(heads=list(heads), orders=1, sequential=Sequential())
+    rows, costs = run(source.features(), how, seed, source=source)
+    spent = {(row["head"], row["step"]): row["processor_seconds"] for row in costs}
+    alone = {(row["head"], row["step"]): row["bytes"] for row in rows}
+    for row in rows:
+        head, _, way = row["head"].partition(", sequential ")
+        if way:
+            step, own = row["step"], alone[head, row["step"]]  # of the head, 8 bytes a number; of what learns, 4
+            yield {
+                "step": step, "method": heads[head] + GOING_ON[way], "classes": row["classes"],
+                "accuracy": row["accuracy"], "kept": own // 8 + (row["bytes"] - own) // 4,
+                "seconds": spent[row["head"], step] + spent[f"sequential {way}", step],
+            }  # fmt: skip
+
+
 def by_task(
     own: dict, guesses: dict[str, torch.Tensor], seen: tuple[str, ...], starts: dict[str, int], images: dict
 ) -> dict[str, torch.Tensor]:
@@ -197,6 +231,8 @@ def main() -> None:
             asks.append((f"{method}, task known", partial(sequence, method=method, heads=ALL)))
         if "first session" in given.ways:
             asks.append((CLOSED[-1] + VARIANTS[-1], first_session))
+        if "sequential" in given.ways and backbone in LEARNS:
+            asks.append((CLOSED[-1] + GOING_ON["subspace"], sequential))
         for last, ask in asks:
             if (*about, last) not in table:
                 for row in ask(BACKBONES[backbone], order=orders[seed], seed=int(seed)):
