@@ -2,16 +2,19 @@
 
     python -m benchmarks.generation_quality population  # the recipes' own stages, then the controls
     python -m benchmarks.population run [FOLDER]        # the same; FOLDER keeps trained networks for a restart
+    python -m benchmarks.population options [FOLDER]    # decoders and priors, on the recipes' populations
     python -m benchmarks.population speed               # against reading and copying, processor seconds
     python -m benchmarks.population compared            # one row a population
     python -m benchmarks.population table
 
-Writes results/population.csv and results/population_speed.csv.  Samples of the prior are judged beside their controls:
-originals with noise of the same distance, averages of two originals, the mean of all, copies; see
+Writes results/population.csv, population_options.csv and population_speed.csv.  Samples of the prior are judged beside
+their controls: originals with noise of the same distance, averages of two originals, the mean of all, copies; see
 `recast_gen.tasks.controls`.  Recipes train their networks from seeds of their own.  Kinds of networks, and how ResNets
 are trained, were chosen on other splits of the digits, so that some test images had been looked at.
 Ten ResNets are trained in other ways as well: with fewer channels, and by AdamW, which leaves of their initial values
 nearly all.
+options: codes of eight values; `held_out` is how many nats likelier networks that were held out are than with the
+linear decoder (a bound, of mlp) and than with the normal prior (of their codes, of flow).
 """
 
 import os
@@ -43,13 +46,21 @@ POPULATIONS: dict[str, tuple[str, dict[str, Any]]] = {  # recipe, and what its m
     "ten ResNets, a third as wide": ("digits_resnets", {"population": 10, "kwargs": {"channels": [16, 32]}}),
     "ten ResNets, AdamW": ("digits_resnets", {"population": 10, "pretrain": ADAMW}),
 }
+OPTIONS: dict[tuple[str, str], dict[str, Any]] = {  # decoder and prior, and the section of the stage
+    ("linear", "normal"): {"templates": 8},
+    ("linear", "flow"): {"templates": 8, "prior": "flow"},
+    ("mlp", "normal"): {"templates": 8, "solver": "vae", "decoder": "mlp"},
+    ("mlp", "flow"): {"templates": 8, "solver": "vae", "decoder": "mlp", "prior": "flow"},
+}
 COLUMNS = ("networks", "accuracy", "least", "most", "ensemble", "distance", "iou")
+WAYS = (*COLUMNS[1:], "noise", "average", "held_out_mlp", "held_out_flow")
 MODEL = {
     "timm_model": "recast_gen.weights.perceptron:perceptron",
     "timm_kwargs": {"inputs": 784, "hidden": [680, 680], "num_classes": 10},
     "data_config": {"input_size": [1, 28, 28]},
 }  # 1.0 M parameters
 COUNT, SEVERAL = 100, 20  # networks of the speed table, and draws
+BESIDE = {"mlp": "linear", "flow": "normal"}
 KINDS = ("original", "sample", "unaligned", "noise", "average", "mean")
 ENDS = (("original", "most"), ("original", "ensemble"), ("sample", "ensemble"))
 
@@ -59,21 +70,42 @@ def controls(table: Table, folder: Path) -> None:
     for name, (recipe, changes) in POPULATIONS.items():
         if all((name, words) in table for words in NETWORKS.values()):
             continue
-        read = YAML(typ="safe").load(Path(f"pipelines/{recipe}.yaml"))
-        for key, value in changes.items():
-            read["model"][key] = read["model"][key] | value if isinstance(value, dict) else value
-        path, here = folder / f"{name.replace(',', '').replace(' ', '_')}.yaml", os.getcwd()
-        YAML().dump(read, path)
-        os.chdir(folder)
-        try:
-            if not Path("weights_store", path.stem, "extract", "metrics.json").exists():
-                execute("extract", path)
-            found = execute("mimic_vae", path)
-        finally:
-            os.chdir(here)
-        for kind, measured in found["kinds"].items():
+        for kind, measured in judged(folder, name, recipe, {"model": changes})["kinds"].items():
             kept = {key: measured[key] for key in COLUMNS if key in measured}
             table.add(name, NETWORKS[kind], **kept)
+
+
+def options(table: Table, folder: Path) -> None:
+    """Samples of each decoder and prior, beside their controls."""
+    for name in ("digits perceptrons", "digits ResNets"):
+        for way, section in OPTIONS.items():
+            if (name, *way) in table:
+                continue
+            found = judged(folder, name, POPULATIONS[name][0], {"mimic_vae": section})
+            sample, held = found["kinds"]["sample"], found["fit"]["held_out"]["network"]
+            table.add(
+                name, *way, noise=found["kinds"]["noise"]["accuracy"], average=found["kinds"]["average"]["accuracy"],
+                **{key: sample[key] for key in COLUMNS if key != "networks"},
+                **{f"held_out_{new}": held[new] - held[old] for new, old in BESIDE.items() if new in held},
+            )  # fmt: skip
+
+
+def judged(folder: Path, name: str, recipe: str, changes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Metrics of stage mimic_vae of a recipe with other values; networks that were trained there before are kept."""
+    read = YAML(typ="safe").load(Path(f"pipelines/{recipe}.yaml"))
+    for section, values in changes.items():
+        for key, value in values.items():
+            known = read[section].get(key)
+            read[section][key] = known | value if isinstance(known, dict) else value
+    path, here = folder / f"{name.replace(',', '').replace(' ', '_')}.yaml", os.getcwd()
+    YAML().dump(read, path)
+    os.chdir(folder)
+    try:
+        if not Path("weights_store", path.stem, "extract", "metrics.json").exists():
+            execute("extract", path)
+        return execute("mimic_vae", path)
+    finally:
+        os.chdir(here)
 
 
 def compared(table: Table) -> str:
@@ -140,14 +172,16 @@ def main(*given: str) -> None:
     act, *folders = given or sys.argv[1:] or ["table"]
     quality = Table("population.csv", ("population", "what"), COLUMNS)
     cost = Table("population_speed.csv", ("what",), ("seconds", "ratio"))
-    if act == "run":
+    ways = Table("population_options.csv", ("population", "decoder", "prior"), WAYS)
+    if act in ("run", "options"):
         with tempfile.TemporaryDirectory() as scratch:
-            controls(quality, Path(*folders or [scratch]).resolve())
+            folder = Path(*folders or [scratch]).resolve()
+            controls(quality, folder) if act == "run" else options(ways, folder)
     if act == "speed":
         speed(cost)
     if act == "compared":
         return print(compared(quality))
-    for table in (quality, cost):
+    for table in (quality, ways, cost):
         print(markdown(table.columns, (row.values() for row in table.rows().values())), end="\n\n")
 
 

@@ -11,8 +11,8 @@ accuracies differ by coefficients alone.  Every fifth task is held out: no other
 ``probe``, the base's coefficients; ``mean`` of all others'; ``drawn``, one draw of a population of them
 (`rg.mimic_vae(tasks=)`); ``predicted`` (`rg.predict_task`); each after 0 and 1 epoch of training.  Merged: the four
 tasks of each kind of classes that differ in how they are turned alone, by each method, each judged with a ridge head of
-its own training images.  Writes results/task_population.csv, test accuracies (fractions).  Trained tasks are kept in
-weights_store/task_population/.
+its own training images; the scale of ``latent`` was chosen on the mirrored ones.  Writes results/task_population.csv,
+test accuracies (fractions).  Trained tasks are kept in weights_store/task_population/.
 """
 
 import argparse

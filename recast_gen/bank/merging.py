@@ -14,6 +14,7 @@ from .task import Task
 from .taskfile import read
 
 HEADS = ("joined", "none")
+LEAST = 1e-6  # size of an axis, relative to the largest, that is not rounding
 
 
 def mean(changes: np.ndarray) -> np.ndarray:
@@ -39,7 +40,22 @@ def ties(changes: np.ndarray, density: float = 0.2, scale: float = 1.0) -> np.nd
     return np.asarray(scale * (trimmed * same).sum(0) / np.maximum(same.sum(0), 1))
 
 
-METHODS: dict[str, Callable[..., np.ndarray]] = {"mean": mean, "arithmetic": arithmetic, "ties": ties}
+def latent(changes: np.ndarray, scale: float = 0.5) -> np.ndarray:
+    """Codes of what tasks add on their own principal axes, each axis as strong as the others, summed and decoded; times
+    `scale`.
+
+    So a direction that several tasks share counts once, and none that one task has alone is lost in it: isotropic
+    merging (Marczak et al., 2025, https://arxiv.org/abs/2502.04959), here of whole tasks and not of each matrix.
+    """
+    codes, sizes, axes = np.linalg.svd(changes, full_matrices=False)
+    kept = sizes > LEAST * sizes[0]
+    size = np.sqrt(np.square(changes).sum(1).mean())  # of a task
+    return np.asarray(scale * size * codes[:, kept].sum(0) @ axes[kept])
+
+
+METHODS: dict[str, Callable[..., np.ndarray]] = {
+    "mean": mean, "arithmetic": arithmetic, "ties": ties, "latent": latent,
+}  # fmt: skip
 
 
 def merge_tasks(

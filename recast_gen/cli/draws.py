@@ -74,8 +74,8 @@ def sample(
 def merge(
     bank: Bank,
     tasks: Annotated[list[Path], typer.Argument(help="Two task files of that bank, or more.")],
-    method: Annotated[str, typer.Option(help="mean, arithmetic or ties.")] = "mean",
-    scale: Annotated[float | None, typer.Option(help="Factor of arithmetic (0.3) and ties (1).")] = None,
+    method: Annotated[str, typer.Option(help="mean, arithmetic, ties or latent.")] = "mean",
+    scale: Annotated[float | None, typer.Option(help="Factor of arithmetic (0.3), ties (1) and latent (0.5).")] = None,
     density: Annotated[float | None, typer.Option(help="Share of each task's changes that ties keeps (0.2).")] = None,
     head: Annotated[str, typer.Option(help="joined: all tasks' classes; none: the backbone's.")] = "joined",
     out: Annotated[Path, typer.Option(help="The task file to write.")] = Path("merged.safetensors"),

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import recast_gen as rg
@@ -30,6 +32,19 @@ def test_what_methods_do_with_changes():
     assert np.allclose(merging.arithmetic(changes, 0.5), [3, -2, 0.05, -2])
     assert np.allclose(merging.ties(changes, 0.5), [3, -5, 0, -3])  # of each the two largest, of one sign
     assert np.allclose(merging.ties(changes, 1.0, 2.0), [6, -10, 0.2, -4])
+
+
+@given(seed=st.integers(0, 99), count=st.integers(2, 4), scale=st.floats(0.1, 2))
+@settings(max_examples=8)
+def test_in_latent_space_what_is_shared_counts_once_and_no_task_is_lost(seed, count, scale):
+    rows = np.linalg.qr(np.random.default_rng(seed).standard_normal((7, count)))[0].T
+    np.testing.assert_allclose(merging.latent(rows, scale), scale * rows.sum(0), atol=1e-9)  # nothing is shared
+    same = np.repeat(rows[:1], count, 0)
+    np.testing.assert_allclose(merging.latent(same, scale), scale * np.sqrt(count) * rows[0], atol=1e-9)
+    mixed = rows + 3 * rows[0]
+    parts = merging.latent(mixed, scale) @ np.linalg.qr(mixed.T)[0]
+    assert np.linalg.norm(parts) == pytest.approx(scale * np.sqrt(np.square(mixed).sum()), rel=1e-6)
+    assert not merging.latent(np.zeros((2, 5))).any()
 
 
 @pytest.mark.parametrize("method", merging.METHODS)
@@ -68,12 +83,12 @@ def test_commands_merge_tasks_and_draw_others(tasks, tmp_path):
 def test_what_cannot_be_merged_is_refused_by_name(tasks, tmp_path):
     bank, known = tasks
     paths = list(known)
-    for given, options, said in (
+    for chosen, options, said in (
         (paths[:1], {}, "two tasks or more"), ([paths[0]] * 2, {}, "are called"),
         (paths, {"method": "median"}, "'median'"), (paths, {"density": 0.5}, "no such option"),
     ):  # fmt: skip
         with pytest.raises(RecastError, match=said):
-            rg.merge_tasks(bank, given, **options)
+            rg.merge_tasks(bank, chosen, **options)
     taught(KINDS[0], tmp_path / "large.safetensors", KINDS[0][-1])
     with pytest.raises(TaskError, match="large have an adapter or images of another size"):
         rg.merge_tasks(bank, [paths[0], tmp_path / "large.safetensors"])
