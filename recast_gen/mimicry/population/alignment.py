@@ -7,7 +7,7 @@ import numpy as np
 
 from ...bank.population import STATISTICS
 from .symmetries import Symmetries, Symmetry, permuted
-from .tracing import Binding
+from .units import Binding
 
 Tensors = Mapping[str, np.ndarray]
 Orders = list[np.ndarray]  # of each symmetry's units: place p has what was at order[p]

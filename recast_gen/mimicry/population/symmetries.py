@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .tracing import Binding, Trace
+from .tracing import Trace
+from .units import Binding
 
 TOLERANCE = 1e-9  # relative, of outputs in double precision
 IMAGES = 2  # that find symmetries, so that no axis of images is of size 1
