@@ -4,7 +4,7 @@
     python -m benchmarks.population run [FOLDER]        # the same; FOLDER keeps trained networks for a restart
     python -m benchmarks.population options [FOLDER]    # decoders and priors, on the recipes' populations
     python -m benchmarks.population speed               # against reading and copying, processor seconds
-    python -m benchmarks.population compared            # one row a population
+    python -m benchmarks.population compared            # one row a population, and one a decoder and prior
     python -m benchmarks.population table
 
 Writes results/population.csv, population_options.csv and population_speed.csv.  Samples of the prior are judged beside
@@ -75,7 +75,7 @@ def controls(table: Table, folder: Path) -> None:
             table.add(name, NETWORKS[kind], **kept)
 
 
-def options(table: Table, folder: Path) -> None:
+def decoders(table: Table, folder: Path) -> None:
     """Samples of each decoder and prior, beside their controls."""
     for name in ("digits perceptrons", "digits ResNets"):
         for way, section in OPTIONS.items():
@@ -118,6 +118,21 @@ def compared(table: Table) -> str:
             [name, *(f"{100 * float(rows[name, words]['accuracy']):.1f}" for words in kinds)]
             + [f"{100 * float(rows[name, NETWORKS[kind]][key]):.1f}" for kind, key in ENDS]
             for name in POPULATIONS if (name, kinds[0]) in rows
+        ),
+    )  # fmt: skip
+
+
+def ways(table: Table) -> str:
+    """One row a decoder and prior of codes of eight values."""
+    shares, plain = ("accuracy", "noise", "average", "ensemble"), ("distance", "iou")
+    return markdown(
+        ("population", "decoder", "prior", "samples", "noise", "averages of two", "ensemble of ten samples", "distance",
+         "IoU of errors", "mlp, held out", "flow, held out"),
+        (
+            [*key, *(f"{100 * float(row[word]):.1f}" for word in shares)]
+            + [f"{float(row[word]):.2f}" for word in plain]
+            + [f"{float(row[word]):+.1f}" if row[word] else "" for word in WAYS[-2:]]
+            for key, row in table.rows().items()
         ),
     )  # fmt: skip
 
@@ -172,16 +187,16 @@ def main(*given: str) -> None:
     act, *folders = given or sys.argv[1:] or ["table"]
     quality = Table("population.csv", ("population", "what"), COLUMNS)
     cost = Table("population_speed.csv", ("what",), ("seconds", "ratio"))
-    ways = Table("population_options.csv", ("population", "decoder", "prior"), WAYS)
+    options = Table("population_options.csv", ("population", "decoder", "prior"), WAYS)
     if act in ("run", "options"):
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(*folders or [scratch]).resolve()
-            controls(quality, folder) if act == "run" else options(ways, folder)
+            controls(quality, folder) if act == "run" else decoders(options, folder)
     if act == "speed":
         speed(cost)
     if act == "compared":
-        return print(compared(quality))
-    for table in (quality, ways, cost):
+        return print(compared(quality), ways(options), sep="\n\n")
+    for table in (quality, options, cost):
         print(markdown(table.columns, (row.values() for row in table.rows().values())), end="\n\n")
 
 
