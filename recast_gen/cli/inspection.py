@@ -95,6 +95,10 @@ def _print_population(path: str) -> None:
     print(f"left as they are: {left}; {len(found.statistics)} statistics of batch norms")
     for name, values in found.fit.get("labels", {}).items():
         print(f"label {name}: {min(values):g} to {max(values):g}")
+    print(" ".join(f"{word} {found.fit[word]}" for word in ("solver", "decoder", "prior") if word in found.fit))
+    for name, nats in found.fit.get("held_out", {}).items():
+        for word, value in nats.items():
+            print(f"{name}: held-out networks with {word}, {value:.1f} nats")
     rows = [[name, len(block.names), *block.rows.shape[::-1], block.latents]
             for name, block in found.blocks.items()]  # fmt: skip
     show([["block", "tensors", "parameters", "rows", "code"], *rows])

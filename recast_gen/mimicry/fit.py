@@ -80,11 +80,11 @@ def mimic(
     check_choice("solver", solver, SOLVERS, FitError)
     if solver == "closed_form":
         again = weights.lazy and isinstance(gauge, str) and gauge == "svd"  # the layers give the templates again
-        fit = _prepared(closed_form, options, **({"kept": False} if again else {}))
+        fit = prepared(closed_form, options, **({"kept": False} if again else {}))
     else:
         from .direct import direct
 
-        fit = _prepared(direct, {"seed": seed, **options})
+        fit = prepared(direct, {"seed": seed, **options})
     settings = {"generator": "mimic", "solver": solver, "gauge": gauge if isinstance(gauge, str) else "given"}
     native = "svd" if solver == "closed_form" else None
     change = (
@@ -121,16 +121,17 @@ def mimic_vae(
     groups = grouping.groups_of(weights)
     check_choice("solver", solver, VAE_SOLVERS, FitError)
     if solver == "ppca":
-        fit = _prepared(ppca, options)
+        fit = prepared(ppca, options)
     else:
         from .vae_fits import vaes
 
         stacks = ((weights.stack(names), kept) for _, members in groups for names, kept in members)
-        fit = _prepared(vaes, {"seed": seed, **options}, groups=stacks)()
+        fit = prepared(vaes, {"seed": seed, **options}, groups=stacks)()
     return _fit(weights, grouping, groups, fit, settings, None, 1, on_group)
 
 
-def _prepared(fit: Callable[..., Any], options: dict, **given: Any) -> Callable[..., Any]:
+def prepared(fit: Callable[..., Any], options: dict, **given: Any) -> Callable[..., Any]:
+    """A fit with its options.  Raises FitError for one that it has not, or a count below 1."""
     known = [name for name in signature(fit).parameters if name not in ("stack", "templates", "groups", "kept")]
     for name in options:
         if name not in known:

@@ -43,4 +43,11 @@ def fit_many(recipe: Recipe, folder: Folder) -> dict:
         print(metrics["verdict"])
     folder.write_csv("networks.csv", rows)
     empty(folder, ("bank.zarr", "layers.csv", "epochs.csv", "tokens"))
-    return metrics | {"warnings": []}
+    warnings = [
+        f"{block}: held-out networks are {nats['linear'] - nats['mlp']:.1f} nats less likely with decoder mlp than "
+        "with the linear one: leave it out, or give more networks."
+        for block, nats in population.fit["held_out"].items() if nats.get("mlp", 0) < nats.get("linear", 0)
+    ]  # fmt: skip
+    for warning in warnings:
+        print(f"warning: {warning}", flush=True)
+    return metrics | {"warnings": warnings}

@@ -134,7 +134,10 @@ def test_a_recipe_may_have_a_hidden_layer_and_a_flow_and_its_controls_are_as_exa
     found = execute("mimic_vae", path)
     assert set(found["fit"]["held_out"]["network"]) == {"linear", "mlp", "normal", "flow"}
     assert found["kinds"]["copy"]["iou"] == 1 and found["kinds"]["copy"]["distance"] == pytest.approx(0, abs=1e-3)
-    before = found["hash"]
+    bounds, before = found["fit"]["held_out"]["network"], found["hash"]
+    assert ("less likely with decoder mlp" in " ".join(found["warnings"])) == (bounds["mlp"] < bounds["linear"])
+    said = CliRunner().invoke(app, ["inspect", "weights_store/bent/mimic_vae/population.zarr"]).output
+    assert "solver vae decoder mlp prior flow" in said and f"mlp, {bounds['mlp']:.1f} nats" in said
     assert execute("mimic_vae", path)["hash"] == before and not Path("weights_store/bent/mimic_vae/training").exists()
     assert "decoder mlp, prior flow" in Path("weights_store/bent/report/report.html").read_text()
 

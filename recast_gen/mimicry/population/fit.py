@@ -19,7 +19,7 @@ from ..factorization import gram
 from ..threads import one_each
 from .alignment import Orders, align, reorder
 from .checks import check_alike, check_different, check_finite
-from .codes import DECODERS, PRIORS, SOLVERS, coded
+from .codes import check, coded
 from .scratch import overwrite, scratch
 
 if TYPE_CHECKING:
@@ -64,9 +64,7 @@ def mimic_population(
         FitError: fewer than two networks, of different shapes, one twice, or options out of range.
         SourceError: NaN or infinity in a network, or weights that do not say what model they are of.
     """
-    check_choice("solver", solver, SOLVERS, FitError)
-    check_choice("decoder", decoder, DECODERS, FitError)
-    check_choice("prior", prior, PRIORS, FitError)
+    check(solver, decoder, prior, options)
     check_choice("codes", codes, PARTS, FitError)
     names, members = list(networks), list(networks.values())
     check_alike(names, members)

@@ -27,7 +27,7 @@ class Fitted(NamedTuple):
 
 
 def nonlinear(
-    layers: np.ndarray, templates: int, *, seed: int = 0, beta: float = 1.0, warmup: int = 0, free_bits: float = 0.0,
+    stack: np.ndarray, templates: int, *, seed: int = 0, beta: float = 1.0, warmup: int = 0, free_bits: float = 0.0,
     noise: float | None = 0.01, noise_floor: float = 1e-3, hidden: int = 32, epochs: int = 60, lr: float = 1e-2,
     batch_size: int = 16, checkpoint: str | Path | None = None,
     on_epoch: Callable[[int, int, dict], None] | None = None,
@@ -38,7 +38,7 @@ def nonlinear(
     without each fold of the networks in turn, which tells what the bound is on networks that were not seen.
 
     Args:
-        layers: coordinates ``n r`` along principal axes, with mean square 1.
+        stack: coordinates ``n r`` along principal axes, with mean square 1.
         templates: length of a code.
         hidden: width of the hidden layers, the encoder's too.
         lr: learning rate of Adam, which falls to 0.
@@ -48,17 +48,19 @@ def nonlinear(
     Raises:
         FitError: options out of range.
     """
+    if not lr > 0:
+        raise FitError(f"lr is {lr}; expected more than 0.")
     objective = Objective(beta, warmup, free_bits, noise, noise_floor)
     for word, value in (("hidden", hidden), ("epochs", epochs), ("batch_size", batch_size)):
         check_count(word, value, FitError)
-    held = folds(len(layers), seed)
-    rows = torch.from_numpy(layers).float()
+    held = folds(len(stack), seed)
+    rows = torch.from_numpy(stack).float()
     data = [(rows[~out], torch.zeros(int((~out).sum()), 0)) for out in held]
     models = []
     for pair in data:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            models.append(TokenVAE(layers.shape[1], 0, templates, hidden, objective))
+            models.append(TokenVAE(stack.shape[1], 0, templates, hidden, objective))
         models[-1].start(*pair)
     begun = deepcopy(models)
     where = Path(checkpoint) if checkpoint else None

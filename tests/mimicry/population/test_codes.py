@@ -113,7 +113,9 @@ def test_a_killed_flow_goes_on_to_the_same_bits(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [({"decoder": "mlp"}, "solver='vae'"), ({"decoder": "mpl"}, "mlp"), ({"prior": "flwo"}, "flow"),
-     ({"prior": "flow", "templates": 1}, "2 templates or more"), ({**BOTH, "hidden": 0}, "hidden")],
+     ({"prior": "flow", "templates": 1}, "2 templates or more"), ({**BOTH, "hidden": 0}, "hidden"),
+     ({**BOTH, "lr": 0}, "lr is 0"), ({**BOTH, "epoch": 2}, "'epoch'.*'epochs'"), ({"epochs": 2}, "ppca has no option"),
+     ({**BOTH, "epochs": 0}, "epochs")],
 )  # fmt: skip
 def test_options_that_do_not_go_together_are_named(options, said):
     with pytest.raises(FitError, match=said):
