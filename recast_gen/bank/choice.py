@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import TaskError
 from . import rounding
 from .bank import TemplateBank
-from .folds import Folds, Seen, clearly_worse, right, scored
+from .folds import Folds, Seen, Solve, clearly_worse, right, scored
 from .quantization import moments
 from .task import Task
 from .taskfile import size
@@ -21,20 +21,21 @@ TOLERANCE = 0.5  # points of accuracy, unless told otherwise
 
 def fewest(
     task: Task, bank: TemplateBank, training: Seen, validation: Seen, tolerance: float = TOLERANCE,
-    before: float = 0.0,
+    before: float = 0.0, solve: Solve | None = None,
 ) -> Task:  # fmt: skip
     """A task with a linear head of the fewest bits that lose at most `tolerance` points of accuracy.
 
     What they lose is the mean over `folds` of all images, since a few hundred that validate tell no half point; on
     those that validate, the task's own head may not lose clearly more.
-    before: the accuracy (fraction) on validation to lose it from, at least that of the task itself.
+    before: the accuracy (fraction) on validation to lose it from, at least that of the task itself.  solve: as
+    `Folds` takes it.
     Up to 4 bits come from the closed form or from up to two sweeps towards the labels, whichever has the least cross
     entropy on validation.  Where none of `TRIED` is near enough, the head has 16 bits.
     Raises TaskError for a head that is not linear, and for features or labels that are not its own.
     """
     for seen in (training, validation):
         _refuse_other(task, *seen)
-    folds, own = Folds(task, training, validation), right(task, validation)
+    folds, own = Folds(task, training, validation, solve), right(task, validation)
     for bits in TRIED:
         try:
             if not folds.kept(partial(best, bank=bank, bits=bits), tolerance):
@@ -56,7 +57,7 @@ def best(task: Task, training: Seen, validation: Seen, bank: TemplateBank, bits:
 
 def within(
     tasks: Sequence[Task], bank: TemplateBank, limit: int, seen: Sequence[tuple[Seen, Seen]] | None = None,
-    heads: Sequence[int] = (*TRIED, 16, 32),
+    heads: Sequence[int] = (*TRIED, 16, 32), solve: Solve | None = None,
 ) -> Task:  # fmt: skip
     """The most accurate file of at most `limit` bytes, whole, in folds of all images.
 
@@ -65,12 +66,13 @@ def within(
         seen: (training, validation) as the head of each sees them; None for a head that is not linear: the task comes
             first whose coefficients have most bits, then the head with most.
         heads: bits that its head may have.
+        solve: as `Folds` takes it.
     Raises:
         TaskError: no file is so small.
     """
     found: list[tuple[tuple[float, float], Task]] = []
     least = None
-    folds = [Folds(task, *each) for task, each in zip(tasks, seen or [])]
+    folds = [Folds(task, *each, solve) for task, each in zip(tasks, seen or [])]
     for place, task in enumerate(tasks):
         for bits in heads if seen else [bits for bits in heads if bits >= 16]:
             try:

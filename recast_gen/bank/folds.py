@@ -1,4 +1,4 @@
-"""What a linear head loses in few bits, on all images at hand: ridge heads are solved without a part of them."""
+"""What a linear head loses in few bits, on all images at hand: heads are solved without a part of them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ SHARP = tuple(2.0**power for power in range(12))  # factors of logits that are r
 
 Seen = tuple[np.ndarray, np.ndarray]  # what a head sees of images, ``n d``, and their labels ``n``
 Rounding = Callable[[Task, Seen, Seen], Task]  # a head, what it was trained on, other images -> the head in few bits
+Solve = Callable[[Task, Seen, Seen], Task]  # the same -> a head anew, on these images
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,20 @@ def clearly_worse(found: np.ndarray, own: np.ndarray, tolerance: float, before: 
 
 @dataclass
 class Folds:
-    """Ridge heads in the place of a task's, each solved without the part of the images that judges it.
+    """Heads in the place of a task's, each solved without the part of the images that judges it.
 
     A class is spread evenly over the parts; the same images are always divided alike.
 
     Args:
         task: with a linear head.
         training, validation: images with labels, all of which take part.
+        solve: as the task's own head was; ridge regression when not given.
     """
 
     task: Task
     training: Seen
     validation: Seen
+    solve: Solve | None = None
 
     @cached_property
     def heads(self) -> list[tuple[Task, Seen, Seen]]:
@@ -108,7 +111,7 @@ class Folds:
         for index in sorted(set(part)):
             out = part == index
             seen, held = (features[~out], labels[~out]), (features[out], labels[out])
-            yield _ridge(self.task, seen, held), seen, held
+            yield (self.solve or _ridge)(self.task, seen, held), seen, held
 
 
 def _ridge(task: Task, seen: Seen, held: Seen) -> Task:

@@ -56,7 +56,7 @@ def adapt(
                    _percent(row["validation"]), _percent(row["test"])] for name, row in rows)])  # fmt: skip
     if not found.run["best_epoch"]:
         print("note: no epoch was better on validation than the start, which is kept:")
-        print("ridge regression on the frozen features")
+        print("its head is all that the task file changes")
     print(f"{out}: {len(found.classes)} classes, {found.run['bytes']:,} bytes; bank {found.bank}")
     print(f"next: recast predict {found.bank} {out} IMAGE")
 

@@ -36,7 +36,8 @@ class Train(Training):
     # the linear probe's learning rates: the best on validation counts
     probe_lrs: Annotated[list[Positive], Field(min_length=1)] | None = None
     head_start: Literal["ridge", "random"] = "ridge"  # of a linear head: ridge regression on its features, or at random
-    # trained: by gradient. solved: in closed form after every epoch, and on half of each batch for the other half
+    # trained: by gradient. solved: by ridge or logistic regression after every epoch, and on half of each batch for the
+    # other half
     head: Literal["trained", "solved"] = "trained"
     # coefficients that are one number: those at one place of a group's layers, a family's or all; or so many in all
     tie: Literal["none", "group", "family", "model"] | Count = "none"
@@ -69,7 +70,7 @@ class Train(Training):
         if self.adapter == "none" and not self.coefficients:
             raise ValueError("without `coefficients` there is nothing to train but the head: give an `adapter`")
         if self.head == "solved" and self.head_start == "random":
-            raise ValueError("`head: solved` starts from ridge regression: leave out `head_start: random`")
+            raise ValueError("`head: solved` starts from a solved head: leave out `head_start: random`")
         if self.lr and self.relative_lr:
             raise ValueError("give `lr` or `relative_lr`, not both")
         if self.adapter == "none" and (self.adapter_options or self.adapter_lr):

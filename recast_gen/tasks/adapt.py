@@ -101,8 +101,8 @@ def adapt(
 
     Of a network, the last third of its layers get a bank, which is written beside the file as ``<file>.bank.zarr``;
     what the layers before them compute is computed once.  Template source and learning rate are chosen by short trials
-    on a part of the training images.  The head is solved in closed form (`tasks.solved`) where it is linear, else
-    trained; its ridge regression on the frozen features is always a candidate.  The test images are read once.
+    on a part of the training images.  The head is solved, as ridge or logistic regression, where it is linear (see
+    `tasks.solved`), else trained; the one on the frozen features is always a candidate.  The test images are read once.
 
     Args:
         model: a network, timm's name of one, a checkpoint, or a bank or its path.

@@ -25,18 +25,26 @@ def ridge_start(features: Splits[TensorDataset] | None) -> nn.Linear | None:
 
     What is trained beside it then has its gradients from a good head from the first step on, and distorts the
     backbone's features less: Kumar et al., 2022, https://arxiv.org/abs/2202.10054, who train the head alone before.
-    features: as `features.before_head` finds them; None without them, or with several rows an image.
+    features: as `features.before_head` finds them; None without them, or with several rows an image.  A class of which
+    no image trains has logits of 0.
     """
     if not features or features.train.tensors[0].ndim != 2:
         return None
     images, labels = features.validation.tensors
     known, wanted = features.train.tensors
-    solved = Ridge(known.shape[1]).fit(known, wanted, held=(images, labels)).regression().float()
+    ridge = Ridge(known.shape[1]).fit(known, wanted, held=(images, labels))
+    solved = _with_all(ridge.regression().float(), ridge.classes, len(features.classes))
     logits = solved(images)
     losses = {factor: float(cross_entropy(factor * logits, labels)) for factor in SHARP}
     enough = min(losses.values()) + ENOUGH
     sharp = next(factor for factor, loss in losses.items() if loss <= enough)
     return linear(sharp * solved.weight, sharp * solved.bias)
+
+
+def _with_all(head: nn.Linear, places: torch.Tensor, count: int) -> nn.Linear:
+    """A head of so many outputs, whose outputs at `places` are those of another, and else 0."""
+    weight, bias = head.weight.new_zeros(count, head.in_features), head.bias.new_zeros(count)
+    return linear(weight.index_copy(0, places, head.weight), bias.index_copy(0, places, head.bias))
 
 
 def gentle(features: Splits[TensorDataset]) -> float:

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from ..bank import choice, rounding
 from ..bank.bank import TemplateBank
-from ..bank.folds import Seen, clearly_worse
+from ..bank.folds import Seen, Solve, clearly_worse
 from ..bank.task import Task
 from ..bank.tying import tie_of
 from ..errors import TaskError
@@ -19,6 +20,7 @@ from ..recipe.training import Train
 from ..weights.tensors import to_torch
 from .data import Splits, labels_of
 from .features import before_head
+from .logistic import solved_head
 from .module import examine
 from .readers.raw import PARTS
 
@@ -139,7 +141,7 @@ def _head(runs: _Runs, task: Task, bank: TemplateBank, settings: Train, right: f
     if seen is None:
         return rounding.rounded(task, bank, 16 if bits == "auto" else bits)
     if bits == "auto":
-        return choice.fewest(task, bank, *seen, settings.tolerance, right)
+        return choice.fewest(task, bank, *seen, settings.tolerance, right, _solve(settings))
     return choice.best(task, *seen, bank, bits)
 
 
@@ -152,7 +154,7 @@ def _within(runs: _Runs, whole: Task, bank: TemplateBank, settings: Train) -> Ta
         if found := runs.seen(task):
             seen.append(found)
     heads = [*choice.TRIED, 16, 32] if settings.head_bits == "auto" else [settings.head_bits]
-    return choice.within(tasks, bank, (settings.max_bytes or 0) - SPARE, seen or None, heads)
+    return choice.within(tasks, bank, (settings.max_bytes or 0) - SPARE, seen or None, heads, _solve(settings))
 
 
 def _fewer(whole: Task, bank: TemplateBank, settings: Train) -> list[Task]:
@@ -165,6 +167,19 @@ def _fewer(whole: Task, bank: TemplateBank, settings: Train) -> list[Task]:
             if asked != "auto":
                 raise
     return found
+
+
+def _solve(settings: Train) -> Solve | None:
+    """How heads are solved in folds: as that of the task was."""
+    return _solved if settings.head == "solved" else None
+
+
+def _solved(task: Task, seen: Seen, held: Seen) -> Task:
+    train, judge = (TensorDataset(*map(torch.from_numpy, part)) for part in (seen, held))
+    names = rounding.linear(task)
+    head = solved_head(Splits(train, judge, judge, [""] * len(task.head[names[0]])))
+    found = (head.get_parameter(part).detach().numpy() for part in ("weight", "bias")) if head else ()
+    return replace(task, head=dict(zip(filter(None, names), found, strict=True)))
 
 
 def _tensors(images: Any) -> tuple[torch.Tensor, ...]:

@@ -71,6 +71,16 @@ def drawn(images: Dataset, count: int, seed: int = 0) -> torch.Tensor:
     return torch.stack([images[int(row)][0] for row in rows])
 
 
+def of_each_class(labels: np.ndarray, generator: torch.Generator, count: int = 2) -> torch.Tensor:
+    """All places ``n`` of labels: by chance `count` of each class, or all where it has fewer, then the others."""
+    order = torch.randperm(len(labels), generator=generator).numpy()
+    alike = np.argsort(labels[order], kind="stable")
+    _, starts, classes = np.unique(labels[order][alike], return_index=True, return_inverse=True)
+    number = np.empty(len(order), int)  # of a place among those of its class
+    number[alike] = np.arange(len(order)) - starts[classes]
+    return torch.from_numpy(order[np.argsort(number >= count, kind="stable")])
+
+
 def rows_of(images: Dataset, rows: torch.Tensor) -> Dataset:
     """The images of these numbers; a copy of those in memory."""
     if isinstance(images, TensorDataset):

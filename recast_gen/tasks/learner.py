@@ -22,9 +22,10 @@ from .analytic import gentle, ridge_start, wants_ridge
 from .bits import put_in_few
 from .constraints import learning
 from .costs import Meter
-from .data import Splits, rows_of
+from .data import Splits, labels_of, of_each_class, rows_of
 from .done import Run, costs_of, is_done, keep_costs, runs_of
 from .features import observed
+from .logistic import solved_head
 from .methods import adapted, count, prepare, rates
 from .module import Outcome, examine, train
 from .prefix import Shortcut, shortcut
@@ -44,12 +45,14 @@ class Known:
     Args:
         seen: what the head sees of them; None where it is not the network's last step.
         start: where a head starts from; None for a random one.
+        solved: where the head of the method starts from in its place, where heads are solved.
         gentle: the learning rate that keeps the start.
         short: the shortcut behind the frozen prefix, and `entry` what it starts from; None where it saves too little.
     """
 
     seen: Splits | None = None
     start: nn.Linear | None = None
+    solved: nn.Linear | None = None
     gentle: float | None = None
     short: Shortcut | None = None
     entry: Splits | None = None
@@ -171,11 +174,12 @@ class Learner:
     def trial(self, images: int, steps: int, seed: int) -> Outcome:
         """So many steps, of one learning rate, on so many of the training images; leaves nothing in the folder.
 
-        A batch has two images of each class or more, so that there may be fewer steps.  `JUDGES` images judge: of those
-        that validate and, where these are fewer, others of training.
+        There are two images of each class or more, in all and in a batch, so that there may be more images and fewer
+        steps.  `JUDGES` images judge: of those that validate and, where these are fewer, others of training.
         """
         splits, generator = self._entry, torch.Generator().manual_seed(seed)
-        chosen, more = torch.randperm(len(splits.train), generator=generator).tensor_split([images])
+        images = max(images, 2 * len(splits.classes))
+        chosen, more = of_each_class(labels_of(splits.train), generator).tensor_split([images])
         own = torch.randperm(len(splits.validation), generator=generator)[:JUDGES]
         few, others = rows_of(splits.train, chosen), rows_of(splits.train, more[: JUDGES - len(own)])
         judges = _joined(rows_of(splits.validation, own), others)
@@ -250,7 +254,7 @@ class Learner:
     def _prepare(self, method: str, seed: int) -> tuple[nn.Module, dict]:
         """As `methods.prepare`, with the head at its start."""
         model, trained = self._made(method, seed)
-        if start := self.known.start:
+        if start := (self.known.solved if method == self.method else None) or self.known.start:
             self._head(model).load_state_dict(start.state_dict())
         return model, trained
 
@@ -278,7 +282,8 @@ class Learner:
         short = shortcut(model, some, count) if same else None
         seen, entry = observed(model, head, splits, settings, PARTS if same else PARTS[:2], short, entered)
         start = ridge_start(seen) if ridge else None
-        found = Known(seen if same else None, start, gentle(seen) if seen and start else None, short, entry)
+        solved = solved_head(seen) if settings.head == "solved" else None
+        found = Known(seen if same else None, start, solved, gentle(seen) if seen and start else None, short, entry)
         costs = {"task": self.name, "method": FEATURES, "seed": ""} | meter.read()
         keep_costs(self.folder, FEATURES, costs)
         return found

@@ -17,9 +17,10 @@ from torch.utils.data import Dataset, TensorDataset
 
 from ..errors import FitError
 from ..recipe.training import Train
-from .analytic import ridge_start, wants_ridge
+from .analytic import wants_ridge
 from .data import Splits
 from .heads.head import Part
+from .logistic import solved_head
 from .loop import Loop
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of ridge regression on features whose mean square is 1
@@ -51,7 +52,7 @@ class SolvedLoop(Loop):
     """A `Loop` whose head is not trained but solved, before every validation.
 
     Args:
-        head: the model's last step, at its start from ridge regression.
+        head: the model's last step, solved at its start.
         seen: what it sees at the start.
     """
 
@@ -94,7 +95,7 @@ class SolvedLoop(Loop):
         train, validation = self._seen(self.splits.train), self._seen(self.splits.validation)
         self.seen = Splits(train, validation, validation, self.splits.classes)
         finite = all(bool(part.tensors[0].isfinite().all()) for part in (train, validation))  # else it has diverged
-        if finite and (found := ridge_start(self.seen)):
+        if finite and (found := solved_head(self.seen)):
             self.head.load_state_dict(found.state_dict())
 
     def _seen(self, images: Dataset) -> TensorDataset:

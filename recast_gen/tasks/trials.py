@@ -12,6 +12,7 @@ from ..weights.named import Weights
 from .candidates import Candidate
 from .data import Splits
 from .learner import Learner
+from .logistic import solved_head
 from .module import examine
 
 IMAGES = 128  # of training, in a trial of one epoch
@@ -59,9 +60,10 @@ def choose(
     solved = known.seen is not None and known.start is not None
     if known.short:
         say(f"what comes before {known.short.entry} stays as it is: computed once for each image")
-    if known.seen and known.start:
-        right, _ = examine(known.start, known.seen.validation, settings)
-        say(f"start: ridge regression on its features, validation {right:.1%}")
+    if known.seen and known.start and (head := solved_head(known.seen)):
+        known.solved = head
+        right, _ = examine(head, known.seen.validation, settings)
+        say(f"start: a head solved on its features, validation {right:.1%}")
     for learner in learners.values():
         learner.known, learner.settings = known, learner.settings.model_copy(update=_head(solved))
 

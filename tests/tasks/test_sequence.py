@@ -23,7 +23,7 @@ from recast_gen.recipe.training import Train
 from recast_gen.tasks import data, methods
 from recast_gen.tasks.analytic import ridge_start
 from recast_gen.tasks.features import before_head
-from recast_gen.tasks.learner import Learner
+from recast_gen.tasks.learner import JUDGES, Learner
 from recast_gen.tasks.methods import prepare, rates
 from recast_gen.tasks.module import accuracy, fit
 from recast_gen.tasks.probe import probes
@@ -135,8 +135,8 @@ def test_a_trial_is_judged_by_training_images_that_it_does_not_train_on_where_fe
     count = len(kept.splits.validation)
     (splits,) = given
     train, judges = rows(splits.train), rows(splits.validation)
-    assert len(train) == 48 and len(judges) == min(512, count + len(kept.splits.train) - 48) > count
-    assert judges[:count] == rows(kept._entry.validation) and not set(train) & set(judges[count:])
+    assert len(train) == 48 and len(judges) == min(JUDGES, count + len(kept.splits.train) - 48) > count
+    assert set(judges[:count]) == set(rows(kept._entry.validation)) and not set(train) & set(judges[count:])
     assert set(train) | set(judges[count:]) <= set(rows(kept._entry.train))
 
 

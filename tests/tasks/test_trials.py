@@ -1,15 +1,18 @@
 """Learning rates are tried until the best has a worse one on both sides, or the range ends."""
 
+from collections import Counter
 from math import inf
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recast_gen.recipe.images import Data
 from recast_gen.recipe.training import Train
 from recast_gen.tasks import learner
-from recast_gen.tasks.data import load
+from recast_gen.tasks.data import load, of_each_class
 from recast_gen.tasks.trials import NEAR, _searched
 
 
@@ -26,6 +29,22 @@ def test_the_bottom_of_a_valley_is_found_and_not_at_the_edge_of_what_was_tried(b
 )
 def test_of_learning_rates_as_good_as_each_other_the_lowest_is_taken(losses, best):
     assert _searched(losses.__getitem__, 5, {2: losses[2]}) == best
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=60), st.integers(0, 9))
+def test_images_of_each_class_come_first(labels, seed):
+    order = of_each_class(np.array(labels), torch.Generator().manual_seed(seed)).tolist()
+    assert sorted(order) == list(range(len(labels)))
+    wanted = Counter({label: min(2, labels.count(label)) for label in labels})
+    assert Counter(labels[place] for place in order[: wanted.total()]) == wanted
+
+
+@pytest.mark.parametrize("head", ["solved", "trained"])
+def test_a_trial_has_images_of_each_class_however_many_there_are(bank, tmp_path, head):
+    splits = load(Data(source="digits"), bank.backbone["data_config"], 0)
+    asked = Train(seeds=[0], batch_size=64, head=head)
+    trial = learner.Learner("all", lambda: splits, bank, bank.base(), asked, tmp_path).trial(8, 4, 0)
+    assert trial.history[-1]["train_loss"] > 0 and trial.history[-1]["validation"] > 0.1
 
 
 @pytest.mark.parametrize("judges", [31, 173])
