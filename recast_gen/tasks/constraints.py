@@ -1,5 +1,7 @@
 """What coefficients that learn one step after the other keep of earlier steps: nothing, or one of two constraints."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -10,10 +12,21 @@ from ..recipe.incremental import Sequential
 MOST = 256  # images of a step whose slopes count
 
 
+def likelihood(logits: torch.Tensor, seen: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
+    """Of a label that is drawn from the prediction ``1 k``, the negative logarithm."""
+    label = torch.multinomial(logits[0].detach().float().softmax(0).cpu(), 1, generator=draws)
+    return cross_entropy(logits, label.to(logits.device))
+
+
+def direction(logits: torch.Tensor, seen: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
+    """What the head sees, ``1 d``, in a random direction."""
+    return (seen * torch.randn(seen.shape, generator=draws).to(seen)).sum()
+
+
 class Plain:
     """Nothing is kept.  Further ways are classes of this kind."""
 
-    asks = False  # whether `learnt` is to be called
+    of: Callable | None = None  # whose slopes `learnt` wants
 
     def __init__(self, settings: Sequential):
         self.settings = settings
@@ -42,7 +55,7 @@ class Elastic(Plain):
     in https://arxiv.org/abs/1805.06370, and labels drawn from the predictions.
     """
 
-    asks = True
+    of = staticmethod(likelihood)
 
     def hold(self, optimizer: torch.optim.Optimizer, own: list[nn.Parameter], images: int) -> None:
         if self.kept is None:
@@ -63,14 +76,15 @@ class Elastic(Plain):
 
 
 class Subspace(Plain):
-    """Coefficients do not move along the principal directions in which earlier steps' predictions depend on them.
+    """Coefficients do not move along the principal directions in which earlier images' features depend on them.
 
     Source: Sculpting Subspaces, Nayak et al., 2025, https://arxiv.org/abs/2504.07097.  There the directions are the
     largest singular ones of a layer's weight; a layer's few coefficients move its weight in few directions, so that
-    here they are those of the slopes, as in OGD (Farajtabar et al., 2020, https://arxiv.org/abs/1910.07104).
+    here they are those of slopes, as in OGD (Farajtabar et al., 2020, https://arxiv.org/abs/1910.07104): of features
+    in the place of logits, since heads keep what they learnt of features.
     """
 
-    asks = True
+    of = staticmethod(direction)
 
     def hold(self, optimizer: torch.optim.Optimizer, own: list[nn.Parameter], images: int) -> None:
         if self.kept is None:
@@ -111,22 +125,25 @@ def learning(model: nn.Module, head: str) -> dict[str, nn.Parameter]:
 
 
 def slopes(
-    model: nn.Module, own: list[nn.Parameter], images: Dataset, seed: int, device: torch.device
+    of: Callable, model: nn.Module, head: nn.Module, own: list[nn.Parameter], images: Dataset, seed: int,
+    device: torch.device,
 ) -> torch.Tensor:  # fmt: skip
-    """Slopes ``n p`` of single images' log-likelihoods in `own`, one label each drawn from the model's prediction.
+    """Slopes ``n p`` in `own` of a number `of` single images, `likelihood` or `direction`.
 
     Args:
-        images: at most `MOST` of them count, which the seed draws as it does the labels.
+        images: at most `MOST` of them count, which the seed draws as it does what `of` draws.
     """
     draws = torch.Generator().manual_seed(seed)
     count: int = len(images)  # type: ignore[arg-type]
-    found = []
+    found, seen = [], list[torch.Tensor]()
     model.to(device).eval()
+    hook = head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     for row in torch.randperm(count, generator=draws)[:MOST].tolist():
+        seen.clear()
         logits = model(images[row][0][None].to(device))
-        label = torch.multinomial(logits[0].detach().float().softmax(0).cpu(), 1, generator=draws)
-        each = torch.autograd.grad(cross_entropy(logits, label.to(device)), own, materialize_grads=True)
+        each = torch.autograd.grad(of(logits, seen[0], draws), own, materialize_grads=True)
         found.append(torch.cat([slope.reshape(-1) for slope in each]).float().cpu())
+    hook.remove()
     model.cpu()
     return torch.stack(found)
 

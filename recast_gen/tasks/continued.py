@@ -37,10 +37,10 @@ def continued(
                 learner.start, learner.hold = state, keeper.hold
                 model = learner.learnt(source.seed)
                 own = learning(model, head)
-                if keeper.asks:
+                if of := type(keeper).of:
                     device, images = training_device(source.settings), learner.splits.train
-                    found = slopes(model, list(own.values()), images, source.seed, device)
-                    keeper.learnt(found, len(rows))
+                    args = model.get_submodule(head), list(own.values()), images, source.seed, device
+                    keeper.learnt(slopes(of, model, *args), len(rows))
             state = {name: parameter.detach().clone() for name, parameter in own.items()}
         size = keeper.nbytes + sum(4 * tensor.numel() for tensor in state.values())
         yield source.features(settings.stages, state), size, time.process_time() - start
