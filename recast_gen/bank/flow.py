@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-LIMIT = 2.0  # of a logarithm of a scale
+LIMIT = 0.5  # of a logarithm of a scale, so that a few codes far out do not decide
 
 
 class Flow(NamedTuple):

@@ -70,19 +70,19 @@ class Flows(Resumable):
                 getattr(self, f"best_{index}").copy_(weight.detach())
 
 
-def fit_flow(posterior: np.ndarray, seed: int, checkpoint: Path | None = None) -> tuple[Flow, dict[str, float]]:
-    """A flow under which codes are normal noise, where they are not.
+def fit_flow(posterior: np.ndarray, seed: int, checkpoint: Path | None = None) -> tuple[Flow | None, dict[str, float]]:
+    """A flow under which codes are normal noise; None where they are so without.
 
     Problem: the greatest likelihood of draws from the codes' posteriors, with as much training as makes codes that are
-    held out in turn likeliest.  At first it is a rotation, whose likelihood is the normal prior's; where no training
-    makes held-out codes likelier it stays that.
+    held out in turn likeliest.  At first it is a rotation, whose likelihood is the normal prior's.
 
     Args:
         posterior: ``2 n t``, mean and standard deviation of each code.
         seed: of where it starts, of folds and of draws.
         checkpoint: a folder; a run that was killed goes on from it.
     Returns:
-        The flow (float64), and mean log-likelihoods of held-out codes (nats): ``normal`` and ``flow``.
+        The flow (float64), None where no training makes held-out codes likelier; and mean log-likelihoods of these
+        (nats), ``normal`` and ``flow``.
     Raises:
         FitError: codes of one value, of which no half can move the other.
     """
@@ -91,6 +91,8 @@ def fit_flow(posterior: np.ndarray, seed: int, checkpoint: Path | None = None) -
     model = Flows(posterior, seed)
     normal = float(model.likelihood)
     run(model, [torch.zeros(1)], EPOCHS, checkpoint)
+    found = {"normal": normal, "flow": float(model.likelihood)}
+    if found["flow"] == normal:
+        return None, found
     best = [getattr(model, f"best_{index}")[:, -1] for index in range(len(model.weights))]
-    found = Flow(*(np.array(array.numpy()) for array in (model.turn[:, 0], *best)))
-    return found, {"normal": normal, "flow": float(model.likelihood)}
+    return Flow(*(np.array(array.numpy()) for array in (model.turn[:, 0], *best))), found
