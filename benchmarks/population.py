@@ -60,6 +60,7 @@ MODEL = {
     "data_config": {"input_size": [1, 28, 28]},
 }  # 1.0 M parameters
 COUNT, SEVERAL = 100, 20  # networks of the speed table, and draws
+EMBEDDED = ("digits perceptrons", "digits ResNets")
 BESIDE = {"mlp": "linear", "flow": "normal"}
 KINDS = ("original", "sample", "unaligned", "noise", "average", "mean")
 ENDS = (("original", "most"), ("original", "ensemble"), ("sample", "ensemble"))
@@ -77,7 +78,7 @@ def controls(table: Table, folder: Path) -> None:
 
 def decoders(table: Table, folder: Path) -> None:
     """Samples of each decoder and prior, beside their controls."""
-    for name in ("digits perceptrons", "digits ResNets"):
+    for name in EMBEDDED:
         for way, section in OPTIONS.items():
             if (name, *way) in table:
                 continue
@@ -132,7 +133,7 @@ def ways(table: Table) -> str:
             [*key, *(f"{100 * float(row[word]):.1f}" for word in shares)]
             + [f"{float(row[word]):.2f}" for word in plain]
             + [f"{float(row[word]):+.1f}" if row[word] else "" for word in WAYS[-2:]]
-            for key, row in table.rows().items()
+            for key in ((name, *way) for name in EMBEDDED for way in OPTIONS) if (row := table.get(*key))
         ),
     )  # fmt: skip
 
