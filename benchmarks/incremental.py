@@ -53,7 +53,7 @@ WAYS = ("heads", "first session", "sequential")
 CLOSED = ("ridge", "ridge on 1024 random features", "class statistics (SLCA)")  # that see adapted features, too
 FIRST = "RECAST norms 1"
 GOING_ON = {"plain": ", sequential", "ewc": ", sequential EWC", "subspace": ", sequential subspace"}
-EPOCHS = 5  # of each task of such a sequence
+EPOCHS, RATE = 5, 0.01  # of each task of such a sequence; the rate is relative to each layer
 LEARNS = ("cifar10_vit",)  # what the package makes by its name
 VARIANTS = (", two stages", ", first session", ", first session, two stages")
 SHUFFLES = (tuple(random.Random(seed).sample(TASKS, len(TASKS))) for seed in range(100))
@@ -182,7 +182,9 @@ def sequential(backbone: Backbone, order: tuple[str, ...], seed: int) -> Iterato
     bank = with_norms(rg.mimic(REAL / f"{backbone.name}.safetensors", by=backbone.by, gauge="identity"))
     about = {"head": backbone.head, "data_config": backbone.data_config}
     tasks = [Task(name=task, data=Data(source="npz", path=str(REAL / f"{task}.npz"))) for task in order]
-    settings = Train(epochs=EPOCHS, batch_size=4 * BATCH, schedule="onecycle", head="solved", seeds=[seed])
+    settings = Train(
+        epochs=EPOCHS, batch_size=4 * BATCH, schedule="onecycle", head="solved", relative_lr=RATE, seeds=[seed]
+    )
     source = Source(replace(bank, backbone=bank.backbone | about), tasks, settings, SPLIT)
     heads = {ALL[name]: name for name in CLOSED}
     how = Incremental(heads=list(heads), orders=1, sequential=Sequential())
