@@ -61,9 +61,11 @@ def descended(
 
 def _best(classifiers: Classifiers, features: torch.Tensor, labels: torch.Tensor) -> int:
     """Which names most images rightly, and of several the one with the least cross entropy."""
-    logits = classifiers.logits(features)
-    right, far = (logits.argmax(2) == labels[:, None]).sum(0), entropy(logits, labels)
-    return max(range(len(right)), key=lambda index: (right[index].item(), -far[index].item()))
+    found = []
+    for weight, bias in zip(*classifiers):  # one at a time: logits of many images and classes are large
+        logits = linear(features, weight, bias)
+        found.append((int((logits.argmax(1) == labels).sum()), -float(cross_entropy(logits, labels))))
+    return found.index(max(found))
 
 
 def fitted(classes: int, train: Part, held: Part | None, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
