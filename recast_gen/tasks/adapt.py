@@ -164,7 +164,8 @@ def adapt(
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         choice = choose(found, data, weights, settings, Path(folder), say, task.size)
-        say(f"training {choice.candidate.coefficients:,} coefficients and the head, {settings.epochs} epochs")
+        times = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
+        say(f"training {choice.candidate.coefficients:,} coefficients and the head, {times}")
         try:
             made = _learnt(choice.learner, Path(folder, out.name))
         except TaskError as error:
