@@ -282,7 +282,7 @@ class Learner:
         short = shortcut(model, some, count) if same else None
         seen, entry = observed(model, head, splits, settings, PARTS if same else PARTS[:2], short, entered)
         start = ridge_start(seen) if ridge else None
-        solved = solved_head(seen) if settings.head == "solved" else None
+        solved = solved_head(seen) if ridge and settings.head == "solved" else None
         found = Known(seen if same else None, start, solved, gentle(seen) if seen and start else None, short, entry)
         costs = {"task": self.name, "method": FEATURES, "seed": ""} | meter.read()
         keep_costs(self.folder, FEATURES, costs)

@@ -38,7 +38,9 @@ def logistic(features: torch.Tensor, labels: torch.Tensor, classes: int) -> list
     return found
 
 
-def _descend(weight: torch.Tensor, bias: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, decay: float):
+def _descend(
+    weight: torch.Tensor, bias: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, decay: float
+) -> None:
     """Moves ``k d`` and ``k`` to least cross entropy, in place: L-BFGS with a line search (Liu & Nocedal, 1989,
     https://doi.org/10.1007/BF01589116), as the sum is convex."""
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
