@@ -57,7 +57,7 @@ class Images(Dataset):
 
     def __getitem__(self, index):
         image = turned(self.raw.image(index).convert(self.mode), self.data.rotate, self.data.negative)
-        return self.transform(image), int(self.raw.labels[index])
+        return self.transform(image), torch.tensor(int(self.raw.labels[index]))  # as those in memory have it
 
 
 def labels_of(images: Any) -> np.ndarray:

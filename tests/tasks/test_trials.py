@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from recast_gen.recipe.images import Data
 from recast_gen.recipe.training import Train
-from recast_gen.tasks import learner
+from recast_gen.tasks import data, learner
 from recast_gen.tasks.data import load, of_each_class
 from recast_gen.tasks.trials import NEAR, _searched
 
@@ -47,11 +47,16 @@ def test_a_trial_has_images_of_each_class_however_many_there_are(bank, tmp_path,
     assert trial.history[-1]["train_loss"] > 0 and trial.history[-1]["validation"] > 0.1
 
 
-@pytest.mark.parametrize("judges", [31, 173])
-def test_a_trial_is_judged_by_so_many_images_however_many_validate(bank, tmp_path, monkeypatch, judges):
+@pytest.mark.parametrize(("judges", "in_memory"), [(31, True), (173, True), (173, False)])
+def test_a_trial_is_judged_by_so_many_images_however_many_validate(bank, tmp_path, monkeypatch, judges, in_memory):
     monkeypatch.setattr(learner, "JUDGES", judges)
-    splits = load(Data(source="digits", classes=[5, 8, 9]), bank.backbone["data_config"], 0)
+    asked = Data(source="digits", classes=[5, 8, 9]), bank.backbone["data_config"], 0
+    splits = load(*asked)
     assert 31 < len(splits.validation) < 173
+    if not in_memory:  # those that train, while the fewer that validate are
+        monkeypatch.setattr(data, "IN_MEMORY", 4 * splits.validation.tensors[0].numel())
+        splits = load(*asked)
+        assert isinstance(splits.train, data.Images)
     asked = Train(seeds=[0], batch_size=16, head_start="random", lr=0.1)
     trial = learner.Learner("high", lambda: splits, bank, bank.base(), asked, tmp_path).trial(64, 4, 0)
     right = [judges * row["validation"] for row in trial.history]
