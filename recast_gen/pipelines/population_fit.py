@@ -11,12 +11,8 @@ from .folder import Folder
 from .left_out import empty
 from .population_stages import LABELS
 
-EXACT: dict[str, Any] = {
-    "templates": "full",
-    "solver": "ppca",
-    "decoder": "linear",
-    "prior": "normal",
-}  # codes rebuild originals
+# with these, codes rebuild originals
+EXACT: dict[str, Any] = {"templates": "full", "solver": "ppca", "decoder": "linear", "prior": "normal"}
 
 
 def fit_many(recipe: Recipe, folder: Folder) -> dict:

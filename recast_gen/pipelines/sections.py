@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import plainly
 from ..recipe.reading import Recipe, load
 from ..recipe.study import OF_MODEL
-from ..recipe.training import MEANS
+from ..recipe.training import HOW
 from ..weights.files import atomic
 from .folder import Folder
 from .stage import arguments
@@ -21,7 +21,7 @@ def read_by(recipe: Recipe) -> dict[str, dict]:
         "tune": recipe.tune.model_dump(mode="json", exclude={"workers", "storage"}) if recipe.has("tune") else None,
         "chosen": recipe.chosen,
         "incremental": recipe.incremental and recipe.incremental.model_dump(mode="json"),
-        "train": recipe.train.model_dump(mode="json", exclude=MEANS),
+        "train": recipe.train.model_dump(mode="json", exclude=HOW),
         "names": [task.name for task in recipe.tasks],
     }
     network = ["model"] if recipe.mimic.whiten else []  # has images when the section does not

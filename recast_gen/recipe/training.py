@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from ..errors import listing, repeated
 from .fields import Count, NotNegative, Positive, Resolution, Section, Seed
 
-MEANS = {"workers", "processes"}  # no result depends on them
+HOW = {"workers", "processes"}  # fields that say how runs are made; no result depends on them
 
 
 class Training(Section):

@@ -62,9 +62,11 @@ class Features:
         return path
 
     @classmethod
-    def load(cls, path: Path) -> "Features":
-        """Them from their file."""
-        arrays, about = read_tensors(path)
+    def load(cls, found: "Features | Path") -> "Features":
+        """Them from their file, or as they are."""
+        if isinstance(found, Features):
+            return found
+        arrays, about = read_tensors(found)
         both = {name: torch.from_numpy(array) for name, array in arrays.items()}
         parts = {part: (both[f"{part}.0"], both[f"{part}.1"]) for part in PARTS}
         return cls(parts, json.loads(about["classes"]), json.loads(about["tasks"]))

@@ -12,7 +12,7 @@ from .classes import Features, Source
 from .constraints import WAYS, learning, slopes
 from .hierarchy import levels
 from .module import training_device
-from .steps import Step
+from .steps import Step, level
 
 
 def continued(
@@ -31,13 +31,13 @@ def continued(
     for number, (_, rows) in enumerate(steps):
         start = time.process_time()
         if len(rows):
-            named = known.called(names, above[number * len(above) // len(steps)])
+            named = known.called(names, above[level(number, len(steps), len(above))])
             with tempfile.TemporaryDirectory() as folder:
                 learner = source.learner(named, rows, how.epochs, Path(folder), "sequential", f"step {number + 1}")
                 learner.start, learner.hold = state, keeper.hold
                 model = learner.learnt(source.seed)
                 own = learning(model, head)
-                if of := type(keeper).of:
+                if of := keeper.of:
                     device, images = training_device(source.settings), learner.splits.train
                     args = model.get_submodule(head), list(own.values()), images, source.seed, device
                     keeper.learnt(slopes(of, model, *args), len(rows))

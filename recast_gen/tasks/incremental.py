@@ -19,7 +19,7 @@ from .heads.head import Head
 from .heads.random_ridge import RandomRidge
 from .hierarchy import levels
 from .jobs import Jobs, here
-from .steps import Step, plan
+from .steps import Step, level, plan
 
 FIRST = ", first session"  # after a head's name, of its rows on adapted features
 
@@ -105,7 +105,7 @@ def _first_session(
 ) -> tuple[Features | Path, int, float]:
     """Features of the network that has learnt the images `rows`, or the file with them; bytes; processor seconds."""
     start = time.process_time()
-    known = known if isinstance(known, Features) else Features.load(known)
+    known = Features.load(known)
     names, above = levels(known.classes, settings.hierarchy)
     known = known.called(names, above[0])
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +119,7 @@ def _compare(
     known: Features | Path, size: int, settings: Incremental, steps: list[Step], name: str, seed: int
 ) -> list[dict]:
     """The rows of one head on one order.  size: bytes that it needs besides its own."""
-    known = known if isinstance(known, Features) else Features.load(known)
+    known = Features.load(known)
     options: dict[str, Any] = settings.options.get(name, {})
     if settings.max_bytes and name == RandomRidge.name and "width" not in options:
         fitting = RandomRidge.within(len(known.classes), settings.max_bytes - size)
@@ -134,7 +134,7 @@ def _go_on(
     source: Source, settings: Incremental, known: Features | Path, steps: list[Step], way: str, seed: int
 ) -> tuple[list[list[dict]], list[float]]:
     """The rows of each head on coefficients that learn every step, and what it took to train them."""
-    known = known if isinstance(known, Features) else Features.load(known)
+    known = Features.load(known)
     seconds = []
 
     def after_steps() -> Iterator[tuple[Features, int]]:
@@ -165,7 +165,7 @@ def _learn(
     for step, ((unit, rows), (known, size)) in enumerate(zip(steps, views)):
         (features, labels), held, test = (known.parts[part] for part in ("train", "validation", "test"))
         start = time.process_time()
-        coarser, called[unit] = called[unit], above[step * len(above) // len(steps), unit]
+        coarser, called[unit] = called[unit], above[level(step, len(steps), len(above)), unit]
         if len(rows):
             head.refine(_split(coarser, called[unit]))
             chosen = torch.isin(held[1], labels[rows].unique())
@@ -177,7 +177,7 @@ def _learn(
         accuracies.append(float((guesses == called[asked]).double().mean()))
         earlier.append([])
         for number, (found, (classes, _)) in enumerate(zip(earlier, steps)):
-            own, then = torch.isin(asked, torch.tensor(classes)), above[number * len(above) // len(steps)]
+            own, then = torch.isin(asked, torch.tensor(classes)), above[level(number, len(steps), len(above))]
             found.append(float((then[guesses] == then[asked])[own].double().mean()) if own.any() else 0.0)
         lost = [max(found[:-1]) - found[-1] for found in earlier[:-1]]
         yield {

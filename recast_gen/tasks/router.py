@@ -39,8 +39,8 @@ class Router:
         Raises:
             TaskError: the library has no such task; or no features can be seen in its network.
         """
-        if task not in self.library.names:
-            raise TaskError(f"{self.library.folder} has no task {task!r}.{nearest(task, self.library.names)}")
+        if task not in (names := self.library.names):
+            raise TaskError(f"{self.library.folder} has no task {task!r}.{nearest(task, names)}")
         tasks = self.tasks if task in self.tasks else [*self.tasks, task]
         features = features_of(self.library, images)
         head = self.head or self.make(features.shape[1])
@@ -82,7 +82,8 @@ def router(library: TaskLibrary, head: str | None = None, seed: int = 0, **optio
     found, (bank, tasks) = heads.load(path), _about(path)
     if bank != library.bank.hash:
         raise TaskError(f"{path} belongs to bank {bank}; this library has {library.bank.hash}: make a new router.")
-    if lost := [name for name in tasks if name not in library.names]:
+    there = set(library.names)
+    if lost := [name for name in tasks if name not in there]:
         raise TaskError(f"{path} knows {listing(lost)}, which the folder has no longer: make a new router.")
     known = Router(library, lambda width: found)
     known.head, known.tasks = found, tasks

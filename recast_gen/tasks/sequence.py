@@ -14,7 +14,7 @@ from ..bank.saved import load_bank
 from ..errors import FitError, StoreError
 from ..model.switching import load_task
 from ..recipe.images import Task
-from ..recipe.training import MEANS, Train
+from ..recipe.training import HOW, Train
 from ..weights.named import Weights, digest
 from . import data
 from .data import Splits, labels_of
@@ -27,7 +27,7 @@ from .progress import Progress
 from .results import KINDS, PROBE, Results
 from .unfinished import key
 
-ELSEWHERE = {"seeds", "orders", *MEANS}  # what a run does not depend on
+ELSEWHERE = {"seeds", "orders", *HOW}  # what a run does not depend on
 
 
 def adapt(

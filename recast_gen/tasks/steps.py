@@ -57,10 +57,15 @@ def plan(known: Features, settings: Incremental, number: int, seed: int) -> list
         rows = (step_of == step).nonzero()[:, 0]
         rows = rows[torch.randperm(len(rows), generator=draws)]
         if settings.shots and step:
-            called = above[step // len(units)][labels[rows]]
+            called = above[level(step, len(units) * len(above), len(above))][labels[rows]]
             rows = torch.cat([rows[called == label][: settings.shots] for label in called.unique()])
         steps.append((list(units[step % len(units)]), rows))
     return steps
+
+
+def level(step: int, steps: int, levels: int) -> int:
+    """Of a hierarchy, the level of which a step is; step: counted from 0, of so many."""
+    return step * levels // steps
 
 
 def _own_order(first: list[str], names: list[str], orders: list[list[str]] | None, number: int) -> list[int] | None:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from ..recipe.reading import Recipe
 from ..recipe.study import OF_MODEL
-from ..recipe.training import MEANS
+from ..recipe.training import HOW
 from ..weights.named import Weights, digest
 from .fits import Fits
 from .objectives import MAXIMISED, Measure
@@ -32,7 +32,7 @@ class Plan:
         behind: list[Any] = [layers_hash, recipe.families, recipe.by, recipe.split_qkv, recipe.seed, searched, sections]
         behind += [self.space.gauges, self.space.sets, self.space.resolutions]
         if self.tune.metrics & OF_MODEL:
-            behind += [recipe.tasks[0].model_dump(), recipe.train.model_dump(exclude=MEANS)]
+            behind += [recipe.tasks[0].model_dump(), recipe.train.model_dump(exclude=HOW)]
         if "accuracy" in self.tune.metrics and self.tune.norms != "none":
             behind.append(self.tune.norms)
         key = digest([FORMAT, *behind])

@@ -71,9 +71,10 @@ def coded(
     axes = space.scale * space.basis @ centre  # of which coordinates mix networks
     fit = _fit(solver, decoder, options)
     fitted = fit(known, wanted) if solver == "ppca" else fit(known, wanted, seed=seed, checkpoint=checkpoint)
+    made: Decoder | None = None
     held_out: dict[str, float] = {}
     if decoder == "mlp":
-        held_out |= fitted.held_out
+        made, held_out = fitted.decoder, dict(fitted.held_out)
     else:
         axes = fitted.templates.astype(np.float64) @ axes
     flow: Flow | None = None
@@ -84,5 +85,4 @@ def coded(
         flow, measured = fit_flow(fitted.posterior, seed, where)
         held_out |= measured
     mixing = np.concatenate([np.full((1, count), 1 / count), axes])
-    made = fitted.decoder if decoder == "mlp" else None
     return Coded(mixing, fitted.posterior, made, flow, fitted.history, held_out)
