@@ -7,7 +7,7 @@ They lie in `measured.REAL`: $RECAST_REAL, or else ``../shared/real`` beside the
 
 import importlib.util
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import ModuleType
 
@@ -19,6 +19,7 @@ from torch.utils.data import TensorDataset
 import recast_gen as rg
 from recast_gen.recipe.images import Data
 from recast_gen.tasks import data
+from recast_gen.tasks.readers.raw import PARTS
 from recast_gen.weights.networks import fill
 from recast_gen.weights.sources import read
 
@@ -39,6 +40,8 @@ class Backbone:
     blocks: int | None = None  # of a CIFAR ResNet's stage
     pixels: tuple[float, float] | None = None  # mean and standard deviation of all channels, where not ImageNet's
     size: int = 32  # of images, pixels a side; of 98 the tasks are folders of JPEG files
+    last: int = 0  # blocks or stages that are the network, what comes before being part of its images; 0: all
+    convolutional: bool = True
 
     def __call__(self, classes: int | None = None) -> nn.Module:
         """The trained network in eval mode, with a fresh head for `classes`."""
@@ -48,6 +51,8 @@ class Backbone:
         else:
             model = cifar_resnet().cifar_resnet(self.blocks)
         fill(model, weights)
+        if self.last:
+            _cut(model, self.last)
         if classes is not None:
             width = getattr(getattr(model, self.head), "in_features", None) or model.num_features  # without a head
             setattr(model, self.head, nn.Linear(width, classes))
@@ -55,7 +60,7 @@ class Backbone:
 
     def splits(self, task: str) -> data.Splits:
         """A task's images as this network wants them, in memory."""
-        return _splits(task, self.pixels, self.size)
+        return _entering(self, task) if self.last else _splits(task, self.pixels, self.size)
 
     @property
     def data_config(self) -> dict:
@@ -78,7 +83,7 @@ BACKBONES = {
     backbone.name: backbone
     for backbone in (
         Backbone("cifar10_resnet20", "linear", "shape", 3),
-        Backbone("cifar10_vit", "head", "index", pixels=(0.5, 0.5)),
+        Backbone("cifar10_vit", "head", "index", pixels=(0.5, 0.5), convolutional=False),
         Backbone("cifar10_resnet56", "linear", "shape", 9),
     )
 }
@@ -88,10 +93,17 @@ LARGE = {  # of real size, and their tasks
     backbone.name: backbone
     for backbone in (
         Backbone("tf_efficientnet_lite0", "classifier", "shape", pixels=(0.498, 0.502), size=98),
-        Backbone("vit_small_dinov2_98", "head", "index", size=98),
+        Backbone("vit_small_dinov2_98", "head", "index", size=98, convolutional=False),
     )
 }
 LARGE_TASKS = ("sign_digits_98", "clothing_98")
+LAST = {name: replace(backbone, last=3 if backbone.convolutional else 4) for name, backbone in LARGE.items()}
+ENTRY = ("patch_embed", "conv_stem", "bn1")  # timm's modules before the blocks
+
+
+def tasks_of(name: str) -> tuple[str, ...]:
+    """The tasks whose images are of a network's size."""
+    return LARGE_TASKS if name in LARGE else TASKS
 
 
 @lru_cache
@@ -117,6 +129,30 @@ def _splits(task: str, pixels: tuple[float, float] | None, size: int) -> data.Sp
     folder = REAL / task
     kind = {"source": "folder", "path": str(folder)} if folder.is_dir() else {"source": "npz", "path": f"{folder}.npz"}
     return data.load(Data(**kind), _data_config(pixels, size), SPLIT)
+
+
+def _cut(model: nn.Module, last: int) -> None:
+    """Leaves of a timm model its last blocks and what comes after; it takes what goes into the first of them."""
+    for name in ENTRY:
+        if hasattr(model, name):
+            setattr(model, name, nn.Identity())
+    if hasattr(model, "pos_embed"):
+        model.pos_embed = model.cls_token = None
+    model.blocks = model.blocks[-last:]
+
+
+@lru_cache
+def _entering(backbone: Backbone, task: str) -> data.Splits:
+    """What goes into the last blocks of the frozen network."""
+    whole, entering = replace(backbone, last=0), []
+    model = whole()
+    model.blocks[-backbone.last].register_forward_pre_hook(lambda _, given: entering.append(given[0]))
+    found = features(model, backbone.head, whole.splits(task))
+    parts = {part: getattr(found, part) for part in PARTS}
+    inputs = torch.cat(entering).split([len(rows) for rows in parts.values()])
+    return replace(
+        found, **{part: TensorDataset(own, rows.tensors[1]) for own, (part, rows) in zip(inputs, parts.items())}
+    )
 
 
 @lru_cache

@@ -31,7 +31,7 @@ from recast_gen.tasks.bits import put_in_few
 from recast_gen.tasks.data import Splits
 from recast_gen.tasks.module import examine, train
 
-from .backbones import BACKBONES, LARGE, LARGE_TASKS, TASKS, Backbone
+from .backbones import BACKBONES, LARGE, Backbone, tasks_of
 from .measured import Table, asked, markdown
 
 KEPT = Path(__file__).parents[1] / "weights_store" / "whole_task"
@@ -116,7 +116,7 @@ def trained(backbone: Backbone, task: str, seed: int, bank: rg.TemplateBank) -> 
 def run(backbones: list[str], ways: list[str], seeds: list[str]) -> None:
     for name in backbones:
         backbone = NAMES[name]
-        for task in LARGE_TASKS if name in LARGE else TASKS:
+        for task in tasks_of(name):
             for way in ways:
                 bank = backbone.bank("affine" if way == "norms" else "none")
                 bank.backbone.setdefault("head", backbone.head)

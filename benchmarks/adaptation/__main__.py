@@ -8,8 +8,10 @@ learning rate of what it trains besides the head, judged on validation alone (on
 rate is the better for it of two: the best for norm tuning and the best for the linear probe with the same start.  Then
 every seed trains; the best epoch on validation is kept and its test accuracy reported.  Steps, batches, schedule and
 images are the same for all but the heads of `recast_gen.tasks.heads` (FeTrIL is not here: on one task it is the linear
-probe; class statistics train 10 epochs on samples, at the best of four rates from whole runs).  A finished run is one
-row in ``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a restart skips it.
+probe; class statistics train 10 epochs on samples, at the best of four rates from whole runs).  Of the networks of
+real size the last blocks alone are adapted and run, what goes into them is made once, and runs have a third of the
+steps.  A finished run is one row in ``results/adaptation.csv`` (a study's in ``results/adaptation_rates.csv``), and a
+restart skips it.
 When the minutes are over, no further method starts; the longest study with its run takes 15 more.
 
 Seconds are of this process's CPU time, one thread, without the frozen features that a probe learns from and ridge
@@ -21,9 +23,9 @@ import argparse
 
 import torch
 
-from ..backbones import BACKBONES, TASKS
+from ..backbones import BACKBONES, LARGE_TASKS, TASKS
 from . import view
-from .runs import RESULTS, SEEDS, run
+from .runs import NETWORKS, RESULTS, SEEDS, run
 
 
 def main() -> None:
@@ -32,8 +34,8 @@ def main() -> None:
         "act", nargs="?", default="run", choices=["run", "table", "summary", "compared", "targets", "picture"]
     )
     parser.add_argument("--minutes", type=float, default=40)
-    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=NETWORKS)
+    parser.add_argument("--tasks", nargs="+", default=[*TASKS, *LARGE_TASKS], choices=[*TASKS, *LARGE_TASKS])
     parser.add_argument("--methods", nargs="+", default=["*"])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     given = parser.parse_args()

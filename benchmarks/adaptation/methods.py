@@ -155,8 +155,12 @@ def peft(make: Callable[[list[str], Backbone], object]) -> Callable:
         from peft import get_peft_model
 
         model = backbone(classes)
-        kinds = nn.Linear if backbone.blocks is None else nn.Conv2d
-        layers = [name for name, m in model.named_modules() if isinstance(m, kinds) and name != backbone.head]
+        kinds = nn.Conv2d if backbone.convolutional else nn.Linear
+        layers = [
+            name
+            for name, m in model.named_modules()
+            if isinstance(m, kinds) and name != backbone.head and getattr(m, "groups", 1) == 1  # PEFT has no other
+        ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = get_peft_model(model, make(layers, backbone)).get_base_model()
@@ -214,7 +218,7 @@ def ia3(layers: list[str], backbone: Backbone):
     those of the fused query, key and value, and of the inputs of the second layer of the MLP."""
     from peft import IA3Config
 
-    if backbone.blocks is not None:
+    if backbone.convolutional:
         return IA3Config(target_modules=layers, feedforward_modules=[])
     chosen = [name for name in layers if name.endswith(("qkv", "mlp.fc2"))]
     return IA3Config(target_modules=chosen, feedforward_modules=[name for name in chosen if name.endswith("fc2")])
@@ -394,7 +398,7 @@ def seeded(method: Method, backbone: Backbone, classes: int, seed: int, features
     prepared = method.prepare(backbone, classes)
     if method.start and features:
         own_peers.start(getattr(prepared.model, backbone.head), ridge_start(features).state_dict())
-    if backbone.blocks is not None and not method.features:
+    if backbone.convolutional and not method.features:
         inner = prepared.model.forward
         prepared.model.forward = lambda images: inner(images.contiguous(memory_format=torch.channels_last))
     return prepared

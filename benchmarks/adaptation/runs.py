@@ -18,13 +18,16 @@ from recast_gen.tasks.data import Splits
 from recast_gen.tasks.loop import Loop
 from recast_gen.tasks.module import accuracy, fit
 
-from ..backbones import BACKBONES, Backbone
+from ..backbones import BACKBONES, LAST, Backbone, tasks_of
 from ..measured import Table
 from .methods import KINDS, METHODS, Method, Prepared, closed, rates, seeded
 
 KEPT = Path(__file__).parents[2] / "weights_store" / "adaptation"  # task files
 SEEDS = (0, 1, 2)
-STEPS, STUDY_STEPS, BATCH = 410, 123, 32  # 10 and 3 epochs of sign digits
+NETWORKS = BACKBONES | LAST
+BATCH = 32
+STEPS, STUDY_STEPS = 410, 123  # 10 and 3 epochs of sign digits
+FEWER = 123, 41  # of networks of real size
 HEAD = 0.06  # where the search for the head's learning rate starts
 PROBE, FIRST = "linear probe", "norm tuning"  # whose best rates for the head every method tries
 KEY = ("backbone", "task", "method", "seed")
@@ -109,7 +112,7 @@ def judged(backbone: Backbone, task: str, method: Method, rate: float, head: flo
     key = (backbone.name, task, method.name, rate, head)
     if found := STUDIES.get(*key):
         return float(found["score"])
-    about = {"seed": SEEDS[0], "epochs": epochs(backbone, task, STUDY_STEPS)}
+    about = {"seed": SEEDS[0], "epochs": epochs(backbone, task, steps(backbone)[1])}
     row = apart(backbone, task, method, *about.values(), rate, head, None)
     STUDIES.add(*key, **about, score=row["score"], seconds=row["seconds"])
     return row["score"]
@@ -133,6 +136,11 @@ def study(backbone: Backbone, task: str, method: Method) -> tuple[float, float]:
     return rate, max(usual, other, key=lambda head: score(rate, head))
 
 
+def steps(backbone: Backbone) -> tuple[int, int]:
+    """Of a run, and of one that judges learning rates."""
+    return FEWER if backbone.last else (STEPS, STUDY_STEPS)
+
+
 def epochs(backbone: Backbone, task: str, steps: int) -> int:
     """Passes over a task's images that come closest to so many steps."""
     return round(steps / math.ceil(len(backbone.splits(task).train) / BATCH))
@@ -145,8 +153,8 @@ def task_file(backbone: str, method: str, task: str, seed: int) -> Path:
 def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[int], minutes: float) -> None:
     """Every run that is not in the results yet, in order, until the minutes are over."""
     stop = time.monotonic() + 60 * minutes
-    for backbone in map(BACKBONES.get, backbones):
-        for task in tasks:
+    for backbone in map(NETWORKS.__getitem__, backbones):
+        for task in [task for task in tasks_of(backbone.name) if task in tasks]:
             for method in METHODS.values():
                 fits = any(fnmatchcase(method.name, glob) for glob in methods) and method.only in backbone.name
                 for seed in seeds if fits else []:
@@ -158,7 +166,7 @@ def run(backbones: list[str], tasks: list[str], methods: list[str], seeds: list[
                     backbone.features(task)  # and the images, in memory before any run
                     rate, head = (0.0, 0.0) if method.solve else study(backbone, task, method)
                     file = task_file(backbone.name, method.name, task, seed)
-                    about = {"epochs": epochs(backbone, task, STEPS), "rate": rate, "head_rate": head}
+                    about = {"epochs": epochs(backbone, task, steps(backbone)[0]), "rate": rate, "head_rate": head}
                     row = apart(backbone, task, method, seed, *about.values(), file)
                     row.pop("score")
                     RESULTS.add(*key, **about, **row, **MADE_BY)

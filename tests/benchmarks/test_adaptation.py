@@ -24,7 +24,7 @@ class Pico:
 
     of: object
     name: str
-    blocks: int | None
+    convolutional: bool
 
     def __call__(self, classes=None):
         model = self.of()
@@ -42,7 +42,7 @@ class Pico:
         return with_norms(self.of.bank(self.of(), gauge="identity", **settings), norms)
 
 
-PICOS = {"vit": Pico(VIT, "pico_vit", None), "cnn": Pico(CNN, "pico_cnn", 1)}
+PICOS = {"vit": Pico(VIT, "pico_vit", False), "cnn": Pico(CNN, "pico_cnn", True)}
 TRAINED = [
     name
     for name, method in METHODS.items()
