@@ -5,10 +5,11 @@
 
 Goes on where it stopped.  Ways: ``head``, ridge regression on the frozen backbone's features, whose seeds draw the
 images that validate; ``coefficients``, those and the head trained from there; ``norms``, also scales and shifts of
-normalisation layers.  Each is written twice: ``float``, all in float32, and ``auto``, in the fewest bits that lose at
-most half a point in folds.  Writes results/whole_task.csv: bytes of the file and of its parts, accuracies (fractions),
-processor seconds of all training, and those in which the file is read and all weights are generated (the least of
-several times).  Features of the backbones of real size are kept in weights_store/whole_task/.
+normalisation layers.  Of the backbones of real size the last two train the last blocks alone, as `adaptation` does.
+Each is written twice: ``float``, all in float32, and ``auto``, in the fewest bits that lose at most half a point in
+folds.  Writes results/whole_task.csv: bytes of the file and of its parts, accuracies (fractions), processor seconds of
+all training, and those in which the file is read and all weights are generated (the least of several times).  Features
+of the backbones of real size are kept in weights_store/whole_task/.
 """
 
 import time
@@ -31,7 +32,7 @@ from recast_gen.tasks.bits import put_in_few
 from recast_gen.tasks.data import Splits
 from recast_gen.tasks.module import examine, train
 
-from .backbones import BACKBONES, LARGE, Backbone, tasks_of
+from .backbones import BACKBONES, LARGE, LAST, Backbone, tasks_of
 from .measured import Table, asked, markdown
 
 KEPT = Path(__file__).parents[1] / "weights_store" / "whole_task"
@@ -115,9 +116,9 @@ def trained(backbone: Backbone, task: str, seed: int, bank: rg.TemplateBank) -> 
 
 def run(backbones: list[str], ways: list[str], seeds: list[str]) -> None:
     for name in backbones:
-        backbone = NAMES[name]
         for task in tasks_of(name):
             for way in ways:
+                backbone = NAMES[name] if way == "head" else LAST.get(name, NAMES[name])
                 bank = backbone.bank("affine" if way == "norms" else "none")
                 bank.backbone.setdefault("head", backbone.head)
                 for seed in map(int, seeds):
