@@ -6,15 +6,15 @@
 The tasks of `adaptation/` come in three orders, one a seed; after each, the test images of all classes so far are
 classified by every head of `recast_gen.tasks.heads` on the frozen backbone's features.  With `--methods`, RECAST's task
 files (which `sequence.py` leaves) are asked too: they know classes within their task; the task itself comes from their
-own heads (largest softmax, logit, or energy over all heads), or from a head over all classes.  Writes
-results/incremental.csv, a row a step and way, with how many numbers it keeps for the next task (task files with their
-heads, and a head's own) and, of a head, the processor seconds and peak memory of its step.  `two stages`: heads see the
-mean of the last stage but one, too.  `first session`: coefficients and norms of `RECAST norms 1` have learnt the first
-task, with the learning rate of `adaptation/` and a head that is solved on half of each batch for the other, in half of
-its epochs, and are frozen then.  `sequential`: such coefficients and norms learn task after task by the package's own
-stage, freely, with EWC or outside the subspace that earlier tasks depend on; its seconds are those of training, too.
-`table` prints final and average accuracy (%), mean and standard deviation over
-orders, and the last step's costs.
+own heads (largest softmax, logit, or energy over all heads), from a head over all classes, or from a router, a head
+whose classes are the tasks (see `rg.router`).  Writes results/incremental.csv, a row a step and way, with how many
+numbers it keeps for the next task (task files with their heads, and a head's own) and, of a head, the processor seconds
+and peak memory of its step.  `two stages`: heads see the mean of the last stage but one, too.  `first session`:
+coefficients and norms of `RECAST norms 1` have learnt the first task, with the learning rate of `adaptation/` and a
+head that is solved on half of each batch for the other, in half of its epochs, and are frozen then.  `sequential`: such
+coefficients and norms learn task after task by the package's own stage, freely, with EWC or outside the subspace that
+earlier tasks depend on; its seconds are those of training, too.
+`table` prints final and average accuracy (%), mean and standard deviation over orders, and the last step's costs.
 """
 
 import itertools
@@ -51,6 +51,8 @@ ALL = HEADS | {
 }  # fmt: skip
 WAYS = ("heads", "first session", "sequential")
 CLOSED = ("ridge", "ridge on 1024 random features", "class statistics (SLCA)")  # that see adapted features, too
+FINDERS = ("nearest class mean", "ridge", "ridge on 1024 random features")  # of a task, by the class that they name
+ROUTERS = FINDERS[1:]  # whose classes are the tasks
 FIRST = "RECAST norms 1"
 GOING_ON = {"plain": ", sequential", "ewc": ", sequential EWC", "subspace": ", sequential subspace"}
 EPOCHS, RATE = 5, 0.01  # of each task of such a sequence; the rate is relative to each layer
@@ -80,30 +82,67 @@ def own_logits(
     return found
 
 
-def sequence(
-    backbone: Backbone, order: tuple[str, ...], seed: int, method: str | None, heads: dict[str, str]
-) -> list[dict]:
-    """One row a step and way: the share of right test images of all classes so far; method: whose task files."""
-    sizes = {task: len(backbone.splits(task).classes) for task in order}
-    starts = dict(zip(order, [sum(list(sizes.values())[:index]) for index in range(len(order))]))
-    images = {task: backbone.splits(task).test.tensors[0] for task in order}
-    own = own_logits(backbone, method, order, seed, images) if method else {}
-    rows = []
+def views(backbone: Backbone, network: torch.nn.Module) -> Callable[[int], Callable]:
+    """Stages that are seen, 1 or 2 -> (task, part -> features ``n d`` and labels ``n`` within the task); images pass
+    the network once."""
+    width, both = network.get_submodule(backbone.head).in_features, Stages(network, backbone.head, 2).eval()
+    seen = cache(lambda task, name: predict(both, getattr(backbone.splits(task), name)))
+
+    def see(stages: int) -> Callable:
+        def part(task: str, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+            features, labels = seen(task, name)
+            return features if stages == 2 else features[:, -width:], labels
+
+        return part
+
+    return see
+
+
+def alone(backbone: Backbone, order: tuple[str, ...], seed: int, heads: dict[str, str]) -> Iterator[dict]:
+    """One row a step and head: the share of right test images of all classes so far."""
 
     def part(task: str, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         return getattr(backbone.features(task), name).tensors
 
-    for step, labels, guesses, costs in steps(heads, order, seed, part):
-        seen = order[:step]
-        if method:
-            files = sum(stored(task_file(backbone.name, method, each, seed)) for each in seen)
-            ways = by_task(own, guesses, seen, starts, images)
-            costs |= {f"{method}, task {way}": {"kept": files} for way in ways}
-            for name in list(guesses):
-                costs[f"{method}, task by {name}"] = {"kept": files + costs[name]["kept"]}
-            guesses |= {f"{method}, task {way}": guess for way, guess in ways.items()}
-        rows += measured(step, labels, guesses, costs)
-    return rows
+    for found in steps(heads, order, seed, part):
+        yield from measured(*found)
+
+
+def with_files(backbone: Backbone, order: tuple[str, ...], seed: int, method: str) -> Iterator[dict]:
+    """One row a step and way to find the task, whose file then names the class."""
+    images = {task: backbone.splits(task).test.tensors[0] for task in order}
+    own, see = own_logits(backbone, method, order, seed, images), views(backbone, backbone())
+    of_classes = steps({name: ALL[name] for name in FINDERS}, order, seed, see(1))
+    of_tasks = [steps({name: ALL[name] for name in ROUTERS}, order, seed, only_tasks(see(many))) for many in (1, 2)]
+    starts = list(itertools.accumulate((len(backbone.splits(task).classes) for task in order), initial=0))
+    for (step, labels, guesses, costs), *routed in zip(of_classes, *of_tasks):
+        seen, bounds = order[:step], torch.tensor(starts[1:step])
+        tasks = {f"by {name}": torch.bucketize(guess, bounds, right=True) for name, guess in guesses.items()}
+        kept = {f"by {name}": costs[name]["kept"] for name in guesses}
+        for name, score in SCORES.items():
+            every = [torch.cat([score(own[each, of]) for of in seen]) for each in seen]
+            tasks[f"by its heads' {name}"] = torch.stack(every, 1).argmax(1)
+        tasks["known"] = torch.cat([torch.full((len(images[of]),), index) for index, of in enumerate(seen)])
+        for more, (_, _, found, spent) in zip(("", ", two stages"), routed):
+            tasks |= {f"by router, {name}{more}": guess for name, guess in found.items()}
+            kept |= {f"by router, {name}{more}": spent[name]["kept"] for name in found}
+        local = torch.stack([  # the class that each task's own network would name, if the image were of that task
+            torch.cat([own[each, of].argmax(1) for of in seen]) + start for each, start in zip(seen, starts)
+        ], 1)  # fmt: skip
+        files = sum(stored(task_file(backbone.name, method, each, seed)) for each in seen)
+        named = {f"{method}, task {way}": local.gather(1, chosen[:, None])[:, 0] for way, chosen in tasks.items()}
+        costs = {f"{method}, task {way}": {"kept": files + kept.get(way, 0)} for way in tasks}
+        yield from measured(step, labels, named, costs)
+
+
+def only_tasks(part: Callable) -> Callable:
+    """Of images all those of a task have one label."""
+
+    def without_classes(task: str, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        features, labels = part(task, name)
+        return features, torch.zeros_like(labels)
+
+    return without_classes
 
 
 def steps(heads: dict[str, str], order: tuple[str, ...], seed: int, part: Callable) -> Iterator[tuple]:
@@ -162,16 +201,9 @@ def first_session(backbone: Backbone, order: tuple[str, ...], seed: int) -> Iter
     """One row a step and head of `CLOSED`, for each of `VARIANTS`; images pass each network once."""
     model, size = adapted(backbone, order[0], seed)
     for network, more, named in ((backbone(), 0, VARIANTS[:1]), (model, size, VARIANTS[1:])):
-        width = network.get_submodule(backbone.head).in_features
-        both = Stages(network, backbone.head, 2).eval()
-        seen = cache(lambda task, name, both=both: predict(both, getattr(backbone.splits(task), name)))
+        see = views(backbone, network)
         for variant in named:
-            first = 0 if variant.endswith("stages") else -width
-
-            def part(task: str, name: str, first=first, seen=seen) -> tuple:
-                features, labels = seen(task, name)
-                return features[:, first:], labels
-
+            part = see(2 if variant.endswith("stages") else 1)
             for step, labels, guesses, costs in steps({name: ALL[name] for name in CLOSED}, order, seed, part):
                 for row in measured(step, labels, guesses, costs):
                     yield row | {"method": row["method"] + variant, "kept": row["kept"] + more}
@@ -202,22 +234,6 @@ def sequential(backbone: Backbone, order: tuple[str, ...], seed: int) -> Iterato
             }  # fmt: skip
 
 
-def by_task(
-    own: dict, guesses: dict[str, torch.Tensor], seen: tuple[str, ...], starts: dict[str, int], images: dict
-) -> dict[str, torch.Tensor]:
-    """Way to find the task -> the class that the task's own network then names."""
-    local = torch.stack([  # the class that each task's own network would name, if the image were of that task
-        torch.cat([own[each, of].argmax(1) for of in seen]) + starts[each] for each in seen
-    ], 1)  # fmt: skip
-    bounds = torch.tensor([starts[each] for each in seen[1:]])
-    tasks = {f"by {name}": torch.bucketize(guess, bounds, right=True) for name, guess in guesses.items()}
-    for name, score in SCORES.items():
-        every = torch.stack([torch.cat([score(own[each, of]) for of in seen]) for each in seen], 1)
-        tasks[f"by its heads' {name}"] = every.argmax(1)
-    tasks["known"] = torch.cat([torch.full((len(images[of]),), index) for index, of in enumerate(seen)])
-    return {way: local.gather(1, chosen[:, None])[:, 0] for way, chosen in tasks.items()}
-
-
 def main() -> None:
     orders = {str(seed): order for seed, order in ORDERS.items()}
     given = asked(
@@ -228,9 +244,9 @@ def main() -> None:
         about = (backbone, " ".join(orders[seed]), int(seed), len(TASKS))
         asks: list[tuple[str, Callable]] = []
         if "heads" in given.ways and (left := {name: ALL[name] for name in ALL if (*about, name) not in table}):
-            asks.append((next(iter(left)), partial(sequence, method=None, heads=left)))
+            asks.append((next(iter(left)), partial(alone, heads=left)))
         for method in given.methods:
-            asks.append((f"{method}, task known", partial(sequence, method=method, heads=ALL)))
+            asks.append((f"{method}, task by router, {ROUTERS[-1]}, two stages", partial(with_files, method=method)))
         if "first session" in given.ways:
             asks.append((CLOSED[-1] + VARIANTS[-1], first_session))
         if "sequential" in given.ways and backbone in LEARNS:

@@ -1,4 +1,4 @@
-"""Passes without gradients: how many images at once, how long they take, and what a module sees of them."""
+"""Passes without gradients: how many images at once, and how long they take."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from torch.utils.data import Dataset
 from ..recipe.training import Training
 
 LARGER = 4  # times the batch of training, at most
-BATCH = 256  # images at once where nothing else is known
 TOLD = 1.0  # seconds of a pass that tell how fast it is
 LONG = 10  # seconds of the rest of a pass, from which on it is announced
 FRESH = 3 * 2**23  # bytes of a module's output, below which a CPU's allocator has them at hand from the batch before
@@ -61,18 +60,3 @@ class Watch:
             if (left := taken / self.seen * (self.count - self.seen)) > LONG:
                 self.say(left)
             self.start = inf
-
-
-@torch.no_grad()
-def seen_by(module: nn.Module, model: nn.Module, images: torch.Tensor) -> torch.Tensor | None:
-    """What a module of a model sees of images, ``n d`` float32; None where that is not one row an image."""
-    seen: list[torch.Tensor] = []
-    batches = images.split(BATCH)
-    hook = module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    try:
-        for batch in batches:
-            model(batch)
-    finally:
-        hook.remove()
-    one = len(seen) == len(batches) and all(each.ndim == 2 for each in seen)
-    return torch.cat(seen).float() if one else None

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from torch import nn
 
 from ..bank.taskfile import ROUTER
 from ..errors import TaskError, listing, nearest
@@ -14,7 +13,7 @@ from ..model.heads import own
 from ..model.library import TaskLibrary
 from ..weights.files import read_tensors
 from . import heads
-from .passes import seen_by
+from .stages import further, seen_by
 
 
 class Router:
@@ -23,10 +22,11 @@ class Router:
     Args:
         library: whose `router` it becomes: ``library(images)`` without names asks it where no task is in use.
         make: numbers of features -> a head that has learnt nothing.
+        stages: of the network that the head sees.
     """
 
-    def __init__(self, library: TaskLibrary, make: Callable[[int], heads.Head]):
-        self.library, self.make = library, make
+    def __init__(self, library: TaskLibrary, make: Callable[[int], heads.Head], stages: int = 1):
+        self.library, self.make, self.stages = library, make, stages
         self.head: heads.Head | None = None  # its labels are places in `tasks`
         self.tasks: list[str] = []
         library.router = self
@@ -42,11 +42,11 @@ class Router:
         if task not in (names := self.library.names):
             raise TaskError(f"{self.library.folder} has no task {task!r}.{nearest(task, names)}")
         tasks = self.tasks if task in self.tasks else [*self.tasks, task]
-        features = features_of(self.library, images)
+        features = features_of(self.library, images, self.stages)
         head = self.head or self.make(features.shape[1])
         head.fit(features, torch.full((len(features),), tasks.index(task)))
         self.head, self.tasks = head, tasks
-        said = {"bank": self.library.bank.hash, "tasks": json.dumps(tasks)}
+        said = {"bank": self.library.bank.hash, "tasks": json.dumps(tasks), "stages": str(self.stages)}
         head.save(self.library.folder / ROUTER, **said)
         return self
 
@@ -54,10 +54,11 @@ class Router:
         """The task of each image ``n c h w``.  Raises TaskError where it has learnt none."""
         if self.head is None:
             raise TaskError("The router has learnt no task: call add(task, images) first.")
-        return [self.tasks[place] for place in self.head.predict(features_of(self.library, images)).tolist()]
+        features = features_of(self.library, images, self.stages)
+        return [self.tasks[place] for place in self.head.predict(features).tolist()]
 
 
-def router(library: TaskLibrary, head: str | None = None, seed: int = 0, **options) -> Router:
+def router(library: TaskLibrary, head: str | None = None, seed: int = 0, stages: int = 1, **options) -> Router:
     """A library's router: a new one of this head, or the one that is saved beside the tasks.
 
     It learns with `Router.add`, one task after the other, and ``library(images)`` asks it.
@@ -67,39 +68,45 @@ def router(library: TaskLibrary, head: str | None = None, seed: int = 0, **optio
         head: one of `tasks.heads.HEADS`, such as ``ridge`` or ``means``, which end alike in any order of tasks, or
             ``statistics``.  The saved router when not given.
         seed: of what the head draws.
+        stages: of the network that the head sees: what the network's own head sees, and the means of the stages before
+            the last, see `tasks.stages`.
         options: the head's own.
     Returns:
         The router.
     Raises:
-        TaskError: for a head that there is not; for a saved router that belongs to another bank or knows tasks that
-            the folder has no longer.
+        TaskError: for a head that there is not, or settings without a head; for a saved router that belongs to another
+            bank or knows tasks that the folder has no longer.
+        DataError: the network has fewer stages.
         StoreError: there is no saved router, or it is damaged.
     """
     if head is not None:
         heads.make(head, 1, seed, **options)  # what cannot be made is refused now
-        return Router(library, lambda width: heads.make(head, width, seed, **options))
+        further(library.model, stages)
+        return Router(library, lambda width: heads.make(head, width, seed, **options), stages)
+    if options or (seed, stages) != (0, 1):
+        raise TaskError("Seed, stages and options are of a new router: name its head, or leave them out.")
     path = library.folder / ROUTER
-    found, (bank, tasks) = heads.load(path), _about(path)
+    found, (bank, tasks, stages) = heads.load(path), _about(path)
     if bank != library.bank.hash:
         raise TaskError(f"{path} belongs to bank {bank}; this library has {library.bank.hash}: make a new router.")
     there = set(library.names)
     if lost := [name for name in tasks if name not in there]:
         raise TaskError(f"{path} knows {listing(lost)}, which the folder has no longer: make a new router.")
-    known = Router(library, lambda width: found)
+    known = Router(library, lambda width: found, stages)
     known.head, known.tasks = found, tasks
     return known
 
 
-def _about(path: Path) -> tuple[str, list[str]]:
-    """The bank's hash and the tasks of a saved router."""
+def _about(path: Path) -> tuple[str, list[str], int]:
+    """The bank's hash, the tasks and the stages of a saved router."""
     about = read_tensors(path)[1]
-    if not {"bank", "tasks"} <= about.keys():
+    if not {"bank", "tasks", "stages"} <= about.keys():
         raise TaskError(f"{path} is a head, and no router: it does not say of which bank and tasks.")
-    return about["bank"], json.loads(about["tasks"])
+    return about["bank"], json.loads(about["tasks"]), int(about["stages"])
 
 
-def features_of(library: TaskLibrary, images: torch.Tensor) -> torch.Tensor:
-    """What the head of the library's network sees of images without any task, ``n d``.
+def features_of(library: TaskLibrary, images: torch.Tensor, stages: int = 1) -> torch.Tensor:
+    """What the head of the library's network sees of images without any task, with further stages, ``n d``.
 
     Raises:
         TaskError: it is not one row an image.
@@ -108,19 +115,13 @@ def features_of(library: TaskLibrary, images: torch.Tensor) -> torch.Tensor:
         before = library.current
         model = library.base()
         place = own(model, bank=library.bank)
-        module = _head(model, place)
         try:
-            seen = seen_by(module, model, images)
+            if place not in dict(model.named_modules()):
+                raise TaskError(f"The model has no module {place!r}, whose input a router would learn from.")
+            seen = seen_by(model, place, images, stages)
         finally:
             if before is not None:
                 library.use(before)
     if seen is None:
         raise TaskError(f"The module {place!r} does not see one row of features an image, so no router can learn.")
     return seen.cpu()
-
-
-def _head(model: nn.Module, place: str) -> nn.Module:
-    modules = dict(model.named_modules())
-    if place not in modules:
-        raise TaskError(f"The model has no module {place!r}, whose input a router would learn from.")
-    return modules[place]

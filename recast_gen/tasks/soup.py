@@ -19,7 +19,7 @@ from ..errors import TaskError
 from ..weights import networks
 from ..weights.modes import evaluating
 from .heads.ridge import USUAL, Ridge
-from .passes import seen_by
+from .stages import seen_by
 
 TRIED = 24  # of the tasks that suit best, how many are tried in the average
 
@@ -90,7 +90,7 @@ def left_out(features: torch.Tensor, places: torch.Tensor) -> float:
 def features(model: nn.Module, bank: TemplateBank, images: torch.Tensor) -> torch.Tensor:
     """What the head of a bank's network sees of images, ``n d``.  Raises TaskError for several rows an image."""
     with evaluating(model):
-        seen = seen_by(model.get_submodule(bank.backbone["head"]), model, images)
+        seen = seen_by(model, bank.backbone["head"], images)
     if seen is None:
         raise TaskError("The network's head does not see one row of features an image, so no task can be predicted.")
     return seen

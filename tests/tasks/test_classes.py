@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from torch import nn
 
 import recast_gen as rg
 from recast_gen.errors import DataError
@@ -53,6 +54,30 @@ def test_a_stage_is_the_mean_over_positions_whichever_axis_holds_the_channels(na
         features = model.forward_head(model.forward_features(images), pre_logits=True)
     mean = seen[0].mean((1, 2) if name.startswith("swin") else (2, 3))
     torch.testing.assert_close(found, torch.cat([mean, features], 1))
+
+
+def test_stages_that_give_more_than_one_tensor_or_one_row_an_image_are_seen():
+    class Block(nn.Sequential):
+        def forward(self, given):
+            return super().forward(given[0] if isinstance(given, tuple) else given), None
+
+    class Perceptron(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.ModuleList(Block(nn.Linear(12, 12), nn.LayerNorm(12)) for _ in range(3))
+            self.head = nn.Linear(12, 2)
+
+        def forward(self, images):
+            seen = images.flatten(1)
+            for layer in self.layer:
+                seen = layer(seen)
+            return self.head(seen[0])
+
+    model, images = Perceptron(), torch.randn(4, 3, 2, 2)
+    first = model.layer[0](images.flatten(1))
+    second = model.layer[1](first)
+    wanted = torch.cat([first[0], second[0], model.layer[2](second)[0]], 1)
+    torch.testing.assert_close(Stages(model, "head", 3)(images), wanted)
 
 
 def test_a_head_sees_more_stages_when_asked_and_too_many_are_refused(bank):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import recast_gen as rg
-from recast_gen.errors import StoreError, TaskError
+from recast_gen.errors import DataError, StoreError, TaskError
 
 from ..conftest import VIT
 from ..model.test_switching import adapt
@@ -28,9 +28,11 @@ def lib(tmp_path) -> rg.TaskLibrary:
     return rg.TaskLibrary(tmp_path, VIT(), bank)
 
 
-@pytest.mark.parametrize("head", ["ridge", "means", "random_ridge", "statistics"])
-def test_images_without_a_named_task_go_to_the_routers_and_each_gets_its_own_tasks_logits(head, lib):
-    asked = rg.router(lib, head)
+@pytest.mark.parametrize(
+    ("head", "stages"), [("ridge", 1), ("ridge", 3), ("means", 1), ("random_ridge", 2), ("statistics", 1)]
+)
+def test_images_without_a_named_task_go_to_the_routers_and_each_gets_its_own_tasks_logits(head, stages, lib):
+    asked = rg.router(lib, head, stages=stages)
     batch = torch.cat([images(task, 4, seed=9) for task in TASKS])
     right = [task for task in TASKS for _ in range(4)]
     plain = lib(batch[:2], "birds")
@@ -44,7 +46,11 @@ def test_images_without_a_named_task_go_to_the_routers_and_each_gets_its_own_tas
 
     again = rg.TaskLibrary(lib.folder, VIT(), lib.bank)
     unrouted = again(batch)
-    assert rg.router(again)(batch) == right and again(batch).shape == (12, 5) != unrouted.shape
+    found = rg.router(again)
+    assert found(batch) == right and again(batch).shape == (12, 5) != unrouted.shape
+    assert found.head.features == 16 * stages
+    hooks = ("_forward_hooks", "_forward_pre_hooks")
+    assert not any(vars(module)[name] for module in lib.model.modules() for name in hooks)
     with pytest.raises(TaskError, match="no task 'bird'. Did you mean 'birds'"):
         asked.add("bird", images("birds"))
 
@@ -94,6 +100,12 @@ def test_a_router_of_another_bank_or_of_tasks_that_are_gone_is_refused(lib, tmp_
         rg.router(lib, "means")(images("cars"))
     with pytest.raises(TaskError, match="No head 'rigde'. Did you mean 'ridge'"):
         rg.router(lib, "rigde")
+    for many in (0, 9):
+        with pytest.raises(DataError, match=f"`stages: {many}`, but the network has 4: blocks.0"):
+            rg.router(lib, "ridge", stages=many)
+    for settings in ({"stages": 2}, {"strength": 0.1}, {"seed": 1}):
+        with pytest.raises(TaskError, match="are of a new router: name its head"):
+            rg.router(lib, **settings)
     for task in TASKS:
         rg.router(lib, "ridge").add(task, images(task))
     other = tmp_path / "other"
