@@ -5,8 +5,10 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
 
 
 class RecastError(Exception):
@@ -53,10 +55,27 @@ class DataError(RecastError):
     """A dataset is missing, empty or not what the task says."""
 
 
+MOST = 1000  # files of a folder that are looked at
+
+
 def nearest(word: str, words) -> str:
-    """`` Did you mean 'x'?`` for the word closest to `word`, or nothing when none is close."""
-    close = get_close_matches(str(word), list(words), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    """`` Did you mean 'x'?`` for the word closest to `word` in any case, or nothing when none is close."""
+    known = {str(each).casefold(): str(each) for each in words}
+    close = get_close_matches(str(word).casefold(), known, n=1, cutoff=0.5)
+    return f" Did you mean {known[close[0]]!r}?" if close else ""
+
+
+def nearest_path(path: str | Path) -> str:
+    """The same for a path that does not exist, of what lies in its folder; what follows a dot does not count alone."""
+    path = Path(path)
+    if not path.parent.exists():
+        return nearest_path(path.parent)
+    with suppress(OSError):
+        stems = {entry.name: entry.name.partition(".")[0] for entry in islice(os.scandir(path.parent), MOST)}
+        alike = get_close_matches(path.name.partition(".")[0], stems.values(), n=len(stems) or 1, cutoff=0.6)
+        if close := get_close_matches(path.name, [name for name in stems if stems[name] in alike], n=1):
+            return f" Did you mean {str(path.parent / close[0])!r}?"
+    return ""
 
 
 def listing(words, most: int = 12) -> str:

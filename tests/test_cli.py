@@ -1,5 +1,8 @@
 """The `recast` command as a user types it."""
 
+import io
+import json
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -8,15 +11,19 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 import recast_gen as rg
 from recast_gen.cli import COMMANDS as PANELS
-from recast_gen.cli import EXPORTS, app
+from recast_gen.cli import EXPORTS, app, main
 from recast_gen.console import show
-from recast_gen.errors import plainly
+from recast_gen.errors import StoreError, plainly
+from recast_gen.weights.files import save_tensors
+from recast_gen.weights.sources import read
 
+from .conftest import PICO_VIT
 from .process import recast
 
 COMMANDS = [
@@ -71,6 +78,9 @@ def test_inspect_prints_what_some_layers_of_uneven_families_have():
     ("words", "says"),
     [
         (["inspect", "vit_smal_patch16_224"], "Did you mean 'vit_small_patch16_224'?"),
+        (["inspect", "ViT_small_patch16_224"], "Did you mean 'vit_small_patch16_224'?"),
+        (["inspect", "nothere"], "no file or folder is called so. All names: timm.list_models()."),
+        (["check", "."], ". is a folder; expected a recipe"),
         (["inspect", "nowhere.pth"], "nowhere.pth does not exist"),
         (["inspect", "vit_small_patch16_224", "--by", "name"], "There are: index, shape"),
         (["run", "mimicc"], "Did you mean 'mimic'?"),
@@ -83,6 +93,80 @@ def test_a_mistake_is_one_plain_message(words, says, tmp_path):
     assert done.returncode == 1
     assert says in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """A folder of a network, a bank, a task, a list of images and the images."""
+    folder = tmp_path_factory.mktemp("here")
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=2, **PICO_VIT)
+    about = {"timm_model": "vit_tiny_patch16_224", "timm_kwargs": json.dumps(PICO_VIT | {"num_classes": 2})}
+    save_tensors(folder / "net.safetensors", dict(read(model)), about)
+    bank = rg.mimic(folder / "net.safetensors")
+    bank.save(folder / "bank.zarr")
+    rg.save_task(folder / "task.safetensors", rg.attach(model, bank), bank, "head", ["cat", "dog"])
+    for index, name in enumerate(("cat", "dog")):
+        (folder / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9), (99 * index,) * 3).save(folder / "photos" / name / "0.png")
+    (folder / "list.csv").write_text("path,label\nphotos/cat/0.png,cat\nphotos/dog/0.png,dog\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "adapt net.safetensors photos --out net.safetensors",
+        "evaluate bank.zarr task.safetensors list.csv --csv list.csv",
+        "project bank.zarr net.safetensors --out ./net.safetensors",
+        "merge bank.zarr task.safetensors task.safetensors --out task.safetensors",
+        "grow net.safetensors --width 2 --out net.safetensors",
+        "generate bank.zarr task.safetensors --out task.safetensors",
+        "export onnx bank.zarr task.safetensors --out task.safetensors",
+        "export graph bank.zarr --out bank.zarr",
+    ],
+)
+def test_no_command_writes_onto_what_it_reads(here, words):
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    done = recast(*words.split(), cwd=here)
+    assert done.returncode == 1 and f"{words.split()[-1].removeprefix('./')} is read, and would be lost" in done.stderr
+    assert before == {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    with pytest.raises(StoreError, match="would be lost"):
+        rg.adapt(here / "net.safetensors", here / "photos", here / "net.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("evaluate task.safetensors bank.zarr photos", "task.safetensors is a task file; expected a bank."),
+        ("evaluate bank.zarr bank.zarr photos", "bank.zarr is a bank; expected a task file."),
+        ("adapt task.safetensors photos --out a.safetensors", "task.safetensors is a task file; expected a network"),
+        ("init bank.zarr photos", "bank.zarr is a bank; expected a network"),
+        ("adapt net.safetensor photos", "Did you mean 'net.safetensors'?"),
+        ("adapt bank photos", "Did you mean 'bank.zarr'?"),
+        ("evaluate bnk.zarr task.safetensors photos", "not exist; expected a bank. Did you mean 'bank.zarr'?"),
+        ("evaluate bank.zarr tsk.safetensors photos", "expected a task file. Did you mean 'task.safetensors'?"),
+        ("evaluate bank.zarr task.safetensors photo", "Did you mean 'photos'?"),
+        ("evaluate bank.zarr task.safetensors photo/cat", "Did you mean 'photos'?"),
+        ("evaluate bank.zarr task.safetensors lists.csv", "Did you mean 'list.csv'?"),
+        ("predict bank.zarr task.safetensors photos/cat/1.png", "1.png: cannot be read (it does not exist."),
+        ("tasks . --diff task tusk", "Did you mean 'task.safetensors'?"),
+        ("adapt net.safetensors photos --out flowers", "flowers: tasks are found by their suffix"),
+        ("adapt net.safetensors photos --out photos.safetensors/a.safetensors", "photos.safetensors is no folder"),
+        ("merge bank.zarr task.safetensors task.safetensors --out m.pt", "m.pt: tasks are found by their suffix"),
+    ],
+)  # fmt: skip
+def test_what_is_given_in_the_place_of_another_is_said_with_what_is_near(here, words, says):
+    done = recast(*words.split(), cwd=here)
+    assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_is_printed_is_seen_at_once_through_a_pipe(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw))
+    monkeypatch.setattr("sys.argv", ["recast", "--version"])
+    monkeypatch.setattr("recast_gen.cli.app", lambda: print("seen"))
+    main()
+    assert raw.getvalue() == b"seen\n"
 
 
 def test_generate_writes_the_backbone_of_a_bank(tmp_path):
@@ -190,3 +274,10 @@ def test_a_table_is_ruled_on_a_terminal_and_plain_in_a_log(capsys, monkeypatch):
     show(rows)
     printed = capsys.readouterr().out
     assert "──" in printed and "blocks.[*].weight" in printed and "12,345" in printed
+    wide = [["family", "stored in a bank", "coefficients a task"], ["blocks.*.attn.proj.weight", 1, 22]]
+    for width, lines in (("50", 6), ("45", 4), ("0", 3)):
+        monkeypatch.setenv("COLUMNS", width)
+        show(wide)
+        printed = re.sub("\x1b.*?m", "", capsys.readouterr().out)
+        assert "blocks.*.attn.proj.weight" in printed and max(map(len, printed.splitlines())) <= (int(width) or 80)
+        assert len(printed.splitlines()) == lines

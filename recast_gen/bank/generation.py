@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import FitError, FoldError, TaskError, listing
 from ..weights.described import header
-from ..weights.files import save_tensors, stream_tensors
+from ..weights.files import refuse_input, save_tensors, stream_tensors
 from . import taskfile
 from .bank import TemplateBank
 from .folding import FOLDS, fold
@@ -102,10 +102,9 @@ def write(
 
     Returns (shape, dtype name) by name.  Its metadata says what the bank knows of the network, as `described.header`
     writes it, with the task's classes and the depth of generated layers.
-    Raises as `generate`, and TaskError where `out` is the bank or the task.
+    Raises as `generate`, and StoreError where `out` is the bank or the task.
     """
-    if any(isinstance(path, str | Path) and Path(path).resolve() == Path(out).resolve() for path in (bank, task)):
-        raise TaskError(f"{out} is read, and would be lost: write the weights to another file.")
+    refuse_input(out, bank, task)
     bank = _either(bank, task, options)
     if isinstance(bank, TokenBank):
         made, about = bank.generate(**options), bank.about(options.get("depth"))

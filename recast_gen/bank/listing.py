@@ -76,12 +76,21 @@ def difference(one: str | Path, other: str | Path) -> list[list[str]]:
             inner = dict.fromkeys([*values[0], *values[1]])
             rows += [[f"{name}: {key}", *(json.dumps(value.get(key)) for value in values)] for key in inner]
         else:
-            rows.append([name, *(json.dumps(value, ensure_ascii=False) for value in values)])
+            rows.append([name, *(_said(*pair) for pair in (values, values[::-1]))])
     arrays = [{(name, place): array for place, (name, array) in enumerate(each.arrays)} for each in kept]
     for key in dict.fromkeys([*arrays[0], *arrays[1]]):
         first, second = (each.get(key) for each in arrays)
         rows.append([key[0] or "coefficients", _what(first), _apart(first, second) or _what(second)])
     return [row for row in rows if row[1] != row[2]] or [["nothing differs", "", ""]]
+
+
+def _said(value: Any, other: Any) -> str:
+    """A value; of a list of other things than the other has, these alone."""
+    if isinstance(value, list) and isinstance(other, list):
+        own, theirs = ([each for each in one if each not in two] for one, two in ((value, other), (other, value)))
+        if own or theirs:
+            return f"{len(value)}, only here: {listing(own, 6)}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _values(array: np.ndarray | Levels) -> np.ndarray:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from ..errors import TaskError, listing
+from ..errors import TaskError, listing, nearest_path
 from ..weights.files import read_tensors, save_tensors
-from ..weights.store import kind_of
+from ..weights.store import NAMES, kind_of
 from . import compact, old_tasks, resampling, steps
 from .bank import TemplateBank
 from .compact import Damaged, Record
@@ -33,6 +33,13 @@ def check_name(path: str | Path) -> None:
     """Raises TaskError for a file that would be taken for the bank or the router in a folder of tasks."""
     if Path(path).name in (*BANKS, ROUTER):
         raise TaskError(f"{path}: a folder of tasks has its bank or router by this name: give the task another.")
+
+
+def check_listed(path: str | Path) -> None:
+    """Raises TaskError for a file that no folder of tasks would list, and as `check_name`."""
+    if Path(path).suffix != ".safetensors":
+        raise TaskError(f"{path}: tasks are found by their suffix: give the task file a name like flowers.safetensors.")
+    check_name(path)
 
 
 def in_folder(folder: str | Path) -> list[Path]:
@@ -132,10 +139,11 @@ def record(path: str | Path) -> Record:
     try:
         tensors, meta = read_tensors(path)
     except FileNotFoundError:
-        raise TaskError(f"{path} does not exist; expected a task file.") from None
+        raise TaskError(f"{path} does not exist; expected a task file.{nearest_path(path)}") from None
     except Exception as error:
         if Path(path).is_dir():
-            raise TaskError(f"{path} is a folder, as a bank is one; expected a task file.") from None
+            what = NAMES.get(kind_of(path) or "", "a folder")
+            raise TaskError(f"{path} is {what}; expected a task file.") from None
         raise TaskError(f"{path} cannot be read as a task file ({error}): copy or train it again.") from error
     own = next((name for name in tensors if name.startswith(TENSOR)), TENSOR)
     found = own.removeprefix(TENSOR) or meta.get(KEY_BEFORE, meta.get("format"))

@@ -22,7 +22,7 @@ def sample(
     bank: Annotated[Path, typer.Argument(help="A bank.zarr, a packed bank, or a population.zarr.")],
     n: Annotated[int, typer.Option(help="How many.")] = 1,
     temperature: Annotated[float, typer.Option(help="Factor on the standard deviation.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     source: Annotated[
         str | None, typer.Option(help="posterior or prior; of a bank the posterior when not given, else the prior.")
     ] = None,
@@ -86,8 +86,9 @@ def merge(
     """
     from ..bank.merging import merge_tasks
     from ..bank.saved import open_bank
-    from ..bank.taskfile import write
+    from ..bank.taskfile import check_listed, write
 
+    check_listed(out)
     opened = open_bank(bank)
     options = {name: value for name, value in (("scale", scale), ("density", density)) if value is not None}
     merged = merge_tasks(opened, tasks, method, head, **options)
@@ -176,8 +177,9 @@ def project(
     """
     from ..api import project
     from ..bank.saved import open_bank
-    from ..bank.taskfile import write
+    from ..bank.taskfile import check_listed, write
 
+    check_listed(out)
     opened = open_bank(bank)
     task = project(opened, network, resolution, head)
     size, found = write(out, task, opened), task.about["projection"]

@@ -33,7 +33,7 @@ def adapt(
         typer.Option(min=1, metavar="HEIGHT WIDTH", help="Of the images; the network's own when not given."),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also train LoRA with rank 1.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of splits, draws and batches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of splits, draws and batches.")] = 0,
 ) -> None:
     """Adapts a network to images, and writes a small task file.
 
@@ -116,7 +116,8 @@ def evaluate(
     part = "all" if found.part == UNSEEN else f"{found.part} part"
     print(f"{images}, {part}: {found.images} images; {task.stem} tells {len(found.classes)} classes apart")
     if found.part == UNSEEN:
-        print("note: these images have no test part, so that the task may have been trained on some of them")
+        print("note: these images have no test part,")
+        print("so that the task may have been trained on some of them")
     print(f"accuracy {found.accuracy:.1%} (standard error {found.error:.1%})")
     rows = [
         [row["class"], row["images"], _percent(row["recall"]), _percent(row["precision"]), row["taken_for"] or "-"]

@@ -47,7 +47,7 @@ def generate(
         list[int] | None, typer.Option(help="Blocks, from a token bank; once for each of its lists of blocks.")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Of draws from a token bank; 0 for its means.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of those draws.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of those draws.")] = None,
 ) -> None:
     """Writes a task's complete weights, on the CPU, with numpy alone.
 
@@ -114,7 +114,6 @@ def nest(
     from ..bank.saved import open_bank
     from ..mimicry.ordering import nest
 
-    _refuse_itself(bank, out)
     _save(nest(open_bank(bank), templates), out)
 
 
@@ -134,7 +133,6 @@ def quantise(
     from ..bank.saved import open_bank
     from ..mimicry.few_bits import quantise
 
-    _refuse_itself(bank, out)
     opened = open_bank(bank)
     moments = None if images is None else _moments(opened, images, count)
     _save(quantise(opened, int(bits) if bits.isdecimal() else bits, moments), out)
@@ -151,13 +149,6 @@ def _moments(bank, images: Path, count: int) -> dict:
     found = load(Data.of(str(images)), base.backbone.get("data_config", {}), 0).train
     names = [name for name, group in bank.layers.items() if not group.vectors]
     return moments(rebuild(base), drawn(found, count), names)
-
-
-def _refuse_itself(bank: Path, out: Path) -> None:
-    from ..errors import StoreError
-
-    if out.resolve() == bank.resolve():
-        raise StoreError(f"{out} is the bank itself, and would be lost: write to another path.")
 
 
 def _save(bank, out: Path) -> None:

@@ -10,7 +10,6 @@ from ..tasks.readers import READERS
 from ..weights import checkpoints
 from ..weights.families import Families, families
 from ..weights.networks import is_path, shapes
-from ..weights.store import kind_of
 
 SMALL = 0.01  # share of a network below which a family is left alone
 
@@ -74,8 +73,6 @@ def draft(model: str, images: list[str], name: str | None = None) -> str:
 def _about(model: str, name: str | None) -> dict:
     if not is_path(model):
         return {"timm_model": model}
-    if (kind := kind_of(model)) in ("bank", "task"):
-        raise SourceError(f"{model} is a {kind}; a recipe starts from a network: give a timm name or a checkpoint.")
     about = dict(checkpoints.read(model).backbone)
     if name:
         about["timm_model"] = name

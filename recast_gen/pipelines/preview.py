@@ -7,7 +7,7 @@ from copy import deepcopy
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class _Preview:
         trained = recipe.model.population
         self.networks = trained if isinstance(trained, int) else 0  # of a population
         self.model: nn.Module | None = None
+        self.head: str | None = None
         self.config: dict = {}
         self.shapes: dict[str, tuple[tuple[int, ...], str]] = {}
         self.images: dict[str, dict[str, int]] = {}  # task -> part -> count
@@ -60,8 +61,11 @@ class _Preview:
     def steps(self) -> list[tuple[str, Callable[[], str]]]:
         if self.recipe.model.population:
             return [("model", self.network), ("population", self.population), ("disk", self.disk)]
-        tasks = [(f"task {task.name}", lambda task=task: self.task(task)) for task in self.recipe.tasks]
-        return [("model", self.network), ("families", self.families), *tasks, ("disk", self.disk), ("runs", self.runs)]
+        steps: list[tuple[str, Callable[[], str]]] = [("model", self.network), ("families", self.families)]
+        steps += [("adapter", self.adapter)] * (self.recipe.train.adapter != "none")
+        steps += [("incremental", self.incremental)] * (self.recipe.incremental is not None)
+        steps += [(f"task {task.name}", partial(self.task, task)) for task in self.recipe.tasks]
+        return [*steps, ("disk", self.disk), ("runs", self.runs)]
 
     def network(self) -> str:
         from ..weights import checkpoints
@@ -77,13 +81,13 @@ class _Preview:
             state = self.model.state_dict().items()
             self.shapes = {name: (tuple(each.shape), str(each.dtype).removeprefix("torch.")) for name, each in state}
         self.config = about.get("data_config", {}) | asked.data_config.model_dump(exclude_none=True)
-        size, head = self.config.get("input_size"), asked.head or about.get("head")
-        head = head or (head_of(asked.name) if asked.name and ":" not in asked.name else None)
+        size, self.head = self.config.get("input_size"), asked.head or about.get("head")
+        self.head = self.head or (head_of(asked.name) if asked.name and ":" not in asked.name else None)
         where = asked.checkpoint or "timm's hub" * asked.pretrained or "random weights"
         return (
             f"{asked.name or asked.checkpoint}, {self._count():,} parameters "
             f"({'trained here' if asked.pretrain else where}); images "
-            f"{'x'.join(map(str, size)) if size else 'of a size that nothing says'}; head {head or 'not known'}"
+            f"{'x'.join(map(str, size)) if size else 'of a size that nothing says'}; head {self.head or 'not known'}"
         )
 
     def population(self) -> str:
@@ -99,17 +103,36 @@ class _Preview:
         return sum(prod(shape) for shape, _ in self.shapes.values())
 
     def families(self) -> str:
+        from ..model.resolution import divided
+
         if not self.shapes:
             raise FitError("not known without the model.")
         weights, section = Weights({}, shapes=self.shapes), self.recipe.mimic
         found = (SplitQkv(weights) if self.recipe.split_qkv else weights).families(self.recipe.by)
         chosen, coefficients = select(found, self.recipe.families), 0
+        asked = 1 if self.model is None or self.recipe.tune.resolutions else self.recipe.train.resolution
+        blocks = divided(self.model, chosen, asked)
         for family in chosen.values():
             for names in split(family, section.groups, section.group_size):
                 count = len(names) if section.templates == "full" else min(section.templates, len(names))
-                coefficients += len(names) * count
+                coefficients += count * sum(blocks[name] for name in names)
         layers = sum(family.layers for family in chosen.values())
-        return f"{listing(chosen, 6)}: {layers} layers, {coefficients:,} coefficients a task at resolution 1"
+        return f"{listing(chosen, 6)}: {layers} layers, {coefficients:,} coefficients a task at resolution {asked}"
+
+    def adapter(self) -> str:
+        from ..model.adapters.apply import make
+
+        if self.model is None or self.head is None:
+            raise FitError("not known without the model and its head.")
+        name, options = self.recipe.train.adapter, dict[str, Any](self.recipe.train.adapter_options)
+        return f"{name}, on {len(make(self.model, name, self.head, **options))} modules of the model"
+
+    def incremental(self) -> str:
+        from ..tasks.incremental import check_heads
+
+        assert self.recipe.incremental
+        check_heads(self.recipe.incremental)
+        return f"heads {listing(self.recipe.incremental.heads)}"
 
     def task(self, task: Task) -> str:
         own = task.data.source == "torchvision"
@@ -119,8 +142,6 @@ class _Preview:
             return str(absent)
         parts, skipped = sound(parts, task.data)
         keep = task.data.kept(names)
-        if unknown := keep.keys() - names.keys():
-            raise DataError(f"labels are {listing(names)}; found {listing(sorted(unknown))} in `classes`.")
         labels = {part: raw.labels[np.isin(raw.labels, list(keep))] for part, raw in parts.items()}
         counts = {part: len(found) for part, found in labels.items()}
         whole = counts.get("train", 0)

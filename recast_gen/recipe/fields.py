@@ -26,4 +26,4 @@ Resolution = Annotated[Any, BeforeValidator(_resolution)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ..errors import listing, repeated
+from ..errors import DataError, listing, nearest, repeated
 from .fields import PLACE, Count, Section, Share
 
-Labels = Annotated[list[int], Field(min_length=1)]
+Labels = Annotated[list[int | str], Field(min_length=1)]
 
 
 class Data(Section):
@@ -22,8 +22,8 @@ class Data(Section):
     path: Annotated[str | None, PLACE] = None  # of the npz or csv file or folder; where torchvision downloads to
     name: str | None = None  # torchvision's dataset class
     options: dict[str, Any] = {}  # more arguments of that class, such as DTD's `partition: 2`
-    # keep these labels only: numbers that classes are called, else places in order; or name -> labels, one class each
-    classes: list[int] | Annotated[dict[str, Labels], Field(min_length=1)] | None = None
+    # keep these classes only: names, or numbers that they are called, else places in order; or a new name -> several
+    classes: list[int | str] | Annotated[dict[str, Labels], Field(min_length=1)] | None = None
     skip_corrupt: bool = False  # leave out images that cannot be read, and count them, instead of refusing them
     rotate: Literal[0, 90, 180, 270] = 0  # degrees, counter-clockwise
     negative: bool = False  # pixels are 255 minus what they were
@@ -32,8 +32,10 @@ class Data(Section):
 
     @classmethod
     def of(cls, path: str | Path, **options: Any) -> "Data":
-        """What a path holds: an ``.npz``, a ``.csv``, else a folder."""
-        kind: Any = {".npz": "npz", ".csv": "csv"}.get(Path(path).suffix.lower(), "folder")
+        """What a path holds: an ``.npz``, a ``.csv`` or ``.tsv``, else a folder.  Raises DataError for an empty one."""
+        if not str(path):
+            raise DataError("The path of the images is empty; expected a folder, a CSV or an .npz.")
+        kind: Any = {".npz": "npz", ".csv": "csv", ".tsv": "csv"}.get(Path(path).suffix.lower(), "folder")
         return cls(source=kind, path=str(path), **options)
 
     @property
@@ -42,15 +44,28 @@ class Data(Section):
         assert self.path is not None
         return Path(self.path)
 
+    @property
+    def where(self) -> str:
+        """The source in a user's words."""
+        return " ".join(filter(None, (self.source, self.name, self.path)))
+
     def kept(self, names: Mapping[int, str]) -> dict[int, str]:
         """Label -> the name of its class, for every label that is kept, in the order of the classes.
 
         Args:
             names: of all labels of the source.
+        Raises:
+            DataError: `classes` has what the source has not.
         """
-        if isinstance(self.classes, dict):
-            return {label: name for name, labels in self.classes.items() for label in labels}
-        return {label: names.get(label, str(label)) for label in (names if self.classes is None else self.classes)}
+        asked = list(names) if self.classes is None else self.classes
+        merged = asked.items() if isinstance(asked, dict) else [(None, [each]) for each in asked]
+        labels: dict[Any, int] = {name: label for label, name in names.items()} | {label: label for label in names}
+        if unknown := [each for _, several in merged for each in several if each not in labels]:
+            known = listing(str(label) if name == str(label) else f"{label} ({name})" for label, name in names.items())
+            near = nearest(str(unknown[0]), names.values())
+            raise DataError(f"{self.where} has classes {known}; found {listing(unknown)} in `classes`.{near}")
+        found = [(labels[each], name) for name, several in merged for each in several]
+        return {label: names[label] if name is None else name for label, name in found}
 
     @model_validator(mode="after")
     def complete(self) -> Self:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from ..errors import listing, repeated
+from ..errors import listing, nearest, repeated
 from .fields import Count, Positive, Section, Share
 from .images import Data
 
@@ -55,7 +55,9 @@ class Incremental(Section):
         if twice := repeated(self.heads):
             raise ValueError(f"`heads` lists a head twice: {listing(twice)}")
         if lost := [name for name in self.options if name not in self.heads]:
-            raise ValueError(f"`options` are of heads that `heads` does not list: {listing(lost)}")
+            raise ValueError(
+                f"`options` are of heads that `heads` does not list: {listing(lost)}.{nearest(lost[0], self.heads)}"
+            )
         if (self.data or self.class_orders or self.hierarchy) and not self.classes_per_step:
             raise ValueError(
                 "`data`, `class_orders` and `hierarchy` need `classes_per_step`: without it a step is a task"

@@ -25,7 +25,7 @@ def settle(recipe: Section, recipe_path: Path) -> None:
 
     def found(text: str) -> str:
         mark = LOCAL * text.startswith(LOCAL)
-        places = (folder / text.removeprefix(mark) for folder in folders)
+        places = (folder / Path(text.removeprefix(mark)).expanduser() for folder in folders)
         return next((mark + str(place) for place in places if place.exists()), text)
 
     for _, section, name, texts in _paths(recipe):

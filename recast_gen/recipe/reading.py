@@ -1,19 +1,17 @@
 """A recipe file, read and checked."""
 
-import inspect
-import typing
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ValidationError, model_validator
 
-from ..errors import RecipeError, listing, nearest, repeated
+from ..errors import RecipeError, listing, nearest_path, repeated
 from .backbone import Model
 from .fields import Section, Seed
 from .fits import Mimic, MimicVae
 from .images import Task
 from .incremental import Incremental
+from .mistakes import explained
 from .places import settle
 from .study import Tune
 from .training import Train
@@ -105,47 +103,34 @@ def load(path: str | Path) -> Recipe:
     Raises:
         RecipeError: lists everything that is wrong with it at once.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     path = Path(path)
     if not path.is_file():
-        known = sorted(str(other) for other in path.parent.glob("*.yaml"))
-        raise RecipeError(f"{path} does not exist; expected a recipe.{nearest(str(path), known)}")
-    try:
-        content = YAML(typ="safe").load(path)
-    except YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
+        found, near = ("is a folder", "") if path.is_dir() else ("does not exist", nearest_path(path))
+        raise RecipeError(f"{path} {found}; expected a recipe, a YAML file.{near}")
+    content = _content(path)
     if not isinstance(content, dict):
-        raise RecipeError(f"{path} holds {type(content).__name__}; expected sections such as `model:` and `tasks:`.")
+        found = "nothing" if content is None else type(content).__name__
+        raise RecipeError(f"{path} holds {found}; expected sections such as `model:` and `tasks:`.")
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = explained(error, content, Recipe)
         raise RecipeError(f"{path} has {len(lines)} mistake(s):\n  " + "\n  ".join(lines)) from error
     settle(recipe, path)
     return recipe
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
-    where = ".".join(map(str, problem["loc"])) or "recipe"
-    if problem["type"] == "extra_forbidden":
-        keys = _keys(problem["loc"][:-1])
-        return f"{where}: unknown key.{nearest(problem['loc'][-1], keys) or ' Keys here: ' + listing(keys, 30) + '.'}"
-    found = "" if problem["type"] == "missing" else f" (found {problem['input']!r:.60})"
-    return f"{where}: {problem['msg'].removeprefix('Value error, ')}{found}"
+def _content(path: Path) -> Any:
+    """What a YAML file says.  Raises RecipeError."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import DuplicateKeyError
+    from ruamel.yaml.error import YAMLError
 
-
-def _keys(path: tuple[Any, ...]) -> list[str]:
-    """The keys that a recipe may have at `path`."""
-    section: type[Section] = Recipe
-    for step in path:
-        if isinstance(step, str) and step in section.model_fields:
-            section = _section(section.model_fields[step].annotation) or section
-    return list(section.model_fields)
-
-
-def _section(annotation: Any) -> type[Section] | None:
-    if inspect.isclass(annotation) and not typing.get_args(annotation) and issubclass(annotation, Section):
-        return annotation
-    return next((found for inner in typing.get_args(annotation) if (found := _section(inner))), None)
+    try:
+        return YAML(typ="safe").load(path)
+    except DuplicateKeyError as error:
+        what, line = str(error.problem).partition(" with value")[0], error.problem_mark.line + 1
+        raise RecipeError(f"{path}, line {line}: {what}: give it once.") from error
+    except YAMLError as error:
+        tab = ".  Write spaces in place of the tab" if "'\\t'" in str(error) else ""
+        raise RecipeError(f"{path} is not YAML: {error}{tab}") from error

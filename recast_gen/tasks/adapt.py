@@ -1,5 +1,6 @@
 """One task learnt, from its images to its file: what front doors call."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -8,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..bank.bank import TemplateBank
-from ..bank.taskfile import check_name
-from ..errors import FitError, TaskError
+from ..bank.taskfile import check_listed
+from ..errors import FitError, TaskError, check_count
 from ..recipe.images import Data, Task
 from ..recipe.training import Train
 from ..weights import networks, sources
-from ..weights.files import atomic
+from ..weights.files import atomic, refuse_input
 from ..weights.named import Weights
 from ..weights.store import kind_of
 from .candidates import Candidate, candidates, fewest, finest, late
@@ -123,16 +124,22 @@ def adapt(
     Raises:
         SourceError: this is no network or bank; DataError: images cannot be read or do not go with it.
         FitError: both budgets, or one that is below what is possible.
+        TaskError, StoreError: `out` has a name that no folder of tasks lists, or is what is read.
     """
     out = Path(out)
-    check_name(out)
+    check_listed(out)
     if parameters is not None and bytes is not None:
         raise FitError("Give parameters or bytes, not both: bytes are of the whole file, and leave a rest for both.")
     for word, value in (("parameters", parameters), ("bytes", bytes), ("epochs", epochs)):
-        if value is not None and value < 1:
-            raise FitError(f"{word}={value}: expected a whole number of 1 or more.")
+        if value is not None:
+            check_count(word, value, FitError)
+    if not 0 <= seed < 2**32:
+        raise FitError(f"seed={seed}: expected a whole number from 0 to {2**32 - 1:,}.")
     if not out.parent.is_dir():
         raise FitError(f"{out.parent} is no folder: make it, or give another path for the task file.")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise FitError(f"{out} is a folder, or in one that cannot be written: give another path for the task file.")
+    refuse_input(out, model, images)
     given = _bank(model)
     beside = None if given else out.with_suffix(".bank.zarr")
     if given and isinstance(model, str | Path):

@@ -1,6 +1,7 @@
 """A task's images -> train, validation and test sets that fit the backbone."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..errors import DataError, listing
 from ..recipe.images import Data, Task
 from .readers import READERS
 from .readers.pixels import turned
-from .readers.raw import Raw, sound, where
+from .readers.raw import Raw, sound
 from .readers.words import refuse_alike
 
 DEFAULT = {"input_size": (3, 224, 224), "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}  # timm's
@@ -100,24 +101,23 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
     origin = [path for raw in parts.values() for path in raw.files]
     origin += [Path(data.path)] if data.path and Path(data.path).is_file() else []
     parts, skipped = sound(parts, data)
-    parts, split_off = _complete(parts, names, data, seed)
+    lacking = [part for part in ("test", "validation") if part not in parts]
+    parts, split_off = _complete(parts, data, seed)
     keep = data.kept(names)
-    if unknown := [label for label in keep if label not in names]:
-        known = listing(str(label) if name == str(label) else f"{label} ({name})" for label, name in names.items())
-        raise DataError(f"{where(data)} has labels {known}; found {listing(unknown)} in `classes`.")
-    refuse_alike(data.classes if isinstance(data.classes, dict) else keep.values(), where(data))
+    refuse_alike(data.classes if isinstance(data.classes, dict) else keep.values(), data.where)
     classes = list(dict.fromkeys(keep.values()))
     if len(classes) < 2:
         raise DataError(
-            f"{where(data)}: a task needs two classes or more; found {len(classes)} ({listing(classes)}). Add images "
+            f"{data.where}: a task needs two classes or more; found {len(classes)} ({listing(classes)}). Add images "
             "of another, or list more `classes`."
         )
     ready = {}
     for part, raw in parts.items():
         raw = _only(raw, keep, classes)
         if empty := [name for index, name in enumerate(classes) if index not in raw.labels]:
+            few = f": for {listing(lacking)} to be split off, a class needs {1 + len(lacking)} or more" * bool(lacking)
             raise DataError(
-                f"{where(data)} has no {part} images of class {listing(empty)}: add some, or keep other `classes`."
+                f"{data.where} has no {part} images of class {listing(empty)}{few}. Add some, or remove the class."
             )
         ready[part] = _dataset(raw, data, data_config, augment if part == "train" else "none")
     return Splits(**ready, classes=classes, split_off=split_off, skipped=skipped, origin=origin)
@@ -175,32 +175,42 @@ def _dataset(raw: Raw, data: Data, data_config: dict, augment: str = "none") -> 
         )
     config = resolve_data_config(asked)
     if channels not in (1, 3):
-        raise DataError(
-            f"The backbone takes images of {channels} channels; {where(data)} has only grey or colour ones."
-        )
+        raise DataError(f"The backbone takes images of {channels} channels; {data.where} has only grey or colour ones.")
     images = Images(raw, data, channels, create_transform(**config, is_training=augment == "timm"))
     if augment != "none" or 4 * prod(config["input_size"]) * len(images) > IN_MEMORY:
         return images
     return TensorDataset(torch.stack([images[index][0] for index in range(len(images))]), torch.from_numpy(raw.labels))
 
 
-def _complete(parts: dict[str, Raw], names: dict[int, str], data: Data, seed: int) -> tuple[dict[str, Raw], list[dict]]:
+def _complete(parts: dict[str, Raw], data: Data, seed: int) -> tuple[dict[str, Raw], list[dict]]:
     """Splits validation and test off the training part where the source has none; says which images these are."""
     if "train" not in parts:
-        raise DataError(f"{where(data)} has only {listing(parts)} images; a task needs some to train on.")
+        raise DataError(
+            f"{data.where} has only {listing(parts)} images; a task needs some to train on. Add a part `train`, or "
+            "give all images without parts."
+        )
     parts, size, rows = dict(parts), len(parts["train"].labels), []
     for part, share in (("test", data.test), ("validation", data.validation)):
         if part in parts:
             continue
         raw = parts["train"]
-        try:
-            rest, chosen = train_test_split(
-                np.arange(len(raw.labels)), test_size=round(share * size), stratify=raw.labels, random_state=seed
-            )
-        except ValueError as error:
-            few = [names[label] for label, count in zip(*np.unique(raw.labels, return_counts=True)) if count == 1]
-            why = f"class {listing(few)} has one image left for it: add some, or remove it" if few else error
-            raise DataError(f"{where(data)} is too small to split off {share:.0%} for {part} ({why}).") from error
-        parts["train"], parts[part] = raw.subset(np.sort(rest)), raw.subset(np.sort(chosen))
+        chosen = _drawn(raw.labels, round(share * size), share, seed)
+        parts["train"], parts[part] = raw.subset(np.flatnonzero(~chosen)), raw.subset(np.flatnonzero(chosen))
         rows += [{"part": part, "image": name} for name in parts[part].names]
     return parts, rows
+
+
+def _drawn(labels: np.ndarray, count: int, share: float, seed: int) -> np.ndarray:
+    """Whether each image is split off: `count` by chance, stratified; where a class has so few that this leaves one
+    part without, the `share` of each class and at least one, but not the last."""
+    chosen = np.zeros(len(labels), bool)
+    with suppress(ValueError):
+        chosen[train_test_split(np.arange(len(labels)), test_size=count, stratify=labels, random_state=seed)[1]] = True
+        if set(labels[chosen]) == set(labels[~chosen]):
+            return chosen
+    rng = np.random.default_rng(seed)
+    chosen[:] = False
+    for label in np.unique(labels):
+        own = rng.permutation(np.flatnonzero(labels == label))
+        chosen[own[: min(max(1, round(share * len(own))), len(own) - 1)]] = True
+    return chosen

@@ -13,7 +13,7 @@ from ..bank.folding import FOLDS
 from ..bank.images import prepare
 from ..bank.saved import loaded, opened
 from ..bank.task import backbone_of
-from ..errors import DataError, TaskError
+from ..errors import DataError, TaskError, nearest_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -151,6 +151,8 @@ def _batch(predictor: Predictor, images: list, start: int) -> list[Prediction]:
     for name, image in zip(names, images):
         try:
             decoded[name] = open_image(image)
+        except FileNotFoundError:
+            errors[name] = f"it does not exist.{nearest_path(name)}"
         except Exception as error:  # a decoder may raise anything on damaged bytes
             errors[name] = f"{type(error).__name__}: {error}"
     ranked = predictor.task.ranked(predictor.logits(list(decoded.values()))) if decoded else []

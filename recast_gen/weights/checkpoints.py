@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RecastError, SourceError, listing
+from ..errors import RecastError, SourceError, listing, nearest_path
 from . import formats
 from .described import beside, described
 from .files import TensorFile
 from .named import LazyTensors, Weights
-from .store import load_layers
+from .store import NAMES, kind_of, load_layers
 from .tensors import to_numpy
 from .wrapping import chosen, plain
 
@@ -30,9 +30,11 @@ def read(path: str | Path, weights: str | None = None) -> Weights:
     weights: which of several sets, ``raw``, ``ema`` or its name (`wrapping.chosen`).
     Raises SourceError for what cannot be read, by what it is, and StoreError for a damaged store.
     """
-    path = Path(path).absolute()  # read later, from whatever directory
+    given, path = path, Path(path).absolute()  # read later, from whatever directory
     if not path.exists():
-        raise SourceError(f"{path} does not exist; expected a checkpoint: {formats.READ}.")
+        raise SourceError(f"{given} does not exist; expected a checkpoint: {formats.READ}.{nearest_path(given)}")
+    if (kind := kind_of(path)) in NAMES and kind != "layers":
+        raise SourceError(f"{given} is {NAMES[kind]}; expected a network: a checkpoint or an extract.zarr.")
     with _naming(path):
         if path.is_dir():
             inside = formats.within(path)

@@ -35,6 +35,13 @@ class Stack(Protocol):
     def __iter__(self) -> Iterator[np.ndarray]: ...
 
 
+def refuse_input(out: str | Path, *read: object) -> None:
+    """Raises StoreError for an output that is one of what is read, of which paths alone count."""
+    for path in read:
+        if isinstance(path, str | Path) and os.path.realpath(path) == os.path.realpath(out):
+            raise StoreError(f"{out} is read, and would be lost: write to another path.")
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """A sibling of `path` to write to; it replaces `path` when the block ends well and is removed when it does not.

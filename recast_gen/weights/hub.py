@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SourceError, listing, nearest
+from ..errors import SourceError, listing, nearest, nearest_path
 from .described import beside
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ def origin(name: str, kwargs: dict[str, Any], weights: bool, revision: str | Non
         about |= {"hub": {"id": place, "commit": folder.name}} if weights else {}
         return Origin(f"{prefix}:{place}@{folder.name}", about=about)
     if not timm.is_model(name):
-        raise SourceError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
+        if Path(name).exists():
+            raise SourceError(f"{name} is a path, and no name of timm's: give it as `model.checkpoint`.")
+        near = nearest_path(name) or nearest(name, timm.list_models()) or " All names: timm.list_models()."
+        raise SourceError(f"timm has no model {name!r}, and no file or folder is called so.{near}")
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError:  # a tag that this model has not

@@ -13,14 +13,15 @@ from urllib.parse import quote
 import numpy as np
 from safetensors import safe_open
 
-from ..errors import StoreError, listing
+from ..errors import StoreError, listing, nearest_path
 from . import shards
 from .dtypes import dtype_of
-from .files import Stack, TensorFile, atomic, recover, save_tensors
+from .files import Stack, TensorFile, atomic, recover, refuse_input, save_tensors
 from .named import LazyTensors, Weights, digest, refuse_nonfinite
 
 FORMAT = 2
-KINDS = ("layers", "bank", "population")
+KINDS = {"layers": "a network's layers (extract.zarr)", "bank": "a bank", "population": "a population"}
+NAMES = KINDS | {"task": "a task file"}
 REMEDY = "Write it again: `dvc repro --force` of its stage, or copy it afresh."
 
 
@@ -156,16 +157,18 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict[str, Any]
 
     Raises StoreError when it is missing, of another kind or format, incomplete, or changed since it was written.
     """
-    path = Path(path).absolute()  # read later, from whatever directory
+    given, path = path, Path(path).absolute()  # read later, from whatever directory
     if not path.exists():
         recover(path)
     if not path.exists():
-        raise StoreError(f"{path} does not exist; expected a {kind} store. Run the stage that writes it.")
+        raise StoreError(f"{given} does not exist; expected {NAMES[kind]}.{nearest_path(given)}")
+    if (other := kind_of(path)) in NAMES and other != kind:
+        raise StoreError(f"{given} is {NAMES[other]}; expected {NAMES[kind]}.")
     try:
         arrays, hashes, about = (_open_zarr if path.is_dir() else _open_packed)(path)
         expected = _root_hash(kind, hashes, about.get("content", {}))
     except Exception as error:
-        raise StoreError(f"{path} cannot be read as a {kind} store ({error}). {REMEDY}") from error
+        raise StoreError(f"{given} cannot be read as {NAMES[kind]} ({error}). {REMEDY}") from error
     if about.get("complete") is not True:
         raise StoreError(f"{path} was not written to its end. {REMEDY}")
     if (about.get("kind"), about.get("format")) != (kind, FORMAT):
@@ -235,8 +238,7 @@ def kind_of(path: str | Path) -> str | None:
 def copy(source: str | Path, target: str | Path, kind: str, packed: bool) -> str:
     """Writes a store anew, packed or as a directory, with the same arrays, attributes and hash, which it returns."""
     arrays, attributes, found = load(source, kind)
-    if Path(source).resolve() == Path(target).resolve():
-        raise StoreError(f"{target} is the source itself: give another path.")
+    refuse_input(target, source)
     return save(target, kind, arrays, attributes, packed)
 
 

@@ -55,6 +55,21 @@ def test_a_drafted_recipe_runs_and_says_what_it_will_do(mine):
     assert {path.name for path in mine.iterdir()} == {"bare.safetensors", "mine.safetensors", "my photos", "r.yaml"}
 
 
+def test_options_and_resolutions_that_cannot_be_are_found_before_anything_is_computed(mine):
+    done = CliRunner().invoke(app, ["init", "mine.safetensors", "my photos"])
+    for old, new, what, says in (
+        ("resolution: 1 ", "resolution: 8 ", "families", "512 coefficients a task"),
+        ("resolution: 1 ", "resolution: 5 ", "families", "resolution=5 does not divide"),
+        ("train:", "train:\n  adapter: melo\n  adapter_options: {rnk: 2}", "adapter", "Did you mean 'rank'?"),
+        ("train:", "incremental: {heads: [ridge], options: {ridge: {st: 1}}}\ntrain:", "incremental", "option st"),
+        ('photos"}', 'photos", classes: [dog, a cat]}', "task my_photos", "2 classes"),
+        ('photos"}', 'photos", classes: [dog, a cow]}', "task my_photos", "`classes`. Did you mean 'a cat'?"),
+    ):  # fmt: skip
+        (mine / "r.yaml").write_text(done.stdout.replace(old, new))
+        said = {what: (text, well) for what, text, well in preview("r.yaml")}
+        assert says in said[what][0] and said[what][1] == (says in ("512 coefficients a task", "2 classes"))
+
+
 def test_what_a_recipe_cannot_begin_with_is_refused(mine):
     with pytest.raises(SourceError, match="--name"):
         draft("bare.safetensors", ["my photos"])

@@ -58,6 +58,31 @@ def test_all_mistakes_are_listed_at_once_with_the_nearest_key(tmp_path):
         assert place in message
 
 
+def test_a_name_from_a_list_is_suggested_and_kinds_are_plain_words(tmp_path):
+    def change(content):
+        content["train"] |= {"optimizer": "Adam", "adapter": "mello", "lr": float("inf"), "seeds": 42}
+        content["incremental"] = {"heads": ["ridg"], "first_session": "yes"}
+        content["mimic"] = None
+        content["tasks"][0] |= {"name": "my task", "img_size": "big"}
+
+    with pytest.raises(RecipeError) as caught:
+        load(write(tmp_path, change))
+    for line in (
+        "train.optimizer: expected 'adamw', 'adam', 'sgd' or 'lamb'. Did you mean 'adam'? (found 'Adam')",
+        "train.lr: Input should be a finite number (found inf)",
+        "train.seeds: expected a list, as [1, 2] (found 42)",
+        "incremental.first_session: expected true or false; or expected a whole number (found 'yes')",
+        "mimic: expected keys with values; leave it out where it has none",
+        "tasks.0.name: expected letters a to z, digits, _ and - alone (found 'my task')",
+        "tasks.0.img_size: expected a whole number; or expected a list, as [1, 2] (found 'big')",
+    ):
+        assert f"\n  {line}\n" in f"{caught.value}\n"
+    assert "Did you mean 'melo'?" in str(caught.value) and "Did you mean 'ridge'?" in str(caught.value)
+    lost = {"heads": ["random_ridge"], "options": {"randm_ridge": {"width": 8}}}
+    with pytest.raises(RecipeError, match="does not list: randm_ridge. Did you mean 'random_ridge'?"):
+        load(write(tmp_path, lambda content: content.update(incremental=lost)))
+
+
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.sampled_from(["model", "mimic", "mimic_vae", "tune", "train"]), st.text("abcdefgh_", min_size=12))
 def test_an_unknown_key_is_named_wherever_it_stands(tmp_path_factory, section, key):
@@ -140,6 +165,16 @@ def test_a_file_that_is_not_yaml_is_refused(tmp_path):
     (tmp_path / "recipe.yaml").write_text("model: [")
     with pytest.raises(RecipeError, match="is not YAML"):
         load(tmp_path / "recipe.yaml")
+    for text, says in (
+        ("seed: 1\nmodel: {}\nseed: 2\n", r'recipe.yaml, line 3: found duplicate key "seed": give it once\.$'),
+        ("model:\n\tname: x\n", "spaces in place of the tab"),
+        ("", "holds nothing; expected sections"),
+    ):
+        (tmp_path / "recipe.yaml").write_text(text)
+        with pytest.raises(RecipeError, match=says):
+            load(tmp_path / "recipe.yaml")
+    with pytest.raises(RecipeError, match="is a folder; expected a recipe"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 import csv
 import inspect
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 from torch.utils.data import DataLoader, TensorDataset
@@ -61,6 +64,25 @@ def test_splits_are_disjoint_fixed_and_shared_by_all_tasks_of_a_source():
     assert whole.split_off == part.split_off and len(rows) == len(whole.test) == len(set(rows))
 
 
+@given(st.lists(st.integers(3, 40), min_size=2, max_size=6), st.integers(0, 9))
+def test_every_class_is_in_every_part_however_few_images_it_has(counts, seed):
+    with TemporaryDirectory() as root:
+        labels = np.repeat(range(len(counts)), counts)
+        np.savez(f"{root}/x.npz", x=np.arange(len(labels) * 3, dtype=np.uint8).reshape(-1, 1, 1, 3), y=labels)
+        found = data.load(Data.of(f"{root}/x.npz"), COLOUR, seed)
+        parts = [data.labels_of(part) for part in (found.train, found.validation, found.test)]
+        assert all(set(part) == set(range(len(counts))) for part in parts)
+        assert np.bincount(np.concatenate(parts)).tolist() == counts
+        assert sum(map(len, parts[1:])) <= max(0.31 * len(labels) + 2, 2 * len(counts) + 0.3 * len(labels))
+
+
+def test_classes_are_chosen_by_name_or_number():
+    by_name = data.load(Data(source="digits", classes=["8", 3]), GREY, 0)
+    assert by_name.classes == ["8", "3"]
+    merged = data.load(Data(source="digits", classes={"odd": ["1", 3], "even": [0, "2"]}), GREY, 0)
+    assert merged.classes == ["odd", "even"] and len(merged.test) > len(by_name.test)
+
+
 def test_several_labels_can_be_one_class():
     asked = {"odd": [1, 3, 5], "even": [0, 2]}
     found, apart = (data.load(Data(source="digits", classes=how), GREY, 0) for how in (asked, [1, 3, 5, 0, 2]))
@@ -86,6 +108,8 @@ def test_folders_and_npz_files_fit_the_backbone_channels(tmp_path):
     test = {"x_test": np.zeros((6, 8, 8, 3), np.uint8), "y_test": np.arange(6) % 2}
     found = data.load(Data(source="npz", path=npz(tmp_path / "x.npz", **test)), GREY, 0)
     assert len(found.test) == 6 and len(found.train) + len(found.validation) == 40
+    coded = npz(tmp_path / "bytes.npz", classes=[b"cat", "käse".encode()])
+    assert data.load(Data.of(coded), COLOUR, 0).classes == ["cat", "käse"]
     part = Data(source="npz", path=npz(tmp_path / "part.npz", classes=["cat", "other", "other"]), classes=[0, 1])
     assert data.load(part, GREY, 0).classes == ["cat", "other"]
     assert found.train[0][0].shape == (1, 8, 8) and {row["part"] for row in found.split_off} == {"validation"}
@@ -125,6 +149,10 @@ def test_a_table_says_what_a_folder_says_and_may_split(tmp_path):
         tmp_path / "n.csv", [(path, {"cat": 10, "dog": 9}[name]) for path, name, _ in rows], head=("path", "label")
     )
     assert data.load(Data(source="csv", path=numbers), COLOUR, 0).classes == ["9", "10"]
+    for separator, head in ((";", "Path; LABEL"), ("\t", "path\tlabel")):
+        text = "\n".join([head, *(f'"{path}"{separator}{name}' for path, name, _ in rows)])
+        (tmp_path / "other.tsv").write_text(text)
+        assert data.load(Data.of(tmp_path / "other.tsv"), COLOUR, 0).split_off == split.split_off
     wide = table(tmp_path / "wide.csv", [(*row[:2], "", "") for row in rows], ("path", "label", "", ""))
     assert data.load(Data(source="csv", path=wide), COLOUR, 0).classes == ["cat", "dog"]  # as spreadsheets write it
 
@@ -152,22 +180,23 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
     (tmp_path / "photos" / "cow").mkdir()
     folder_of_images(tmp_path / "one", classes=["cat"])
     folder_of_images(tmp_path / "few", count=1)
+    folder_of_images(tmp_path / "above" / "photos")
     for part in ("train", "val", "validation"):
         folder_of_images(tmp_path / "twice" / part)
         folder_of_images(tmp_path / "odd" / part.replace("validation", "extra"))
     (tmp_path / "no.npz").touch()
     photos = [("photos/cat/0.png", "cat", "train"), ("photos/none.png", "dog", "train"), ("photos/dog/0.png", "", "x")]
     cases = [
-        ({"source": "folder", "path": tmp_path / "empty"}, "empty is empty"),
+        ({"source": "folder", "path": tmp_path / "empty"}, "empty has no subfolder of a class"),
         ({"source": "folder", "path": tmp_path / "none"}, "none does not exist"),
         ({"source": "folder", "path": tmp_path / "photos"}, "no train images of class cow"),
         ({"source": "folder", "path": tmp_path / "one"}, "two classes or more; found 1 .*Add images of"),
-        ({"source": "folder", "path": tmp_path / "few"}, "split off 15% for test .class c.* has one image"),
+        ({"source": "folder", "path": tmp_path / "few"}, "no test images of class cat, dog: for .* 3 or more"),
         ({"source": "csv", "path": tmp_path / "none.csv"}, "none.csv does not exist"),
         ({"source": "csv", "path": table(tmp_path / "a.csv", [("x", 1)], ("file", "label"))}, "columns file, label"),
         ({"source": "csv", "path": tmp_path}, "is a folder; expected a CSV"),
         ({"source": "csv", "path": table(tmp_path / "d.csv", photos[:1] * 2)}, "line 3: .* is in line 2 too"),
-        ({"source": "csv", "path": table(tmp_path / "b.csv", photos)}, "(?s)3 mistakes.*line 3.*none.png.*line 4.*'x'"),
+        ({"source": "csv", "path": table(tmp_path / "b.csv", photos)}, "(?s)3 mistake.*line 3.*none.png.*line 4.*'x'"),
         ({"source": "csv", "path": table(tmp_path / "e.csv", [("x" * 999, 1, "test")])}, "line 2: no file 'xx"),
         (
             {"source": "csv", "path": table(tmp_path / "f.csv", [("x", 1, 2)], ("path", "label", "label"))},
@@ -185,10 +214,14 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
         ({"source": "npz", "path": npz(tmp_path / "n.npz", y_train=np.zeros(39, int))}, "one label an image"),
         ({"source": "npz", "path": npz(tmp_path / "w.npz", y_train=np.arange(40) * 10**9)}, "to 39000000000; expected"),
         ({"source": "npz", "path": npz(tmp_path / "0.npz", shape=(0, 0))}, "images of 0 x 0 pixels"),
+        ({"source": "npz", "path": npz(tmp_path / "o.npz", classes=np.array(["a", "b"], object))}, "words, str"),
+        ({"source": "npz", "path": npz(tmp_path / "_.npz", classes=["a", " "])}, "no name for class 1"),
+        ({"source": "folder", "path": tmp_path / "0.npz"}, "is a file, and no .npz or .csv"),
+        ({"source": "folder", "path": tmp_path / "above"}, "and no images in it: give .*photos"),
         ({"source": "npz", "path": npz(tmp_path / "v.npz", x_valid=np.zeros(3))}, "nothing like x_valid"),
         ({"source": "npz", "path": npz(tmp_path / "t.npz", x_test=np.zeros(3))}, "nothing like x_test"),
         ({"source": "digits", "classes": [3]}, "two classes or more"),
-        ({"source": "digits", "classes": [3, 12]}, "labels 0, 1, .* 9; found 12"),
+        ({"source": "digits", "classes": [3, 12]}, "classes 0, 1, .* 9; found 12"),
         ({"source": "torchvision", "name": "Flower102"}, "Did you mean 'Flowers102'"),
         ({"source": "torchvision", "name": "FakeData"}, "has no dataset 'FakeData'"),
         ({"source": "torchvision", "name": "DTD", "options": {"partitions": 1}}, "no partitions; it takes .*partition"),

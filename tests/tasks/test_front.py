@@ -2,11 +2,11 @@
 
 import timm
 import torch
-from pytest import fixture, mark, raises
+from pytest import fail, fixture, mark, raises
 
 import recast_gen as rg
 from recast_gen.bank.listing import difference, tasks_in
-from recast_gen.errors import FitError, TaskError
+from recast_gen.errors import FitError, StoreError, TaskError
 from recast_gen.recipe.images import Data
 from recast_gen.tasks.candidates import finest
 from recast_gen.weights.networks import rebuild
@@ -56,6 +56,8 @@ def test_a_network_is_adapted_within_its_parameters_and_a_second_task_shares_its
         ({"bytes": 200}, "leave room for 100 coefficients"),
         ({"bytes": 4000, "parameters": 200}, "not both"),
         ({"epochs": 0}, "epochs=0"),
+        ({"epochs": 1.5}, "epochs=1.5"),
+        ({"seed": 2**32}, "seed=4294967296"),
         ({"out": "nowhere/a.safetensors"}, "is no folder"),
     ],
 )
@@ -67,10 +69,17 @@ def test_what_is_not_possible_is_refused_and_nothing_written(network, tmp_path, 
 
 
 def test_a_bank_is_not_left_without_its_task(network, tmp_path):
-    (tmp_path / "a.safetensors").mkdir()
-    (tmp_path / "a.safetensors" / "in the way").touch()
-    with raises(Exception, match="a.safetensors"):
-        rg.adapt(network, DIGITS, tmp_path / "a.safetensors", timm_kwargs=KWARGS, parameters=40, epochs=1)
+    out = tmp_path / "a.safetensors"
+
+    def in_the_way(line: str) -> None:
+        if line.startswith("training"):
+            (out / "in the way").mkdir(parents=True)
+
+    asked = {"timm_kwargs": KWARGS, "parameters": 40, "epochs": 1}
+    with raises(StoreError, match="a.safetensors"):
+        rg.adapt(network, DIGITS, out, say=in_the_way, **asked)
+    with raises(FitError, match="a.safetensors is a folder"):
+        rg.adapt(network, DIGITS, out, say=lambda line: fail("it began"), **asked)
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 

@@ -143,7 +143,7 @@ def test_a_truncated_file_is_a_store_error_wherever_it_is_cut(written):
 
 def test_a_store_of_another_kind_or_format_is_refused_with_both_names(written):
     path, *_ = written
-    with pytest.raises(StoreError, match="is bank.*expected layers"):
+    with pytest.raises(StoreError, match=r"is a bank; expected a network's layers"):
         store.load(path, "layers")
     about = json.loads((path / "zarr.json").read_text())
     about["attributes"]["format"] = 99
@@ -153,7 +153,7 @@ def test_a_store_of_another_kind_or_format_is_refused_with_both_names(written):
 
 
 def test_a_missing_path_says_what_was_expected(tmp_path):
-    with pytest.raises(StoreError, match=r"nowhere\.zarr does not exist; expected a bank store"):
+    with pytest.raises(StoreError, match=r"nowhere\.zarr does not exist; expected a bank\."):
         store.load(tmp_path / "nowhere.zarr", "bank")
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...errors import DataError, listing
+from ...errors import DataError, listing, nearest_path
 from ...recipe.images import Data
 from .raw import PARTS, Found, Raw
 from .words import like_a_part, tidy
@@ -44,12 +44,14 @@ def npz(data: Data) -> Found:
     """``x_train, y_train`` and perhaps ``x_val, x_test, classes``; or ``x, y``, to be split."""
     path = data.place
     if not path.is_file():
-        raise DataError(f"{path} does not exist; expected an .npz of `x_train, y_train` (images uint8 `n h w c`).")
+        expected = "an .npz of `x_train, y_train` (images uint8 `n h w c`)"
+        raise DataError(f"{path} does not exist; expected {expected}.{nearest_path(path)}")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
     except Exception as error:  # a damaged file may raise anything
-        raise DataError(f"{path} cannot be read as an .npz of arrays ({error}): copy or write it again.") from error
+        how = "copy or write it again, words as np.array(words, str)"
+        raise DataError(f"{path} cannot be read as an .npz of arrays ({error}): {how}.") from error
     suffixes = {part: f"_{KEYS[part]}" for part in PARTS} if "x" not in arrays else {"train": ""}
     parts = {
         part: from_arrays(arrays[f"x{suffix}"], arrays[f"y{suffix}"], f"{path}, x{suffix}")
@@ -64,12 +66,15 @@ def npz(data: Data) -> Found:
     if not parts or unused:
         raise DataError(
             f"{path} holds {listing(arrays)}; expected x_train, y_train and perhaps the same of val and test, or x, y"
-            + (f", and nothing like {listing(unused)}." if unused else ".")
+            + (f", and nothing like {listing(unused)}." if parts else ".")
         )
     labels = sorted({int(label) for raw in parts.values() for label in raw.labels})
     if "classes" not in arrays:
         return parts, {label: str(label) for label in labels}
-    names = [tidy(str(name)) for name in np.reshape(arrays["classes"], -1)]
+    words = np.reshape(arrays["classes"], -1)
+    names = [tidy(str(name)) for name in (np.char.decode(words, "utf-8") if words.dtype.kind == "S" else words)]
+    if "" in names:
+        raise DataError(f"{path} has no name for class {names.index('')}; expected one for each in `classes`.")
     if labels[-1] >= len(names):
         raise DataError(
             f"{path} names {len(names)} classes but has label {labels[-1]}; expected labels below the count."

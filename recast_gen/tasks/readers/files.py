@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...errors import DataError, listing, repeated
+from ...errors import DataError, listing, nearest_path, repeated
 from ...recipe.images import Data
 from .lists import Listed, listed
 from .raw import Found, Raw
@@ -27,12 +27,15 @@ def folder(data: Data) -> Found:
     """
     root = data.place
     if not root.is_dir():
-        found = "is a file" if root.is_file() else "does not exist"
-        raise DataError(f"{root} {found}; expected a folder with one subfolder of images a class.")
+        found = "is a file, and no .npz or .csv" if root.is_file() else "does not exist"
+        near = "" if root.is_file() else nearest_path(root)
+        raise DataError(f"{root} {found}; expected a folder with one subfolder of images a class.{near}")
     if lists := listed(root):
         return _by_name(lists, root)
     folders = _subfolders(root)
     parts = _parts(root, folders)
+    if len(folders) == 1 and not parts and not _has_images(folders[0]) and _subfolders(folders[0]):
+        raise DataError(f"{root} has one subfolder, with others and no images in it: give {folders[0]}.")
     if not parts:
         return _found({"train": folders}, root)
     if twice := repeated(parts.values()):
@@ -115,7 +118,7 @@ def _classes(root: Path, folders: list[tuple[Path, int]]) -> Raw:
             )
         files += [(path, label) for path in images_in(folder)]
     if not files:
-        raise DataError(f"{root} is empty: no subfolder holds a file that Pillow reads as an image (.png, .jpg, ...).")
+        raise DataError(f"{root} has no subfolder of a class with files that Pillow reads as images (.png, .jpg, ...).")
     return _raw(root, files)
 
 
@@ -123,13 +126,15 @@ def table(data: Data) -> Found:
     """A CSV with the columns ``path,label`` and perhaps ``split``; paths are relative to it."""
     path = data.place
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"{path} {found}; expected a CSV with the columns path, label and perhaps split.")
+        found, near = ("is a folder", "") if path.is_dir() else ("does not exist", nearest_path(path))
+        raise DataError(f"{path} {found}; expected a CSV with the columns path, label and perhaps split.{near}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            head = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(",;\t", key=head.count))  # as spreadsheets write it anywhere
+            reader.fieldnames = columns = [name.strip().casefold() for name in reader.fieldnames or []]
             rows = dict((reader.line_num, row) for row in reader)  # noqa: C402
-            columns = reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV ({error}): write it again as UTF-8.") from error
     ours = [column for column in columns if column in ("path", "label", "split")]
@@ -153,7 +158,7 @@ def table(data: Data) -> Found:
         elif (first := seen.setdefault((path.parent / row["path"]).resolve(), line)) != line:
             problems.append(f"line {line}: {row['path']!r} is in line {first} too")
     if problems:
-        raise DataError(f"{path}: {len(problems)} mistakes: {listing(problems, 8)}. Paths are relative to the CSV.")
+        raise DataError(f"{path}: {len(problems)} mistake(s): {listing(problems, 8)}. Paths are relative to the CSV.")
     parts: Listed = {}
     for row in rows.values():
         parts.setdefault(row["split"], []).append((path.parent / row["path"], row["label"]))

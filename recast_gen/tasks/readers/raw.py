@@ -44,11 +44,6 @@ class Raw:
 Found = tuple[dict[str, Raw], dict[int, str]]  # the parts by name; label -> name of its class
 
 
-def where(data: Data) -> str:
-    """The source in a user's words."""
-    return " ".join(filter(None, (data.source, data.name, data.path)))
-
-
 def sound(parts: dict[str, Raw], data: Data) -> tuple[dict[str, Raw], list[str]]:
     """The parts without images that cannot be decoded, and these by name.
 
@@ -64,10 +59,10 @@ def sound(parts: dict[str, Raw], data: Data) -> tuple[dict[str, Raw], list[str]]
         kept[part] = raw
     if broken:
         total = sum(len(raw.labels) for raw in parts.values())
-        said = f"{where(data)}: {len(broken)} of {total} images cannot be read"
+        said = f"{data.where}: {len(broken)} of {total} images cannot be read"
         if not data.skip_corrupt:
             raise DataError(
-                f"{said}: {listing(broken, 8)}. Remove or replace them, or leave them out with `skip_corrupt: true`."
+                f"{said}: {listing(broken, 8)}. Remove or replace them, or let a recipe `skip_corrupt: true`."
             )
         warnings.warn(f"{said} and are left out: {', '.join(broken)}", stacklevel=2)
     return kept, broken
