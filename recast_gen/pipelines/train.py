@@ -3,7 +3,6 @@
 from ..bank.saved import load_bank
 from ..recipe.reading import Recipe
 from ..tasks.jobs import Jobs, pool
-from ..tasks.sequence import adapt
 from ..weights.files import atomic
 from .folder import Folder
 from .stage import main
@@ -14,6 +13,8 @@ def run(recipe: Recipe, folder: Folder, jobs: Jobs | None = None) -> dict:
     if jobs is None:
         with pool(recipe.train.processes if recipe.train.processes > 1 else None) as own:
             return run(recipe, folder, own)
+    from ..tasks.sequence import adapt  # while workers import it, too
+
     bank, runs, place = load_bank(folder.bank(recipe)), folder / "runs", folder.bank(recipe).absolute()
     with atomic(folder / "tasks") as out:
         out.mkdir()

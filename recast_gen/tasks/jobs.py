@@ -5,17 +5,17 @@ needs a file system that its machines share.
 """
 
 import os
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import chdir, contextmanager, redirect_stdout
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.context import BaseContext
+from multiprocessing.forkserver import ensure_running
 from queue import SimpleQueue
 from typing import Any
-
-import torch
 
 from ..errors import FitError, RecipeError
 
@@ -23,6 +23,7 @@ Jobs = Callable[[Callable[..., Any], Sequence[tuple]], Iterable[Any]]  # a funct
 
 TRIES = 3  # of a job whose process ends
 PATIENCE = 10  # seconds for a scheduler to answer, and to have a worker
+USED = ["recast_gen.tasks.sequence", "recast_gen.tasks.incremental"]  # by jobs
 ONE = threading.Lock()  # random numbers and counts of threads are a process's own: one job at a time
 
 
@@ -60,10 +61,10 @@ def pool(workers: int | None = None, scheduler: str | None = None) -> Iterator[J
 @contextmanager
 def _processes(count: int) -> Iterator[Jobs]:
     """A pool a process, so that one that is killed takes no other's job with it."""
-    context, free = get_context("spawn"), SimpleQueue[ProcessPoolExecutor]()
+    context, free = _context(), SimpleQueue[ProcessPoolExecutor]()
 
     def fresh() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, context, _ends_with, (os.getpid(),))
+        return ProcessPoolExecutor(1, context, _end_with_parent)
 
     def once(function: Callable[..., Any], job: tuple) -> Any:
         for _ in range(TRIES):
@@ -92,6 +93,17 @@ def _processes(count: int) -> Iterator[Jobs]:
     finally:
         for _ in range(count):
             free.get().shutdown()
+
+
+def _context() -> BaseContext:
+    """How workers start: on Linux as forks of a process that imports, from now on, what all of them use; elsewhere each
+    imports it for itself."""
+    if sys.platform != "linux":  # where libraries of the system do not outlive a fork, or there is none
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(USED)
+    ensure_running()
+    return context
 
 
 @contextmanager
@@ -126,22 +138,26 @@ def _cluster(address: str) -> Iterator[Jobs]:
 
 
 def _place() -> tuple[str, int]:
+    import torch
+
     return os.getcwd(), torch.get_num_threads()
 
 
 def _apart(function: Callable[..., Any], job: tuple, folder: str, threads: int) -> Any:
     """A job in a worker, as it would be in the process that sent it; silent."""
+    import torch
+
     with ONE, chdir(folder), open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         torch.set_num_threads(threads)
         return function(*job)
 
 
-def _ends_with(parent: int) -> None:
-    """Ends this process when the one that started it is gone."""
+def _end_with_parent() -> None:
+    """Ends this process when the one that made it is gone."""
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        if parent := parent_process():
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -261,7 +261,8 @@ class Learner:
     def _made(self, method: str, seed: int) -> tuple[nn.Module, dict]:
         classes = len(self.splits.classes)
         found = prepare(method, self.bank, self.base, classes, self.settings, seed, self.img_size)
-        found[0].load_state_dict(self.start, strict=False)
+        if self.start:
+            found[0].load_state_dict(self.start, strict=False)
         return found
 
     def _head(self, model: nn.Module) -> nn.Module:
