@@ -1,5 +1,6 @@
 """What each byte of a whole task file buys, head and names included, beside published methods.
 
+    python -m benchmarks.whole_files table       # every method on the networks of real size, by bytes
     python -m benchmarks.whole_files targets     # what is wanted of whole files, and by how much it is met or missed
     python -m benchmarks.whole_files picture     # results/whole_files_<network>.svg
 
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from .adaptation.runs import RESULTS
 from .adaptation.view import Point, alone, best, picture, points, verdict
 from .backbones import LARGE
+from .measured import markdown
 from .whole_task import BITS, TABLE
 
 # Bytes of a file of ten classes in an early version of this package.
@@ -73,7 +75,7 @@ def files() -> Iterator[Check]:
 def fronts(methods: list[Point]) -> Iterator[Check]:
     """Of one backbone and task: the best of ours on validation against the best peer, at each budget."""
     whole = [p for p in methods if alone(p)]
-    counted = [p for p in whole if not p.method.endswith(("float32", "bits"))]
+    counted = [p for p in whole if not counts_nothing(p)]
     for what, budgets, each, cost in (
         ("bytes", BYTES, whole, lambda p: p.mean("bytes")), ("parameters", PARAMETERS, counted, lambda p: p.numbers),
     ):  # fmt: skip
@@ -92,10 +94,30 @@ def fronts(methods: list[Point]) -> Iterator[Check]:
             yield f"choice within {budget:,} bytes", CHOICE - (most.test - chosen.test), why
 
 
+def all_rows() -> list[dict]:
+    return [*RESULTS.rows().values(), *whole_rows()]
+
+
+def table() -> None:
+    """Mean bytes, parameters besides the head, and test accuracy (%, mean and spread) on the networks of real size."""
+    lines = []
+    for (backbone, task), methods in points(all_rows()).items():
+        for point in sorted(methods, key=lambda p: p.mean("bytes")) if backbone in LARGE else ():
+            counted = "" if counts_nothing(point) else f"{point.numbers:,}"
+            test = f"{point.test:.1f}" + (f" ± {point.spread:.1f}" if len(point.rows) > 1 else "")
+            lines.append([backbone, task, point.method, f"{point.mean('bytes'):,.0f}", counted, test])
+    print(markdown(["network", "task", "method", "bytes", "parameters", "test, %"], lines))
+
+
+def counts_nothing(point: Point) -> bool:
+    """Whether it is one of `whole_rows`."""
+    return point.method.endswith(("float32", "bits"))
+
+
 def targets() -> None:
     for target, margin, why in files():
         print(f"{target}: {verdict(margin, '.3g')} ({why})")
-    for (backbone, task), methods in points([*RESULTS.rows().values(), *whole_rows()]).items():
+    for (backbone, task), methods in points(all_rows()).items():
         print(f"\n{backbone}, {task}")
         for target, margin, why in fronts(methods):
             print(f"  {target}: {verdict(margin)} ({why})")
@@ -103,12 +125,12 @@ def targets() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", choices=["targets", "picture"])
-    if parser.parse_args().act == "targets":
-        targets()
+    parser.add_argument("act", choices=["table", "targets", "picture"])
+    act = parser.parse_args().act
+    if act == "picture":
+        picture(all_rows(), name="whole_files", cost=lambda p: p.mean("bytes"), axis="bytes of the whole task file")
     else:
-        rows = [*RESULTS.rows().values(), *whole_rows()]
-        picture(rows, name="whole_files", cost=lambda p: p.mean("bytes"), axis="bytes of the whole task file")
+        {"table": table, "targets": targets}[act]()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..backbones import LARGE
 from ..measured import RESULTS, markdown
 from ..switching import TABLE as SWITCHING
 from .methods import FROM_RIDGE, KINDS, METHODS
@@ -90,9 +91,10 @@ def table(rows: Iterable[dict]) -> None:
 def summary(rows: Iterable[dict]) -> None:
     """Test accuracy (%) and in brackets the trainable parameters besides the head.
 
-    The second has the best on validation of RECAST and of its peers at several budgets, from random heads.
+    The second has the best on validation of RECAST and of its peers at several budgets, from random heads.  Both are of
+    the small networks; `whole_files` has all methods on those of real size.
     """
-    places = points(rows)
+    places = points(row for row in rows if row["backbone"] not in LARGE)
     columns = [(budget, ours) for budget in BUDGETS for ours in (True, False)]
     named, at_budgets = {}, {}
     for place, methods in places.items():
