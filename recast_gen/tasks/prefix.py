@@ -62,11 +62,11 @@ def shortcut(model: nn.Module, images: torch.Tensor, count: int) -> Shortcut | N
     """The shortcut to the first module that changes the same logits of `images`, and saves enough; None without one.
 
     Args:
-        model: in eval mode; what changes of it requires a gradient.
+        model: what changes of it requires a gradient; it is left in eval mode.
         images: three or more, ``n c h w``, all different.
         count: of all images whose inputs would be kept.
     """
-    calls = _Calls(model)
+    calls = _Calls(model.eval())
     logits = calls.record(images)
     whole = flops(model, images)
     for entry in calls.candidates():
