@@ -25,11 +25,14 @@ def run(recipe: Recipe, folder: Folder, jobs: "Jobs | None" = None) -> dict:
     from ..tasks.incremental import check_heads, summary
     from ..tasks.incremental import run as learn
     from ..tasks.jobs import here
+    from ..tasks.steps import own_orders
 
     check_heads(section)
     jobs = jobs or here
     tasks = [Task(name="incremental", data=section.data)] if section.data else recipe.tasks
     source = Source(folder.bank(recipe).absolute(), tasks, recipe.train, recipe.seed)
+    if section.class_orders or section.hierarchy:  # what does not fit the classes is refused before the pass
+        own_orders(source.classes, section)
     known = source.features(section.stages)
     folder.path.mkdir(parents=True, exist_ok=True)
     with nullcontext() if jobs is here else TemporaryDirectory(dir=folder.path) as scratch:

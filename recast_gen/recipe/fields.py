@@ -18,6 +18,11 @@ def _resolution(value: Any) -> Any:
     return value
 
 
+def _word(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+Word = Annotated[str, BeforeValidator(_word)]  # the name of a class, which may be a number
 PLACE = "a path, or several"  # marks such keys; see `places`
 LOCAL = "local-dir:"  # before a folder, timm's way to say that it has the model
 Gauge = Literal["svd", "identity", "orthonormal"]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from ..errors import listing, nearest, repeated
-from .fields import Count, Positive, Section, Share
+from .fields import Count, Positive, Section, Share, Word
 from .images import Data
 
 HeadName = Literal[
@@ -36,10 +36,10 @@ class Incremental(Section):
     classes_per_step: Count | None = None  # that a step adds; a step is a task when not given
     orders: Count = 3  # random orders of the classes, or of the tasks where a step is a task
     # orders of one's own in their place, each with every class once, or with every coarsest name of `hierarchy`
-    class_orders: list[list[str]] | None = None
+    class_orders: list[list[Word]] | None = None
     # a class or coarser name -> the coarser name under which a part of its images comes first; coarsest names are in
     # the place of classes in orders and steps, then all steps come again with the next finer names
-    hierarchy: dict[str, str] = {}
+    hierarchy: dict[Word, Word] = {}
     stages: Count = 1  # of the network that heads see: what its head sees, and the means of the stages before the last
     # coefficients, as section `train` has them, learn the first step's classes and are frozen then: true, or its epochs
     first_session: bool | Count = False
@@ -62,6 +62,9 @@ class Incremental(Section):
             raise ValueError(
                 "`data`, `class_orders` and `hierarchy` need `classes_per_step`: without it a step is a task"
             )
+        single = self.classes_per_step == 1 and not self.hierarchy and not self.blurry
+        if single and (trained := "first_session" if self.first_session else "sequential" if self.sequential else None):
+            raise ValueError(f"`{trained}` trains on the classes of a step: give two or more `classes_per_step`")
         if self.sequential and self.max_bytes:
             raise ValueError("`max_bytes` and `sequential` do not go together: what `sequential` keeps grows")
         if self.hierarchy and self.blurry:

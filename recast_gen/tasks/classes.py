@@ -72,6 +72,24 @@ class Features:
         return cls(parts, json.loads(about["classes"]), json.loads(about["tasks"]))
 
 
+def several(known: Features, rows: torch.Tensor, key: str, step: str) -> torch.Tensor:
+    """Labels of the training images `rows`, ascending.
+
+    Args:
+        key, step: what trains on them, and which step it is, for the error.
+
+    Raises:
+        DataError: they are of one class.
+    """
+    classes = known.parts["train"][1][rows].unique()
+    if len(classes) < 2:
+        raise DataError(
+            f"`{key}` trains on {step}, which has one class ({known.classes[int(classes[0])]}): give other "
+            "`classes_per_step`."
+        )
+    return classes
+
+
 @dataclass
 class Source:
     """The tasks of a bank, one after the other as one set; the images of one task at a time are in memory.
@@ -102,8 +120,16 @@ class Source:
     def read(self) -> Callable[[Task], Splits]:
         return data.reader(self.bank.backbone["data_config"], self.seed)
 
+    @cached_property
+    def classes(self) -> list[str]:
+        """Names of all tasks' classes; ``task: class`` where there are several tasks."""
+        return [name for task in self.tasks for name in self._named(task, self.read(task).classes)]
+
+    def _named(self, task: Task, classes: list[str]) -> list[str]:
+        return classes if len(self.tasks) == 1 else [f"{task.name}: {name}" for name in classes]
+
     def features(self, last: int = 1, learnt: Path | dict[str, torch.Tensor] | None = None) -> Features:
-        """The features of all tasks' images; where there are several tasks, ``task: class`` are the names.
+        """The features of all tasks' images, whose classes are `classes`.
 
         Args:
             last: stages of the network that are seen.
@@ -129,7 +155,7 @@ class Source:
                     features, labels = predict(seen, getattr(splits, part), size)
                     found[part].append((features, labels + len(classes)))
             places.append(list(range(len(classes), len(classes) + len(splits.classes))))
-            classes += splits.classes if len(self.tasks) == 1 else [f"{task.name}: {name}" for name in splits.classes]
+            classes += self._named(task, splits.classes)
         return Features({part: _joined(each) for part, each in found.items()}, classes, places)
 
     def learn(self, known: Features, rows: torch.Tensor, epochs: int | None, file: Path) -> int:
@@ -171,13 +197,7 @@ class Source:
             raise DataError(f"`{key}` trains one network for all tasks: give them one `img_size`.")
         asked = {"epochs": epochs or self.settings.epochs, "augment": "none", "seeds": [self.seed]}
         settings = self.settings.model_copy(update=asked)
-        labels = {part: known.parts[part][1] for part in PARTS[:2]}
-        classes = labels["train"][rows].unique()
-        if len(classes) < 2:
-            raise DataError(
-                f"`{key}` trains on {step}, which has one class ({known.classes[int(classes[0])]}): give more "
-                "`classes_per_step`."
-            )
+        labels, classes = {part: known.parts[part][1] for part in PARTS[:2]}, several(known, rows, key, step)
         held = torch.isin(labels["validation"], classes).nonzero()[:, 0]
         chosen = zip(PARTS, (rows, held))
         images, validation = self._images({p: (of, torch.searchsorted(classes, labels[p][of])) for p, of in chosen})

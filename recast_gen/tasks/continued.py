@@ -15,6 +15,13 @@ from .module import training_device
 from .steps import Step, level
 
 
+def named_then(known: Features, settings: Incremental, steps: list[Step]) -> Iterator[tuple[Features, torch.Tensor]]:
+    """Of every step all images under what they are called then, and the numbers of those that it trains on."""
+    names, above = levels(known.classes, settings.hierarchy)
+    for number, (_, rows) in enumerate(steps):
+        yield known.called(names, above[level(number, len(steps), len(above))]), rows
+
+
 def continued(
     source: Source, known: Features, settings: Incremental, steps: list[Step], way: str
 ) -> Iterator[tuple[Features, int, float]]:
@@ -27,13 +34,11 @@ def continued(
     """
     how = settings.sequential or Sequential()
     keeper, state, head = WAYS[way](how), dict[str, torch.Tensor](), source.bank.backbone["head"]
-    names, above = levels(known.classes, settings.hierarchy)
-    for number, (_, rows) in enumerate(steps):
+    for number, (named, rows) in enumerate(named_then(known, settings, steps), start=1):
         start = time.process_time()
         if len(rows):
-            named = known.called(names, above[level(number, len(steps), len(above))])
             with tempfile.TemporaryDirectory() as folder:
-                learner = source.learner(named, rows, how.epochs, Path(folder), "sequential", f"step {number + 1}")
+                learner = source.learner(named, rows, how.epochs, Path(folder), "sequential", f"step {number}")
                 learner.start, learner.hold = state, keeper.hold
                 model = learner.learnt(source.seed)
                 own = learning(model, head)

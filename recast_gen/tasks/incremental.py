@@ -12,8 +12,8 @@ import torch
 
 from ..errors import RecipeError
 from ..recipe.incremental import Incremental
-from .classes import Features, Source
-from .continued import continued
+from .classes import Features, Source, several
+from .continued import continued, named_then
 from .heads import make
 from .heads.head import Head
 from .heads.random_ridge import RandomRidge
@@ -48,6 +48,7 @@ def run(
 
     Raises:
         RecipeError: no head keeps so few bytes, or coefficients that go on learning are tied.
+        DataError: a step on which coefficients learn has one class.
 
     Returns:
         Rows, one an order, head and step: ``classes`` seen, ``accuracy`` (fraction) over all of them, ``average`` of
@@ -59,6 +60,11 @@ def run(
         raise RecipeError("`incremental.sequential` has a number for each coefficient: leave out `train.tie`.")
     orders = range(len(settings.class_orders or range(settings.orders)))
     steps = [plan(known, settings, number, seed) for number in orders]
+    if settings.sequential:  # before anything trains
+        for order in steps:
+            for number, (named, rows) in enumerate(named_then(known, settings, order), start=1):
+                if len(rows):
+                    several(named, rows, "sequential", f"step {number}")
     given = known.save(scratch / "frozen.safetensors") if scratch else known
     seen: dict[str, list[tuple[Features | Path, int]]] = {"": [(given, 0)] * len(orders)}
     costs: list[dict] = []

@@ -27,12 +27,11 @@ def plan(known: Features, settings: Incremental, number: int, seed: int) -> list
     random = Random(f"{seed} {number}")
     units, every = known.tasks, range(len(known.classes))
     names, above = levels(known.classes, settings.hierarchy)
-    if settings.classes_per_step:
+    if size := settings.classes_per_step:
         tops = above[0, : len(every)].tolist()  # of each class its coarsest name
-        first = list(dict.fromkeys(tops))
-        own = _own_order([names[top] for top in first], names, settings.class_orders, number)
-        order = own or random.sample(first, len(first))
-        size = settings.classes_per_step
+        first = [names[top] for top in dict.fromkeys(tops)]
+        own = own_orders(known.classes, settings)
+        order = [names.index(name) for name in (own[number] if own else random.sample(first, len(first)))]
         chunks = [order[start : start + size] for start in range(0, len(order), size)]
         units = [[label for top in chunk for label in every if tops[label] == top] for chunk in chunks]
     elif number:
@@ -68,15 +67,19 @@ def level(step: int, steps: int, levels: int) -> int:
     return step * levels // steps
 
 
-def _own_order(first: list[str], names: list[str], orders: list[list[str]] | None, number: int) -> list[int] | None:
-    """first: of `names` those that an order has."""
-    if not orders:
-        return None
-    order = orders[number]
-    wrong = {"misses": set(first) - set(order), "has unknown": set(order) - set(first)}
-    if said := [f"{what} {listing(sorted(found))}" for what, found in wrong.items() if found]:
-        raise RecipeError(f"`incremental.class_orders`: an order {'; '.join(said)}. The classes: {listing(first)}.")
-    return [names.index(name) for name in order]
+def own_orders(classes: list[str], settings: Incremental) -> list[list[str]]:
+    """The orders that a recipe gives itself.
+
+    Raises:
+        RecipeError: one of them misses a class or names an unknown one, or a hierarchy is of other classes.
+    """
+    names, above = levels(classes, settings.hierarchy)
+    first = list(dict.fromkeys(names[top] for top in above[0, : len(classes)].tolist()))
+    for order in settings.class_orders or []:
+        wrong = {"misses": set(first) - set(order), "has unknown": set(order) - set(first)}
+        if said := [f"{what} {listing(sorted(found))}" for what, found in wrong.items() if found]:
+            raise RecipeError(f"`incremental.class_orders`: an order {'; '.join(said)}. The classes: {listing(first)}.")
+    return settings.class_orders or []
 
 
 def _parts(labels: torch.Tensor, count: int, classes: list[str], draws: torch.Generator) -> torch.Tensor:

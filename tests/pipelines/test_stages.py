@@ -309,6 +309,14 @@ def test_an_unreachable_error_limit_names_the_least_error(fitted):
     assert not Path("weights_store/digits/tune/bank.zarr").exists()
 
 
+def test_orders_that_miss_a_class_are_refused_before_a_network_sees_an_image(whole, monkeypatch):
+    monkeypatch.setattr("recast_gen.tasks.classes.Source.features", None)
+    for wrong in ({"class_orders": [[1, 0, 2, 3, 4, 5, 6, 7, 8]]}, {"hierarchy": {9: "odd", 10: "even"}}):
+        recipe = pico("digits", whole, incremental=wrong)
+        with pytest.raises(RecastError, match="misses 9|has 10, no class"):
+            execute("incremental", recipe)
+
+
 def test_generate_writes_one_task_where_it_is_asked_to(whole):
     recipe, written = "pipelines/digits.yaml", whole / "weights_store/digits/generate"
     shutil.rmtree(written)

@@ -139,8 +139,9 @@ def test_rows_of_a_first_session_stand_beside_those_without_and_count_its_bytes(
 
 def test_a_first_step_of_one_class_cannot_be_learnt(bank):
     source = Source(bank, TASKS, FAST, 0)
-    settings = Incremental(heads=["ridge"], orders=1, first_session=True, classes_per_step=1)
-    with pytest.raises(DataError, match="first step, which has one class"):
+    names = dict.fromkeys(source.classes, "number")
+    settings = Incremental(heads=["ridge"], orders=1, first_session=True, classes_per_step=1, hierarchy=names)
+    with pytest.raises(DataError, match="first step, which has one class .number."):
         run(source.features(), settings, 0, lambda line: None, source)
 
 

@@ -145,5 +145,7 @@ def test_what_cannot_go_on_is_refused(bank):
         run(source.features(), Incremental(**BOTH, sequential=Sequential()), 0, lambda line: None, source)
     source = Source(bank, TASKS, FAST, 0)
     alone = Incremental(**BOTH, sequential=Sequential(ways=["plain"]), classes_per_step=4)
+    said: list[str] = []
     with pytest.raises(DataError, match="`sequential` trains on step 2, which has one class"):
-        run(source.features(), alone, 0, lambda line: None, source)
+        run(source.features(), alone, 0, said.append, source)
+    assert not said  # and nothing has been compared or trained

@@ -196,7 +196,8 @@ def test_recipes_know_all_heads_and_refuse_what_cannot_be():
         ({"heads": ["ridge", "ridge"]}, "a head twice"), ({"heads": ["rigde"]}, "'ridge'"),
         ({"options": {"means": {}}, "heads": ["ridge"]}, "does not list: means"),
         ({"data": Data(source="digits")}, "need `classes_per_step`"),
-        ({"class_orders": [list("aab")], "classes_per_step": 1}, "comes back: a"),
+        ({"class_orders": [[1, 1, 2]], "classes_per_step": 1}, "comes back: 1"),
+        ({"first_session": True, "classes_per_step": 1}, "`first_session` trains on the classes of a step: give two"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=says):
             Incremental(**wrong)
