@@ -62,9 +62,9 @@ def run(
     steps = [plan(known, settings, number, seed) for number in orders]
     if settings.sequential:  # before anything trains
         for order in steps:
-            for number, (named, rows) in enumerate(named_then(known, settings, order), start=1):
-                if len(rows):
-                    several(named, rows, "sequential", f"step {number}")
+            for number, (named, images) in enumerate(named_then(known, settings, order), start=1):
+                if len(images):
+                    several(named, images, "sequential", f"step {number}")
     given = known.save(scratch / "frozen.safetensors") if scratch else known
     seen: dict[str, list[tuple[Features | Path, int]]] = {"": [(given, 0)] * len(orders)}
     costs: list[dict] = []
