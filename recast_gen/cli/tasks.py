@@ -151,9 +151,9 @@ def predict(
 
     Example: recast predict bank.zarr flowers.safetensors rose.jpg --json
     """
-    from ..tasks.prediction import files_of, predict
+    from ..tasks.prediction import predict
 
-    found = predict(bank, task, files_of(images), graph)
+    found = predict(bank, task, images, graph)
     for one in found:
         if as_json:
             said = {"error": one.error} if one.error else {"class": one.label, "probabilities": one.probabilities}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -94,7 +94,8 @@ class TaskLibrary:
             try:
                 found = path.stat()
             except OSError:
-                raise TaskError(f"{self.folder} has no task {name!r}.{nearest(name, self.names)}") from None
+                near = nearest(name.removesuffix(".safetensors"), self.names)
+                raise TaskError(f"{self.folder} has no task {name!r}.{near}") from None
             version = (found.st_mtime_ns, found.st_size, found.st_ino)
             if name not in self._cache or self._cache[name][0] != version:
                 task = taskfile.read(path, self.bank)
@@ -181,19 +182,28 @@ class TaskLibrary:
         """The names of a task's classes, in the order of its logits."""
         return self.task(task).classes
 
-    def transform(self, image: "Image") -> torch.Tensor:
-        """Pillow's image of any size -> ``c h w`` as the model, or the task in use, wants it, float32."""
+    def transform(self, image: "Image | str | Path") -> torch.Tensor:
+        """Pillow's image or a file -> ``c h w`` as the model, or the task in use, wants it, float32.
+
+        It is seen as training saw it, see `bank.pixels.open_image`, which also says what is raised.
+        """
+        from ..bank.pixels import open_image
+
         with self.lock:
             task = None if self.current is None else self.task(self.current)
-            return torch.from_numpy(prepare(image, backbone_of(self.bank, task).get("data_config") or {}))
+            return torch.from_numpy(prepare(open_image(image), backbone_of(self.bank, task).get("data_config") or {}))
 
-    def predict(self, images: Sequence["Image"], task: str | None = None) -> list[dict[str, float]]:
-        """For each of Pillow's images: class -> probability (fraction), the most likely first.
+    def predict(
+        self, images: "Sequence[Image | str | Path] | Image | str | Path", task: str | None = None
+    ) -> list[dict[str, float]]:
+        """For each of Pillow's images or files, or one: class -> probability (fraction), the most likely first.
 
         task: what the model is switched to for as long as this takes; when not given, as it is switched now, or each
         image's own task, which `router` names, where the model is on none.
         Raises TaskError for an unknown task, and for none where the model is on none and there is no router.
         """
+        one = isinstance(images, str | Path) or hasattr(images, "convert")
+        images = cast("Sequence[Image | str | Path]", [images] if one else images)
         with self.lock:
             before, found = self.current, dict[int, dict[str, float]]()
             name = before if task is None else task

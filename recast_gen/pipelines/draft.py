@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from unicodedata import normalize
 
 from ..errors import RecipeError, SourceError, listing, repeated
 from ..recipe.images import Data
@@ -101,7 +102,9 @@ def _families(found: Families) -> list[str]:
 
 
 def _task_name(path: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", Path(path).stem if Path(path).is_file() else Path(path).name).strip("_")
+    place = Path(path).absolute()
+    plain = normalize("NFKD", place.stem if place.is_file() else place.name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", plain).strip("_-") or "task"
 
 
 def _task(name: str, path: str) -> list[str]:
@@ -109,7 +112,11 @@ def _task(name: str, path: str) -> list[str]:
     parts, classes = READERS[data.source](data)
     counts = ", ".join(f"{part} {len(raw.labels)}" for part, raw in parts.items())
     where = f"{{source: {data.source}, path: {json.dumps(data.path)}}}"
-    lines = [f"  - name: {name}", f"    data: {where}  # {len(classes)} classes; images: {counts}"]
+    word = name[0].isalpha() and name.lower() not in ("null", "true", "false")  # to YAML
+    lines = [
+        f"  - name: {name if word else json.dumps(name)}",
+        f"    data: {where}  # {len(classes)} classes; images: {counts}",
+    ]
     if missing := [part for part in ("validation", "test") if part not in parts]:
         lines.append(f"    # 15 % of the training images are split off by the seed for {' and for '.join(missing)}")
     return lines

@@ -1,11 +1,11 @@
 """A task and its images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ..errors import DataError, listing, nearest, repeated
 from .fields import PLACE, Count, Section, Share
@@ -31,10 +31,12 @@ class Data(Section):
     test: Share = 0.15  # share to split off where the source has no test part
 
     @classmethod
-    def of(cls, path: str | Path, **options: Any) -> "Data":
-        """What a path holds: an ``.npz``, a ``.csv`` or ``.tsv``, else a folder.  Raises DataError for an empty one."""
-        if not str(path):
-            raise DataError("The path of the images is empty; expected a folder, a CSV or an .npz.")
+    def of(cls, path: "Data | str | Path", **options: Any) -> "Data":
+        """What a path holds: an ``.npz``, a ``.csv`` or ``.tsv``, else a folder.  Raises DataError for no path."""
+        if isinstance(path, Data):
+            return path
+        if not isinstance(path, str | Path) or not str(path):
+            raise DataError(f"The images are {path!r:.60}; expected the path of a folder, a CSV or an .npz.")
         kind: Any = {".npz": "npz", ".csv": "csv", ".tsv": "csv"}.get(Path(path).suffix.lower(), "folder")
         return cls(source=kind, path=str(path), **options)
 
@@ -91,6 +93,16 @@ class Task(Section):
     data: Data  # its images and labels
     # height and width of its images, or one number for both; the backbone's when not given
     img_size: Count | Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
+
+    @classmethod
+    def of(cls, images: "Data | str | Path", img_size: int | Sequence[int] | None = None) -> "Task":
+        """A task of images, or of what a path holds.  Raises DataError as `Data.of`, and for no such size."""
+        data, size = Data.of(images), list(img_size) if isinstance(img_size, Sequence) else img_size
+        try:
+            return cls(name="task", data=data, img_size=size)
+        except ValidationError:
+            expected = "a height and a width, or one number for both, of 1 or more"
+            raise DataError(f"img_size={img_size!r}: expected {expected}.") from None
 
     @property
     def size(self) -> list[int] | None:

@@ -85,8 +85,7 @@ def adapt_one(
     """
     size = None if img_size is None else list(img_size)
     if isinstance(data, Data):
-        task = Task(name="task", data=data, img_size=size)
-        data = load(data, task.wanted(bank.backbone["data_config"]), seed, settings.augment)
+        data = load(data, Task.of(data, size).wanted(bank.backbone["data_config"]), seed, settings.augment)
     with tempfile.TemporaryDirectory() as folder:
         learner = Learner(name, lambda: data, bank, bank.base(), settings, Path(folder), img_size=size)
         return _learnt(learner, Path(path))
@@ -95,7 +94,7 @@ def adapt_one(
 def adapt(
     model: Any, images: Data | str | Path, out: str | Path, *, parameters: int | None = None, bytes: int | None = None,
     epochs: int | None = None, compare: bool = False, seed: int = 0, batch_size: int | None = None,
-    timm_kwargs: dict[str, Any] | None = None, img_size: Sequence[int] | None = None,
+    timm_kwargs: dict[str, Any] | None = None, img_size: int | Sequence[int] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Adapted:  # fmt: skip
     """Adapts a network to images: chooses what to train on validation, trains it, writes the task file.
@@ -117,7 +116,7 @@ def adapt(
         seed: of the splits, draws and batches.
         batch_size: images a step; 64, or two of each class where that is more, when not given.
         timm_kwargs: what a live network was made with besides its name and class count.
-        img_size: height and width of the images; the network's own when not given.
+        img_size: height and width of the images, or one number for both; the network's own when not given.
         say: is told what is done, line by line.
     Returns:
         What was learnt and chosen.
@@ -130,11 +129,12 @@ def adapt(
     check_listed(out)
     if parameters is not None and bytes is not None:
         raise FitError("Give parameters or bytes, not both: bytes are of the whole file, and leave a rest for both.")
-    for word, value in (("parameters", parameters), ("bytes", bytes), ("epochs", epochs)):
+    counts = {"parameters": parameters, "bytes": bytes, "epochs": epochs, "batch_size": batch_size}
+    for word, value in counts.items():
         if value is not None:
             check_count(word, value, FitError)
-    if not 0 <= seed < 2**32:
-        raise FitError(f"seed={seed}: expected a whole number from 0 to {2**32 - 1:,}.")
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise FitError(f"seed={seed!r}: expected a whole number from 0 to {2**32 - 1:,}.")
     if not out.parent.is_dir():
         raise FitError(f"{out.parent} is no folder: make it, or give another path for the task file.")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
@@ -150,10 +150,7 @@ def adapt(
         )
     weights = given.base() if given else _weights(model, timm_kwargs)
     say(f"network: {weights.backbone.get('timm_model')}{f', bank {given.hash}' if given else ''}")
-    task = Task(
-        name="task", data=images if isinstance(images, Data) else Data.of(images),
-        img_size=None if img_size is None else list(img_size),
-    )  # fmt: skip
+    task = Task.of(images, img_size)
     data = load(task.data, task.wanted(weights.backbone["data_config"]), seed)
     say(
         f"{len(data.classes)} classes; images: train {len(data.train)}, validation {len(data.validation)}, test "

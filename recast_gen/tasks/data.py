@@ -13,10 +13,10 @@ from sklearn.model_selection import train_test_split
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform, resolve_data_config
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from ..bank.pixels import turned
 from ..errors import DataError, listing
 from ..recipe.images import Data, Task
 from .readers import READERS
-from .readers.pixels import turned
 from .readers.raw import Raw, sound
 from .readers.words import refuse_alike
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..bank.bank import TemplateBank
+from ..bank.pixels import turned
 from ..errors import DataError, listing
 from ..recipe.images import Data
 from ..weights.files import atomic
 from .prediction import BATCH, Predictor
 from .readers import READERS
-from .readers.pixels import turned
 from .readers.raw import Raw, sound
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def evaluate(
     Raises:
         As `Predictor`; DataError for images that cannot be read, and classes that the task does not know.
     """
-    data = images if isinstance(images, Data) else Data.of(images)
+    data = Data.of(images)
     predictor = Predictor(bank, task, graph, model)
     parts, names = READERS[data.source](data)
     part = next(part for part in ("test", "validation", UNSEEN) if part in parts)

@@ -128,13 +128,15 @@ def predict(
 
     Args:
         bank, task, graph, model: as `Predictor` takes them.
-        images: files, Pillow's images, or arrays uint8 ``h w c``; or one of them.
+        images: files, folders of them, Pillow's images, or arrays uint8 ``h w c``; or one of them, or ``n h w c``.
     Returns:
         A prediction an image, in their order.
     Raises:
         As `Predictor`; DataError for no images.
     """
-    images = [images] if isinstance(images, str | Path) or hasattr(images, "convert") else list(images)
+    one = isinstance(images, str | Path) or hasattr(images, "convert") or getattr(images, "ndim", 4) < 4
+    given = [images] if one or not isinstance(images, Iterable) else list(images)
+    images = [each for any_ in given for each in (files_of([any_]) if isinstance(any_, str | Path) else [any_])]
     if not images:
         raise DataError("There is no image to predict: give one or more.")
     predictor, found = Predictor(bank, task, graph, model), []
@@ -144,7 +146,7 @@ def predict(
 
 
 def _batch(predictor: Predictor, images: list, start: int) -> list[Prediction]:
-    from .readers.pixels import open_image
+    from ..bank.pixels import open_image
 
     names = [str(each) if isinstance(each, str | Path) else str(start + place) for place, each in enumerate(images)]
     decoded, errors = {}, {}
@@ -165,9 +167,9 @@ def some_of(bank: TemplateBank | str | Path, task: str | Path, images: Path, mos
 
     Raises DataError for images that cannot be read, and none.
     """
+    from ..bank.pixels import open_image
     from ..recipe.images import Data
     from .readers import READERS
-    from .readers.pixels import open_image
 
     bank = opened(bank)
     config = backbone_of(bank, taskfile.read(task, bank)).get("data_config") or {}
@@ -190,12 +192,12 @@ def some_of(bank: TemplateBank | str | Path, task: str | Path, images: Path, mos
     return np.stack(found)
 
 
-def files_of(paths: Iterable[Path]) -> list[Path]:
+def files_of(paths: Iterable[str | Path]) -> list[Path]:
     """The files among paths, and of folders the images in them.  Raises DataError for a folder without any."""
     from .readers.files import images_in
 
     found = []
-    for path in paths:
+    for path in map(Path, paths):
         inside = images_in(path) if path.is_dir() else [path]
         if not inside:
             raise DataError(f"{path} holds no images: give files, or a folder of them.")

@@ -157,6 +157,8 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict[str, Any]
 
     Raises StoreError when it is missing, of another kind or format, incomplete, or changed since it was written.
     """
+    if not isinstance(path, str | Path):
+        raise StoreError(f"{type(path).__name__} is no path; expected {NAMES[kind]} or its path.")
     given, path = path, Path(path).absolute()  # read later, from whatever directory
     if not path.exists():
         recover(path)

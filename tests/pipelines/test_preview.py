@@ -70,6 +70,24 @@ def test_options_and_resolutions_that_cannot_be_are_found_before_anything_is_com
         assert says in said[what][0] and said[what][1] == (says in ("512 coefficients a task", "2 classes"))
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("2024", "2024"),
+        ("1e3", "1e3"),
+        ("null", "null"),
+        ("Käse", "Kase"),
+        ("花", "task"),
+        ("---", "task"),
+        ("-a", "a"),
+    ],
+)
+def test_a_task_is_called_by_its_folder_whatever_yaml_makes_of_it(mine, folder, name):
+    (mine / "my photos").rename(mine / folder)
+    (mine / "r.yaml").write_text(draft("mine.safetensors", [f"./{folder}"]))
+    assert load("r.yaml").tasks[0].name == name
+
+
 def test_what_a_recipe_cannot_begin_with_is_refused(mine):
     with pytest.raises(SourceError, match="--name"):
         draft("bare.safetensors", ["my photos"])

@@ -6,7 +6,7 @@ from pytest import fail, fixture, mark, raises
 
 import recast_gen as rg
 from recast_gen.bank.listing import difference, tasks_in
-from recast_gen.errors import FitError, StoreError, TaskError
+from recast_gen.errors import FitError, RecastError, StoreError, TaskError
 from recast_gen.recipe.images import Data
 from recast_gen.tasks.candidates import finest
 from recast_gen.weights.networks import rebuild
@@ -57,13 +57,16 @@ def test_a_network_is_adapted_within_its_parameters_and_a_second_task_shares_its
         ({"bytes": 4000, "parameters": 200}, "not both"),
         ({"epochs": 0}, "epochs=0"),
         ({"epochs": 1.5}, "epochs=1.5"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"seed": "one"}, "seed='one'"),
+        ({"img_size": (8, 8, 1)}, "expected a height and a width, or one number"),
         ({"seed": 2**32}, "seed=4294967296"),
         ({"out": "nowhere/a.safetensors"}, "is no folder"),
     ],
 )
 def test_what_is_not_possible_is_refused_and_nothing_written(network, tmp_path, asked, said):
     out = tmp_path / asked.pop("out", "a.safetensors")
-    with raises(FitError, match=said):
+    with raises(RecastError, match=said):
         rg.adapt(network, DIGITS, out, timm_kwargs=KWARGS, **asked)
     assert not list(tmp_path.iterdir())
 

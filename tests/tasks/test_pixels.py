@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from recast_gen.bank.pixels import open_image
 from recast_gen.errors import DataError
 from recast_gen.recipe.images import Data
 from recast_gen.tasks import data
-from recast_gen.tasks.readers.pixels import open_image
 
 CONFIG = {"input_size": [3, 8, 8], "mean": [0.0] * 3, "std": [1.0] * 3, "crop_pct": 1.0, "interpolation": "nearest"}
 

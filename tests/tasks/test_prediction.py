@@ -81,6 +81,34 @@ def test_torch_graph_and_library_say_the_same(place):
         lib.predict(images)
 
 
+def test_images_are_given_in_any_form_and_seen_alike(place, tmp_path):
+    folder, bank, _ = place
+    task = folder / "tasks" / "animals.safetensors"
+    pixels, exif = np.random.default_rng(1).integers(0, 256, (24, 16, 3), np.uint8), Image.Exif()
+    exif[0x0112] = 6  # to be turned
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(np.dstack([pixels, pixels[..., 0]])).save(tmp_path / "b.png")
+    paths = sorted(tmp_path.iterdir())
+    expected = [one.probabilities for one in predict(bank, task, paths)]
+    assert [one.probabilities for one in predict(bank, task, tmp_path)] == expected
+    assert [one.probabilities for one in predict(bank, task, map(Image.open, paths))] == expected
+    upright = np.stack([pixels, pixels])
+    single, batch = predict(bank, task, pixels), predict(bank, task, upright)
+    assert len(single) == 1 and len(batch) == 2 and single[0].probabilities == pytest.approx(batch[1].probabilities)
+    lib = rg.TaskLibrary(folder / "tasks", bank=bank)
+    for images in (paths, [str(path) for path in paths], list(map(Image.open, paths))):
+        for found, wanted in zip(lib.predict(images, "animals"), expected):
+            assert found == pytest.approx(wanted, abs=1e-5)
+    assert lib.predict(Image.open(paths[0]), "animals")[0] == pytest.approx(expected[0], abs=1e-5)
+    for wrong in (None, 3, [torch.zeros(3, 4, 4)], [pixels / 255], [b"bytes"]):
+        assert all("expected" in one.error for one in predict(bank, task, wrong))
+    with pytest.raises(TaskError, match="Did you mean 'animals'"):
+        lib.use("animals.safetensors")
+    for wrong in (["a"], "", None, {"source": "digits"}):
+        with pytest.raises(DataError, match="expected the path of a folder"):
+            evaluate(bank, task, wrong)
+
+
 def test_the_graph_answers_without_torch_and_a_bad_image_stops_no_other(place):
     folder, *_ = place
     script = (

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ...bank.pixels import open_image
 from ...errors import DataError, listing
 from ...recipe.images import Data
-from .pixels import open_image
 
 PARTS = ("train", "validation", "test")
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from ...errors import DataError
+from ..errors import DataError
 
 BACKGROUND = (255, 255, 255)  # behind what is transparent
 
@@ -19,7 +19,8 @@ def open_image(source: str | Path | BinaryIO | np.ndarray | Image.Image) -> Imag
     source: a file, an array uint8 ``h w`` or ``h w c`` (c = 1, 3 or 4), or Pillow's image.
     EXIF's orientation is applied, a colour profile becomes sRGB (one that cannot be read is ignored, as viewers do),
     transparent pixels lie on white, CMYK becomes RGB, a PNG of 16 bits keeps the upper 8, an animation its first frame.
-    Raises DataError for other images of more than 8 bits, whose range no file says, and what Pillow raises.
+    Raises DataError for other images of more than 8 bits, whose range no file says, for what is no image, and what
+    Pillow raises.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or (source.ndim != 2 and source.shape[2:] not in ((1,), (2,), (3,), (4,))):
@@ -27,6 +28,9 @@ def open_image(source: str | Path | BinaryIO | np.ndarray | Image.Image) -> Imag
         return _flat(Image.fromarray(source.squeeze(2) if source.shape[2:] == (1,) else source))
     if isinstance(source, Image.Image):
         return _seen(source)
+    if not isinstance(source, str | Path) and not hasattr(source, "read"):
+        kind = type(source).__name__
+        raise DataError(f"it is of type {kind}; expected a file, Pillow's image or an array uint8 `h w c`")
     with Image.open(source) as image:
         image.load()
         return _seen(image)
