@@ -42,7 +42,7 @@ class Router:
         if task not in (names := self.library.names):
             raise TaskError(f"{self.library.folder} has no task {task!r}.{nearest(task, names)}")
         tasks = self.tasks if task in self.tasks else [*self.tasks, task]
-        features = features_of(self.library, images, self.stages)
+        features = features_of(self.library, task, images, self.stages)
         head = self.head or self.make(features.shape[1])
         head.fit(features, torch.full((len(features),), tasks.index(task)))
         self.head, self.tasks = head, tasks
@@ -54,7 +54,7 @@ class Router:
         """The task of each image ``n c h w``.  Raises TaskError where it has learnt none."""
         if self.head is None:
             raise TaskError("The router has learnt no task: call add(task, images) first.")
-        features = features_of(self.library, images, self.stages)
+        features = features_of(self.library, self.tasks[0], images, self.stages)
         return [self.tasks[place] for place in self.head.predict(features).tolist()]
 
 
@@ -105,18 +105,23 @@ def _about(path: Path) -> tuple[str, list[str], int]:
     return about["bank"], json.loads(about["tasks"]), int(about["stages"])
 
 
-def features_of(library: TaskLibrary, images: torch.Tensor, stages: int = 1) -> torch.Tensor:
+def features_of(library: TaskLibrary, task: str, images: torch.Tensor, stages: int = 1) -> torch.Tensor:
     """What the head of the library's network sees of images without any task, with further stages, ``n d``.
+
+    Args:
+        task: whose head says where the network's is, if neither bank nor timm does.
 
     Raises:
         TaskError: it is not one row an image.
     """
     with library.lock:
         before = library.current
+        names = library.task(task).head
         model = library.base()
-        place = own(model, bank=library.bank)
+        place, modules = own(model, bank=library.bank), dict(model.named_modules())
+        place = next((of for of in [place, *(name.rpartition(".")[0] for name in names)] if of in modules), place)
         try:
-            if place not in dict(model.named_modules()):
+            if place not in modules:
                 raise TaskError(f"The model has no module {place!r}, whose input a router would learn from.")
             seen = seen_by(model, place, images, stages)
         finally:

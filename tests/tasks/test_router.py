@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import recast_gen as rg
 from recast_gen.errors import DataError, StoreError, TaskError
@@ -53,6 +54,33 @@ def test_images_without_a_named_task_go_to_the_routers_and_each_gets_its_own_tas
     assert not any(vars(module)[name] for module in lib.model.modules() for name in hooks)
     with pytest.raises(TaskError, match="no task 'bird'. Did you mean 'birds'"):
         asked.add("bird", images("birds"))
+
+
+class Unnamed(nn.Module):
+    """Whose head neither its bank nor timm knows."""
+
+    def __init__(self, classes: int = 2):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+        self.linear = nn.Linear(4, classes)
+
+    def forward(self, images):
+        for layer in self.layers:
+            images = layer(images)
+        return self.linear(images.mean((2, 3)))
+
+
+def test_a_router_finds_a_head_that_only_the_tasks_name(tmp_path):
+    start = Unnamed()
+    bank = rg.mimic(start, by="index")
+    for name, classes in TASKS.items():
+        (model := Unnamed(classes)).layers.load_state_dict(start.layers.state_dict())
+        rg.save_task(tmp_path / f"{name}.safetensors", rg.attach(model, bank).eval(), bank, head="linear")
+    lib = rg.TaskLibrary(tmp_path, start, bank)
+    asked, seen = rg.router(lib, "means"), torch.eye(4)[:3, :, None, None].expand(3, 4, 5, 5)
+    for task, image in zip(TASKS, seen):
+        asked.add(task, image[None])
+    assert asked(seen) == list(TASKS) and lib(seen).shape == (3, 5)
 
 
 def test_pictures_without_a_named_task_are_predicted_by_the_tasks_that_the_router_names(lib):
