@@ -37,8 +37,8 @@ class TokenVAE(nn.Module):
         objective, latent = self.objective, self.latent
         ones = torch.cat([known, torch.ones(len(known), 1)], 1)
         mixing = torch.linalg.pinv(ones) @ tokens  # c+1 d
-        values, axes = torch.linalg.eigh((tokens - ones @ mixing).T @ (tokens - ones @ mixing) / len(tokens))
-        values, axes = values.flip(0).clamp_min(0), axes.flip(1)[:, :latent]
+        values, axes = _principal(tokens - ones @ mixing)
+        axes = axes[:, :latent]
         explained, noise = variances(values.double().numpy(), latent, objective.noise, objective.noise_floor)
         kept = torch.from_numpy(explained[:latent]).float()
         length = (kept - noise).clamp_min(0).sqrt()
@@ -76,6 +76,16 @@ class TokenVAE(nn.Module):
             "reconstruction": error.mean() / tokens.shape[1], "kl": divergence.sum(),
             "active": (divergence > ACTIVE).sum(), "noise": noise,
         }  # fmt: skip
+
+
+def _principal(rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Second moments ``d`` of ``n d``, falling, and their axes ``d r``; of few long rows no ``d d`` is made."""
+    count, size = rest.shape
+    if count < size:
+        _, lengths, axes = torch.linalg.svd(rest, full_matrices=False)
+        return torch.cat([lengths.square() / count, lengths.new_zeros(size - count)]), axes.T
+    values, axes = torch.linalg.eigh(rest.T @ rest / count)
+    return values.flip(0).clamp_min(0), axes.flip(1)
 
 
 class TokenVAEs(Resumable):

@@ -58,6 +58,14 @@ def test_at_its_own_depth_it_is_the_network(bank, vit):
     assert not torch.allclose(far, expected, atol=0.05)
 
 
+def test_heads_of_a_real_width_need_no_matrix_of_all_their_parameters(vit):
+    kwargs = VIT | {"embed_dim": 384, "num_heads": 6, "depth": 2}  # a head has 98,496 parameters: 39 GB of pairs
+    model, batch = timm.create_model("vit_tiny_patch16_224", **kwargs).eval(), vit.batch()
+    bank = rg.mimic_tokens(model, "head", **FAST, timm_kwargs=kwargs)
+    with torch.no_grad():
+        torch.testing.assert_close(logits(bank, batch), model(batch), rtol=0.01, atol=0.01)
+
+
 @pytest.mark.parametrize("between", ["blend", "pick", "nearest"])
 def test_a_network_of_any_depth_is_a_timm_model(bank, vit, between):
     for depth in (1, 3, 7):
