@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from recast_gen.cli import COMMANDS as PANELS
 from recast_gen.cli import EXPORTS, app, main
 from recast_gen.console import show
 from recast_gen.errors import StoreError, plainly
+from recast_gen.tasks.adapt import Adapted
 from recast_gen.weights.files import save_tensors
 from recast_gen.weights.sources import read
 
@@ -158,6 +160,17 @@ def test_no_command_writes_onto_what_it_reads(here, words):
 def test_what_is_given_in_the_place_of_another_is_said_with_what_is_near(here, words, says):
     done = recast(*words.split(), cwd=here)
     assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_adapt_says_what_its_rows_do_not(monkeypatch, capsys):
+    row = {"coefficients": 7, "norms": 0, "adapter": 0, "bytes": 99, "validation": 0.5, "test": 0.5, "start": 0.25}
+    history = [{"run": f"task {method} 0", "epoch": 3, "validation": 0.75} for method in ("probe", "coefficients")]
+    for epoch, said in ((3, "note: validation was 75.0 % before"), (0, "note: validation was 25.0 % before")):
+        made = Adapted(Path("a"), ["x"], row | {"best_epoch": epoch}, row, [], history, [], bank=Path("b"))
+        monkeypatch.setattr("recast_gen.tasks.adapt.adapt", lambda *given, made=made, **how: made)
+        app(["adapt", "net", "photos"], standalone_mode=False)
+        printed = capsys.readouterr().out
+        assert said in printed and ("no epoch was better" in printed) == (epoch == 0)
 
 
 def test_what_is_printed_is_seen_at_once_through_a_pipe(monkeypatch):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..errors import FitError, listing
+from ..errors import FitError, listing, nearest
 
 STRENGTHS = 10.0 ** np.arange(-3, 5)  # of the ridge, relative to the mean square of a network's code
 FREE = 1e6  # of the constant, which no ridge shrinks
@@ -49,7 +49,8 @@ def condition(
         FitError: no such label, or a value that is no finite number.
     """
     if unknown := [name for name in given if name not in labels]:
-        raise FitError(f"No label is called {listing(unknown)}; the population has {listing(list(labels)) or 'none'}.")
+        near = nearest(unknown[0], labels)
+        raise FitError(f"No label is called {listing(unknown)}.{near} The population has {listing(labels)}.")
     if odd := [name for name, value in given.items() if not np.isfinite(value)]:
         raise FitError(f"The value of {listing(odd)} is no finite number.")
     lines = [_line(codes.astype(np.float64), np.asarray(labels[name])) for name in given]

@@ -37,8 +37,9 @@ def adapt(
 ) -> None:
     """Adapts a network to images, and writes a small task file.
 
-    A network's last layers get a bank, written beside the file; a bank takes further tasks.  Templates and learning
-    rate are chosen by short trials on validation; test images are read once.
+    A network's last layers get a bank, written beside the file; a bank takes further tasks.  Templates (each layer's
+    own, those of like layers, or its own and random or singular ones) and learning rate are chosen by short trials on
+    validation; test images are read once.
 
     Example: recast adapt vit_small_patch16_224 photos --out flowers.safetensors --compare
     """
@@ -54,6 +55,11 @@ def adapt(
     head = ["", "trained besides the head", "file, bytes", "validation, %", "test, %"]
     show([head, *([name, row["coefficients"] + row["norms"] + row["adapter"], row["bytes"],
                    _percent(row["validation"]), _percent(row["test"])] for name, row in rows)])  # fmt: skip
+    best = [row for row in found.history if " coefficients " in row["run"] and row["epoch"] == found.run["best_epoch"]]
+    before = best[0]["validation"] if best else found.run["start"]
+    if _percent(before) != _percent(found.run["validation"]):
+        print(f"note: validation was {_percent(before)} % before the file's numbers were rounded to few bits,")
+        print("as many as lose nothing that counts in folds of all images")
     if not found.run["best_epoch"]:
         print("note: no epoch was better on validation than the start, which is kept:")
         print("its head is all that the task file changes")

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..bank.bank import TemplateBank
 from ..bank.pixels import turned
-from ..errors import DataError, listing
+from ..errors import DataError, listing, nearest
 from ..recipe.images import Data
 from ..weights.files import atomic
 from .prediction import BATCH, Predictor
@@ -97,7 +97,7 @@ def evaluate(
     if unknown := [name for name in found.values() if name not in places]:
         raise DataError(
             f"{data.path} has images of {listing(unknown, 6)}, which the task does not tell apart; it knows "
-            f"{listing(classes)}."
+            f"{listing(classes)}.{nearest(unknown[0], classes)}"
         )
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     for labels, logits in _logits(predictor, raw, data):

@@ -4,7 +4,7 @@ from random import Random
 
 import torch
 
-from ..errors import DataError, RecipeError, listing
+from ..errors import DataError, RecipeError, listing, nearest
 from ..recipe.incremental import Incremental
 from .classes import Features
 from .hierarchy import levels
@@ -78,7 +78,10 @@ def own_orders(classes: list[str], settings: Incremental) -> list[list[str]]:
     for order in settings.class_orders or []:
         wrong = {"misses": set(first) - set(order), "has unknown": set(order) - set(first)}
         if said := [f"{what} {listing(sorted(found))}" for what, found in wrong.items() if found]:
-            raise RecipeError(f"`incremental.class_orders`: an order {'; '.join(said)}. The classes: {listing(first)}.")
+            near = "".join(nearest(name, first) for name in sorted(wrong["has unknown"])[:1])
+            raise RecipeError(
+                f"`incremental.class_orders`: an order {'; '.join(said)}.{near} The classes: {listing(first)}."
+            )
     return settings.class_orders or []
 
 

@@ -75,6 +75,7 @@ def choose(
         say(f"trial: {said}, learning rate {relative}: {_said(row)}")
         return _loss(row)
 
+    say("trials are short, on few images: their losses compare settings and are no forecast")
     firsts = {index: tried(index, FIRST) for index in learners}
     best = min(firsts, key=lambda index: firsts[index])
     relative = RATES[_searched(lambda place: tried(best, place), len(RATES), {FIRST: firsts[best]})]

@@ -54,7 +54,8 @@ def torchvision(data: Data, download: bool = True) -> Found:
     kind = getattr(datasets, name)
     takes = arguments(kind)
     if unknown := [name for name in data.options if name not in takes]:
-        raise DataError(f"torchvision's {data.name} takes no {listing(unknown)}; it takes {listing(sorted(takes))}.")
+        near = nearest(unknown[0], takes)
+        raise DataError(f"torchvision's {name} takes no {listing(unknown)}.{near} It takes {listing(sorted(takes))}.")
     asked = wanted(takes, data.options)
     given = {"root", *data.options, *(name for choices in asked.values() for choice in choices for name in choice)}
     if needed := [name for name in _required(kind) if name not in given]:
