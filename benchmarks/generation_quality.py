@@ -24,7 +24,6 @@ from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 
 import recast_gen as rg
@@ -55,18 +54,21 @@ def cifar(mean, std) -> Images:
     return pixels[order], torch.from_numpy(file["y_test"])[order]
 
 
+def of_depth(weights):
+    """How to build a timm network of some depth, or of its own."""
+    about = weights.backbone
+
+    def build(depth=None):
+        return networks.create(about["timm_model"], about["timm_kwargs"] | ({"depth": depth} if depth else {}))
+
+    return build
+
+
 def cases(name: str, every: int = 2):
     """(weights, how to build a network of some depth, images, depths to try); every: of the ResNets' images."""
     if name == "vit":
         weights = sources.read(REAL / "cifar10_vit.safetensors")
-
-        def build(depth=None):
-            return timm.create_model(
-                weights.backbone["timm_model"],
-                **(weights.backbone["timm_kwargs"] | ({"depth": depth} if depth else {})),
-            )
-
-        return weights, build, cifar([0.5] * 3, [0.5] * 3), (3, 6, 8)
+        return weights, of_depth(weights), cifar([0.5] * 3, [0.5] * 3), (3, 6, 8)
     if name == "digits":
         recipe = Path("pipelines/digits.yaml").resolve()
         with tempfile.TemporaryDirectory() as scratch:
@@ -84,13 +86,7 @@ def cases(name: str, every: int = 2):
         test = read_data(load(recipe).model.pretrain.data, weights.backbone["data_config"], 0).test
         pixels, labels = zip(*(test[index] for index in range(len(test))))
 
-        def build(depth=None):
-            return timm.create_model(
-                weights.backbone["timm_model"],
-                **(weights.backbone["timm_kwargs"] | ({"depth": depth} if depth else {})),
-            )
-
-        return weights, build, (torch.stack(pixels), torch.as_tensor(labels)), (4, 5, 8, 12)
+        return weights, of_depth(weights), (torch.stack(pixels), torch.as_tensor(labels)), (4, 5, 8, 12)
     blocks = (int(name.removeprefix("resnet")) - 2) // 6
     weights, module = sources.read(REAL / f"cifar10_{name}.safetensors"), cifar_resnet()
 
@@ -193,10 +189,9 @@ def samples(table: Table, name, weights, build, images: Images) -> None:
             )  # fmt: skip
 
 
-def mimic_tokens(weights):
-    if "blocks.0.attn.qkv.weight" in weights:
-        return rg.mimic_tokens(weights, ["neuron", "head"], heads=4)
-    return rg.mimic_tokens(weights, ["neuron"])
+def mimic_tokens(weights, **settings):
+    kinds = ["neuron", "head"] if "blocks.0.attn.qkv.weight" in weights else ["neuron"]
+    return rg.mimic_tokens(weights, kinds, **settings)
 
 
 def estimate_norms(model, pixels: torch.Tensor) -> None:
