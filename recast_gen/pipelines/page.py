@@ -23,6 +23,8 @@ GLOSSARY = {
     "start": "accuracy on validation before any training: the head solved by ridge regression",
     "cosine": "cosine similarity of a layer to what the bank rebuilds; 1 is exact",
     "resolution": "how many output blocks of a layer have coefficients of their own",
+    "distance": "to the nearest original after alignment, relative to that one's norm",
+    "IoU of errors": "share of wrong answers that a network has in common with the original most like it; a copy has 1",
     "peak MiB": "the most memory of one training, on top of what was there before",
     "norms": "trainable parameters that are coefficients of normalisation layers",
     "adapter": "trainable parameters of an adapter beside or instead of coefficients",

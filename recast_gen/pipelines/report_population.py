@@ -2,6 +2,7 @@
 
 from statistics import mean
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from ..recipe.reading import Recipe
@@ -28,8 +29,8 @@ def report(recipe: Recipe, folder: Folder) -> dict:
         sections = [
             Section(
                 "Samples beside their controls",
-                "Test accuracy of each network, a point each. A sample is worth something where noise and averages at "
-                "the same distance do worse.",
+                "Test accuracy of each network, a point each, and the means. Triangles lie further to the left. A "
+                "sample is worth something where noise at the same distance and averages do worse.",
                 page.figure(strips(label, accuracies)) + page.table(table(kinds), list(COLUMNS)),
             )
         ]
@@ -40,7 +41,7 @@ def report(recipe: Recipe, folder: Folder) -> dict:
     left = ", ".join(f"{name} ({why})" for name, why in fitted["left"].items()) or "none"
     about = {
         "recipe": folder.said,
-        "networks": f"{extracted['networks']} of {extracted['parameters']:,} parameters",
+        "networks": f"{extracted['networks']}, each of {extracted['parameters']:,} parameters",
         "codes": f"{found['latents']} values a network, solver {fitted['solver']}, decoder {fitted['decoder']}, "
         f"prior {fitted['prior']}",
         "aligned": f"{fitted['symmetries']} set{'s' * (fitted['symmetries'] != 1)} of units; left as they are: {left}",
@@ -65,10 +66,15 @@ def table(kinds: dict[str, dict]) -> list[list[str]]:
 
 @picture((6.4, 3.0))
 def strips(axis: Axes, accuracies: dict[str, list[float]]) -> None:
-    """Accuracies (%) of each kind of network, a point each and their mean."""
-    for place, (kind, values) in enumerate(accuracies.items()):
+    """Accuracies (%) of each kind of network, a point each and their mean; the axis begins where aligned ones do."""
+    least = min(min(own) for kind, own in accuracies.items() if "not aligned" not in kind) - 1
+    for place, (kind, own) in enumerate(accuracies.items()):
         colour = ORANGE if kind.startswith("samples") else BLUE if kind == "originals" else GREY
-        axis.plot(values, [place + (0.3 * (i % 5) / 4 - 0.15) for i in range(len(values))], "o", ms=3, color=colour)
-        axis.plot([mean(values)] * 2, [place - 0.35, place + 0.35], lw=2, color=colour)
+        values, heights = np.array(own), place + 0.3 * (np.arange(len(own)) % 5 / 4 - 0.5)
+        seen = values >= least
+        axis.plot(values[seen], heights[seen], "o", ms=3, color=colour)
+        axis.plot(np.full(sum(~seen), least), heights[~seen], "<", ms=4, color=colour)
+        if mean(own) >= least:
+            axis.plot([mean(own)] * 2, [place - 0.35, place + 0.35], lw=2, color=colour)
     axis.set(xlabel="test, %", yticks=range(len(accuracies)), yticklabels=list(accuracies))
     axis.invert_yaxis()

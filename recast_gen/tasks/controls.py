@@ -146,7 +146,7 @@ def summary(rows: list[dict]) -> dict[str, dict[str, float]]:
 
 
 def verdict(found: dict[str, dict[str, float]]) -> str:
-    """Whether samples are worth anything, in the first line of a result: four questions, with their numbers."""
+    """Whether samples are worth anything, in the first line of a result: four aims, and by how many points."""
     mean = {kind: 100 * each["accuracy"] for kind, each in found.items()}
     ensemble, best = 100 * found["sample"]["ensemble"], 100 * found["original"]["most"]
     asked = [
@@ -155,5 +155,9 @@ def verdict(found: dict[str, dict[str, float]]) -> str:
         ("a point above noise at equal distance", mean["sample"] - mean["noise"], 1.0),
         ("a point above averages of two", mean["sample"] - mean["average"], 1.0),
     ]
-    said = "; ".join(f"{what}: {'yes' if gain >= least else 'no'} ({gain:+.1f})" for what, gain, least in asked)
-    return f"Samples of the prior have {mean['sample']:.1f} %, originals {mean['original']:.1f} %. {said}."
+    met = [gain >= least for _, gain, least in asked]
+    said = "; ".join(f"{what}: {'yes' if yes else 'no'} ({gain:+.1f})" for yes, (what, gain, _) in zip(met, asked))
+    return (
+        f"Samples of the prior have {mean['sample']:.1f} %, originals {mean['original']:.1f} %: {sum(met)} of "
+        f"{len(met)} aims are met. {said}."
+    )

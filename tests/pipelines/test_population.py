@@ -12,6 +12,7 @@ import recast_gen as rg
 from recast_gen.cli import app
 from recast_gen.errors import FitError, RecipeError, SourceError
 from recast_gen.pipelines import STAGES
+from recast_gen.pipelines.report_population import strips
 from recast_gen.pipelines.stage import execute
 from recast_gen.recipe.reading import load
 from recast_gen.tasks import data
@@ -54,8 +55,13 @@ def test_samples_are_judged_beside_all_controls_and_the_report_begins_with_the_v
     noise, samples = ([float(r["distance"]) for r in rows if r["kind"] == kind] for kind in ("noise", "sample"))
     np.testing.assert_allclose(noise, samples, rtol=0.3)
     page = (store / "report" / "report.html").read_text()
-    assert "Samples of the prior have" in page[: page.index("<h2>")] and "two originals, aligned" in page
+    assert "of 4 aims are met" in page[: page.index("<h2>")] and "two originals, aligned" in page
     assert not any((store / "train" / "tasks").iterdir()) and (store / "tune" / "best.yaml").exists()
+
+
+def test_controls_that_are_far_worse_do_not_hide_how_the_others_differ():
+    shown = strips("all", {"originals": [98.0, 98.5], "samples, not aligned": [20.0, 98.2]})
+    assert ">98.0<" in shown and ">20<" not in shown and ">20.0<" not in shown
 
 
 def test_networks_with_batch_norms_are_judged_with_statistics_of_their_own(tmp_path, monkeypatch):
