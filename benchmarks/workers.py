@@ -3,8 +3,9 @@
     python -m benchmarks.workers [SEED ...]
 
 Stage train of recipe `digits` with these seeds (42, 1998), on the bank of stage mimic: by one process, then by
-``--workers 2``, one thread each.  The clock tells the speed-up, 1.7 is wanted, where two cores are idle; ``busy`` is
-how many processes used or waited for a core in the minute before, on average: with any, the clock says little.
+``--workers 2``, one thread each.  A seed has three long runs, so that one seed alone cannot gain more than 1.5.  The
+clock tells the speed-up, 1.7 is wanted, where two cores are idle; ``busy`` is how many processes used or waited for a
+core in the minute before, on average: with any, the clock says little.
 Processor seconds tell what is done twice.  Goes on where it stopped.  Writes results/workers.csv.
 """
 

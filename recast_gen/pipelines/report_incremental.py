@@ -1,5 +1,6 @@
 """The report's section on classes that arrive one after the other."""
 
+from itertools import cycle, product
 from statistics import mean, median
 
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from .page import Section, table
 from .pictures import BLUE, GREEN, GREY, INK, ORANGE, picture
 
 KEYS = ("final", "spread", "average", "forgetting")
-LOOKS = tuple((colour, line) for line in ("-", "--", ":") for colour in (BLUE, ORANGE, GREEN, GREY, INK))
+LOOKS = tuple(product("osD^v", ("-", "--", ":"), (BLUE, ORANGE, GREEN, GREY, INK)))  # markers, lines, colours
 
 
 def sections(folder: Folder) -> list[Section]:
@@ -50,10 +51,11 @@ def _curve(rows: list[dict]) -> list[tuple[float, float]]:
 
 
 @picture((5.4, 2.9))
-def accuracies(axis: Axes, curves: dict[str, list[tuple[float, float]]]) -> None:
+def accuracies(axis: Axes, curves: dict[str, list[tuple[float, float]]]) -> float:
     """Accuracy over the classes seen; curves: head -> (classes, %)."""
-    for (name, points), (colour, line) in zip(curves.items(), LOOKS):
-        axis.plot(*zip(*points), ls=line, marker="o", ms=3.5, lw=1.3, color=colour, label=name)
+    for (name, points), (marker, line, colour) in zip(curves.items(), cycle(LOOKS)):
+        axis.plot(*zip(*points), ls=line, marker=marker, ms=3.5, lw=1.3, color=colour, label=name)
     axis.set(xlabel="classes seen", ylabel="test, %")
     axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return max(2.9, 0.5 + 0.18 * len(curves))  # the legend has a line a head

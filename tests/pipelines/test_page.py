@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from recast_gen.pipelines import page, pictures, study_pictures, task_pictures
+from recast_gen.pipelines import page, pictures, report_incremental, study_pictures, task_pictures
 from recast_gen.pipelines.page import COLOURS, Section
 
 CURVES = {"linear probe": [[(0, 80.0), (1, 82.0)]], "coefficients": [[(0, 80.0), (1, 85.0)]]}
@@ -24,6 +24,7 @@ DRAWN = {
     "spectrum": lambda: pictures.spectrum("a <b>", "qkv", [{"singular_values": [2.0, 1.0], "templates": 2}]),
     "parameters": lambda: pictures.parameters("a <b>", {"templates": 1000, "head of a task": 10}),
     "histogram": lambda: pictures.histogram("a <b>", "qkv", np.linspace(-1, 1, 50), np.linspace(-1, 1, 50)),
+    "accuracies": lambda: report_incremental.accuracies("a <b>", {"ridge": [(2, 90.0), (4, 80.0)]}),
     "slices": lambda: study_pictures.slices(TRIALS, "relative_error")[0].replace(
         "relative_error of every", "a &lt;b&gt;"
     ),
@@ -44,6 +45,15 @@ def test_no_seed_hides_another_and_the_axis_is_around_the_data():
     made = task_pictures.gains("gains", {"one": [40.0, 40.0, 40.0], "two": [41.0, 42.0, 43.0]})
     dots = set(re.findall(r'<use xlink:href="#\w+" x="([\d.]+)" y="([\d.]+)"', made))
     assert len(dots) >= 6 + 2  # of three equal seeds, each has a place of its own
+
+
+def test_a_curve_of_every_head_is_in_the_picture_and_looks_like_no_other():
+    names = [f"head {number}, first session" for number in range(24)]
+    made = report_incremental.accuracies("heads", {name: [(2, 90.0), (4, 80.0)] for name in names})
+    assert all(name in made for name in names)
+    height = float(re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', made).group(1))
+    assert height > 24 * 12  # points: a line of the legend each
+    assert len(set(report_incremental.LOOKS)) > 4 * 12  # heads, alone and in three ways
 
 
 def test_long_names_keep_both_ends():
