@@ -113,9 +113,9 @@ NETWORKS: dict[str, Callable[[], Case]] = {
 }
 DEFAULT, SIZES = ("vit", "resnet20"), ("deep", "wide")
 WAYS: dict[tuple[str, str], Callable[[Case], nn.Module]] = {
+    **{("deep", how): partial(Case.grown, how=how) for how in ("identity", "stack", "repeat")},
     ("deep", "random"): lambda case: case.build(case.depth),
     ("deep", "tokens"): Case.copied,
-    **{("deep", how): partial(Case.grown, how=how) for how in ("stack", "repeat", "identity")},
     ("wide", "random"): lambda case: of_depth(case.wide())(),
     ("wide", "width"): lambda case: networks.rebuild(case.wide()),
     ("wide", "multi-level"): Case.half_way,
