@@ -15,7 +15,7 @@ import torch
 from recast_gen.recipe.training import Training
 from recast_gen.tasks.costs import Meter
 from recast_gen.tasks.data import Splits
-from recast_gen.tasks.loop import Loop
+from recast_gen.tasks.loop import TIE, Loop
 from recast_gen.tasks.module import accuracy, fit
 
 from ..backbones import BACKBONES, LAST, Backbone, tasks_of
@@ -60,12 +60,14 @@ def train(
 def descended(
     prepared: Prepared, splits: Splits, seed: int, epochs: int, rate: float, head: float
 ) -> tuple[dict, float]:
-    """Trains in place: accuracies (fractions), and what rates are judged by."""
+    """Trains in place: accuracies (fractions), and what rates are judged by: the best epoch, the start aside."""
     settings = Training(epochs=epochs, batch_size=BATCH, schedule="onecycle")
     bank = prepared.bank.hash if prepared.bank else "none" if prepared.frozen else None
     loop = partial(Loop, on_optimizer=prepared.tying.follow) if prepared.tying else Loop
     outcome = fit(prepared.model, splits, settings, rates(prepared, rate, head), seed, bank, loop=loop)
-    return {"validation": outcome.validation, "test": outcome.test}, outcome.score
+    scores = (row["validation"] - TIE * row["validation_loss"] for row in outcome.history if row["epoch"])
+    best = max((score for score in scores if not math.isnan(score)), default=-math.inf)
+    return {"validation": outcome.validation, "test": outcome.test}, best
 
 
 def cpu_seconds() -> float:
