@@ -14,7 +14,7 @@ from types import ModuleType
 import timm
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import recast_gen as rg
 from recast_gen.recipe.images import Data
@@ -161,13 +161,13 @@ def _features(backbone: Backbone, task: str) -> data.Splits:
 
 
 def features(model: nn.Module, head: str, splits: data.Splits) -> data.Splits:
-    """Images in memory as features ``n d``; the model loses its head."""
+    """Images as features ``n d``; the model loses its head."""
     setattr(model, head, nn.Identity())
     parts = {}
     with torch.no_grad():
-        for part in ("train", "validation", "test"):
-            images, labels = getattr(splits, part).tensors
-            parts[part] = TensorDataset(torch.cat([model(batch) for batch in images.split(256)]), labels)
+        for part in PARTS:
+            seen = [(model(images), labels) for images, labels in DataLoader(getattr(splits, part), batch_size=256)]
+            parts[part] = TensorDataset(*map(torch.cat, zip(*seen)))
     return data.Splits(**parts, classes=splits.classes)
 
 
