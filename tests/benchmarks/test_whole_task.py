@@ -39,7 +39,7 @@ def test_rows_are_of_the_files_that_are_written_and_few_bits_are_smaller(vit, tm
     table = measured.Table("whole_task.csv", whole_task.TABLE.key, whole_task.COLUMNS)
     for name, value in {"TABLE": table, "KEPT": tmp_path / "kept", "EPOCHS": 1, "NAMES": {"pico": Pico(vit)}}.items():
         monkeypatch.setattr(whole_task, name, value)
-    monkeypatch.setattr(whole_task, "TASKS", ("blobs",))
+    monkeypatch.setattr(whole_task, "tasks_of", lambda name: ("blobs",))
     whole_task.run(["pico"], list(whole_task.WAYS), ["0"])
     rows = table.rows()
     assert len(rows) == 2 * len(whole_task.WAYS)
