@@ -53,12 +53,12 @@ def read_by(recipe: Recipe) -> dict[str, dict]:
 
 
 def run(recipe_path: str | Path) -> None:
-    """Writes ``weights_store/<recipe>/.sections/<stage>.json`` for every stage."""
+    """Writes ``weights_store/<recipe>/.sections/<stage>.json`` for every stage, mappings in the recipe's order."""
     folder = Folder(recipe_path, ".sections")
     with atomic(folder.path) as fresh:
         fresh.mkdir()
         for stage, found in read_by(load(recipe_path)).items():
-            (fresh / f"{stage}.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+            (fresh / f"{stage}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -106,6 +106,23 @@ def test_an_edited_section_makes_only_its_own_stages_stale(clone):
     assert stale(clone) == set()
 
 
+def test_a_mapping_in_another_order_is_an_edit(clone):
+    """Of `classes` it is the order in which they are learnt; DVC's parameters are the same to it."""
+    recipe, written = clone / "pipelines" / "digits.yaml", clone / "weights_store" / "digits" / ".sections/extract.json"
+    before, kept = recipe.read_text(), written.read_text()
+    content = YAML(typ="safe").load(before)
+    content["model"]["kwargs"] = dict(reversed(content["model"]["kwargs"].items()))
+    try:
+        YAML().dump(content, recipe)
+        assert stale(clone) == {"sections"}
+        dvc(clone, "repro", "sections@digits")
+        assert json.loads(written.read_text()) == json.loads(kept) and "extract" in stale(clone)
+    finally:
+        recipe.write_text(before)
+        dvc(clone, "repro", "sections@digits")
+    assert stale(clone) == set()
+
+
 def test_git_and_dvc_bring_a_study_back_without_running_it_again(clone, capsys):
     recipe, git = clone / "pipelines" / "digits.yaml", ("git", "-c", "user.name=a", "-c", "user.email=a@b")
     sh(clone, "git", "add", "pipelines", "dvc.lock", "dvc.yaml", "params.yaml")
