@@ -6,7 +6,7 @@ import sys
 import warnings
 
 
-def show(rows: list[list], title: str = "") -> None:
+def show(rows: list[list]) -> None:
     """Prints rows, the first of which is the head: ruled on a terminal, plain lines anywhere else.
 
     The first column is set left, the others right; whole numbers have commas.  On a terminal that is too narrow, the
@@ -14,10 +14,8 @@ def show(rows: list[list], title: str = "") -> None:
     """
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        _ruled(cells, title)
+        _ruled(cells)
         return
-    if title:
-        print(title)
     widths = _widths(cells)
     for first, *others in cells:
         print(first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:])), sep="  ")
@@ -27,7 +25,7 @@ def _widths(cells: list[list[str]]) -> list[int]:
     return [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(*cells)]
 
 
-def _ruled(cells: list[list[str]], title: str) -> None:
+def _ruled(cells: list[list[str]]) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
@@ -42,7 +40,7 @@ def _ruled(cells: list[list[str]], title: str) -> None:
         for first, *others in cells:
             print(first, " ".join(["", *(cell.rjust(width) for cell, width in zip(others, widths))]), sep="\n")
         return
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(head):
         table.add_column(escape(name), justify="right" if index else "left", overflow="fold")
     for row in cells[1:]:

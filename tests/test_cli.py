@@ -107,6 +107,7 @@ def here(tmp_path_factory):
     bank = rg.mimic(folder / "net.safetensors")
     bank.save(folder / "bank.zarr")
     rg.save_task(folder / "task.safetensors", rg.attach(model, bank), bank, "head", ["cat", "dog"])
+    (folder / "step_001.safetensors").write_bytes((folder / "task.safetensors").read_bytes())
     for index, name in enumerate(("cat", "dog")):
         (folder / "photos" / name).mkdir(parents=True)
         Image.new("RGB", (9, 9), (99 * index,) * 3).save(folder / "photos" / name / "0.png")
@@ -125,6 +126,7 @@ def here(tmp_path_factory):
         "generate bank.zarr task.safetensors --out task.safetensors",
         "export onnx bank.zarr task.safetensors --out task.safetensors",
         "export graph bank.zarr --out bank.zarr",
+        "interpolate bank.zarr base --out . step_001.safetensors",
     ],
 )
 def test_no_command_writes_onto_what_it_reads(here, words):
@@ -142,6 +144,9 @@ def test_no_command_writes_onto_what_it_reads(here, words):
         ("evaluate task.safetensors bank.zarr photos", "task.safetensors is a task file; expected a bank."),
         ("evaluate bank.zarr bank.zarr photos", "bank.zarr is a bank; expected a task file."),
         ("adapt task.safetensors photos --out a.safetensors", "task.safetensors is a task file; expected a network"),
+        ("evaluate bank.zarr net.safetensors photos", "net.safetensors is a file of plain tensors; expected a task"),
+        ("evaluate net.safetensors task.safetensors photos", "is a file of plain tensors; expected a bank."),
+        ("evaluate photos task.safetensors photos", "photos is a folder without zarr.json; expected a bank."),
         ("init bank.zarr photos", "bank.zarr is a bank; expected a network"),
         ("adapt net.safetensor photos", "Did you mean 'net.safetensors'?"),
         ("adapt bank photos", "Did you mean 'bank.zarr'?"),
@@ -168,8 +173,9 @@ def test_adapt_says_what_its_rows_do_not(monkeypatch, capsys):
     for epoch, said in ((3, "note: validation was 75.0 % before"), (0, "note: validation was 25.0 % before")):
         made = Adapted(Path("a"), ["x"], row | {"best_epoch": epoch}, row, [], history, [], bank=Path("b"))
         monkeypatch.setattr("recast_gen.tasks.adapt.adapt", lambda *given, made=made, **how: made)
-        app(["adapt", "net", "photos"], standalone_mode=False)
+        app(["adapt", "net", "photos", *(["--bytes", "99"] if epoch else [])], standalone_mode=False)
         printed = capsys.readouterr().out
+        assert ("best of at most 99 bytes" if epoch else "fewest") in printed
         assert said in printed and ("no epoch was better" in printed) == (epoch == 0)
 
 

@@ -13,6 +13,11 @@ from ..errors import DataError
 BACKGROUND = (255, 255, 255)  # behind what is transparent
 
 
+def is_one(images: object) -> bool:
+    """Whether this is one image, as `open_image` takes it, and not several."""
+    return isinstance(images, str | Path) or hasattr(images, "convert") or getattr(images, "ndim", 4) < 4
+
+
 def open_image(source: str | Path | BinaryIO | np.ndarray | Image.Image) -> Image.Image:
     """An image as people see it: 8 bits, grey (``L``) or ``RGB``.
 

@@ -136,20 +136,20 @@ def refuse_nonfinite(name: str, array: np.ndarray | Levels) -> None:
 
 def record(path: str | Path) -> Record:
     """What a task file of any bank holds.  Raises TaskError when it is damaged, incomplete or of another version."""
+    folder = Path(path).is_dir()
     try:
-        tensors, meta = read_tensors(path)
+        tensors, meta = ({}, {}) if folder else read_tensors(path)
     except FileNotFoundError:
         raise TaskError(f"{path} does not exist; expected a task file.{nearest_path(path)}") from None
     except Exception as error:
-        if Path(path).is_dir():
-            what = NAMES.get(kind_of(path) or "", "a folder")
-            raise TaskError(f"{path} is {what}; expected a task file.") from None
         raise TaskError(f"{path} cannot be read as a task file ({error}): copy or train it again.") from error
+    if (kind := kind_of(path)) != "task":
+        what = NAMES.get(kind or "", "a folder" if folder else "a file of plain tensors")
+        raise TaskError(f"{path} is {what}; expected a task file.")
     own = next((name for name in tensors if name.startswith(TENSOR)), TENSOR)
     found = own.removeprefix(TENSOR) or meta.get(KEY_BEFORE, meta.get("format"))
     if found not in (compact.FORMAT, compact.BEFORE, old_tasks.FORMAT):
-        other = "" if found else ": it is no task file, as rg.save_task and `recast adapt` write them"
-        raise TaskError(f"{path} has task format {found or None}; expected {compact.FORMAT}{other}.")
+        raise TaskError(f"{path} has task format {found}; expected {compact.FORMAT}.")
     try:
         if found == old_tasks.FORMAT:
             kept = old_tasks.decode(meta, tensors)

@@ -10,11 +10,15 @@ from .arguments import Bank
 Out = Annotated[Path, typer.Option(help="The folder to write task files to.")]
 
 
-def _write_tasks(bank, tasks: list, out: Path, word: str) -> None:
+def _write_tasks(bank, tasks: list, out: Path, word: str, *read: str) -> None:
     from ..bank.taskfile import write
+    from ..weights.files import refuse_input
 
-    for index, task in enumerate(tasks):
-        write(out / f"{word}_{index:03d}.safetensors", task, bank)
+    files = [out / f"{word}_{index:03d}.safetensors" for index in range(len(tasks))]
+    for file in files:
+        refuse_input(file, *read)
+    for file, task in zip(files, tasks):
+        write(file, task, bank)
     print(f"{out}: {len(tasks)} task files; `recast generate` makes weights of each")
 
 
@@ -159,7 +163,7 @@ def interpolate(
 
     opened = open_bank(bank)
     first, last = (None if end == "base" else end for end in (start, end))
-    _write_tasks(opened, interpolate(opened, first, last, steps), out, "step")
+    _write_tasks(opened, interpolate(opened, first, last, steps), out, "step", start, end)
 
 
 def project(

@@ -59,7 +59,8 @@ def adapt(
     before = best[0]["validation"] if best else found.run["start"]
     if _percent(before) != _percent(found.run["validation"]):
         print(f"note: validation was {_percent(before)} % before the file's numbers were rounded to few bits,")
-        print("as many as lose nothing that counts in folds of all images")
+        print(f"the best of at most {size:,} bytes" if size else "the fewest that lose next to nothing", end=" ")
+        print("in folds of training and validation images")
     if not found.run["best_epoch"]:
         print("note: no epoch was better on validation than the start, which is kept:")
         print("its head is all that the task file changes")

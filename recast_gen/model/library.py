@@ -202,8 +202,9 @@ class TaskLibrary:
         image's own task, which `router` names, where the model is on none.
         Raises TaskError for an unknown task, and for none where the model is on none and there is no router.
         """
-        one = isinstance(images, str | Path) or hasattr(images, "convert")
-        images = cast("Sequence[Image | str | Path]", [images] if one else images)
+        from ..bank.pixels import is_one
+
+        images = cast("Sequence[Image | str | Path]", [images] if is_one(images) else images)
         with self.lock:
             before, found = self.current, dict[int, dict[str, float]]()
             name = before if task is None else task

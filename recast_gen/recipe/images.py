@@ -57,7 +57,7 @@ class Data(Section):
         Args:
             names: of all labels of the source.
         Raises:
-            DataError: `classes` has what the source has not.
+            DataError: `classes` has what the source has not, or a class by number and name.
         """
         asked = list(names) if self.classes is None else self.classes
         merged = asked.items() if isinstance(asked, dict) else [(None, [each]) for each in asked]
@@ -67,6 +67,11 @@ class Data(Section):
             near = nearest(str(unknown[0]), names.values())
             raise DataError(f"{self.where} has classes {known}; found {listing(unknown)} in `classes`.{near}")
         found = [(labels[each], name) for name, several in merged for each in several]
+        if twice := repeated(label for label, _ in found):
+            said = listing(f"{label} ({names[int(label)]})" for label in twice)
+            raise DataError(
+                f"{self.where}: `classes` lists a class by its number and by its name: {said}. Give it once."
+            )
         return {label: names[label] if name is None else name for label, name in found}
 
     @model_validator(mode="after")

@@ -115,7 +115,7 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
     for part, raw in parts.items():
         raw = _only(raw, keep, classes)
         if empty := [name for index, name in enumerate(classes) if index not in raw.labels]:
-            few = f": for {listing(lacking)} to be split off, a class needs {1 + len(lacking)} or more" * bool(lacking)
+            few = f": to split off {listing(lacking)}, a class needs {1 + len(lacking)} or more" * (part in lacking)
             raise DataError(
                 f"{data.where} has no {part} images of class {listing(empty)}{few}. Add some, or remove the class."
             )

@@ -134,8 +134,9 @@ def predict(
     Raises:
         As `Predictor`; DataError for no images.
     """
-    one = isinstance(images, str | Path) or hasattr(images, "convert") or getattr(images, "ndim", 4) < 4
-    given = [images] if one or not isinstance(images, Iterable) else list(images)
+    from ..bank.pixels import is_one
+
+    given = [images] if is_one(images) or not isinstance(images, Iterable) else list(images)
     images = [each for any_ in given for each in (files_of([any_]) if isinstance(any_, str | Path) else [any_])]
     if not images:
         raise DataError("There is no image to predict: give one or more.")

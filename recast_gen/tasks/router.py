@@ -8,7 +8,7 @@ from typing import Self
 import torch
 
 from ..bank.taskfile import ROUTER
-from ..errors import TaskError, listing, nearest
+from ..errors import StoreError, TaskError, listing, nearest
 from ..model.heads import own
 from ..model.library import TaskLibrary
 from ..weights.files import read_tensors
@@ -85,7 +85,8 @@ def router(library: TaskLibrary, head: str | None = None, seed: int = 0, stages:
         return Router(library, lambda width: heads.make(head, width, seed, **options), stages)
     if options or (seed, stages) != (0, 1):
         raise TaskError("Seed, stages and options are of a new router: name its head, or leave them out.")
-    path = library.folder / ROUTER
+    if not (path := library.folder / ROUTER).exists():
+        raise StoreError(f"{library.folder} has no router: make one of a head, rg.router(lib, 'ridge').")
     found, (bank, tasks, stages) = heads.load(path), _about(path)
     if bank != library.bank.hash:
         raise TaskError(f"{path} belongs to bank {bank}; this library has {library.bank.hash}: make a new router.")

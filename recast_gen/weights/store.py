@@ -164,8 +164,8 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict[str, Any]
         recover(path)
     if not path.exists():
         raise StoreError(f"{given} does not exist; expected {NAMES[kind]}.{nearest_path(given)}")
-    if (other := kind_of(path)) in NAMES and other != kind:
-        raise StoreError(f"{given} is {NAMES[other]}; expected {NAMES[kind]}.")
+    if (other := kind_of(path)) != kind and (what := NAMES.get(other or "") or _strange(path)):
+        raise StoreError(f"{given} is {what}; expected {NAMES[kind]}.")
     try:
         arrays, hashes, about = (_open_zarr if path.is_dir() else _open_packed)(path)
         expected = _root_hash(kind, hashes, about.get("content", {}))
@@ -179,6 +179,15 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Stored], dict[str, Any]
     if about.get("hash") != expected:
         raise StoreError(f"{path}: attributes do not match their hash. {REMEDY}")
     return arrays, about["content"], expected
+
+
+def _strange(path: Path) -> str | None:
+    """What a path is that says of no kind of store that it is one; None where this cannot be read."""
+    if path.is_dir():
+        return None if (path / "zarr.json").exists() else "a folder without zarr.json"
+    with suppress(Exception):
+        return None if "recast" in TensorFile(path).metadata else "a file of plain tensors"
+    return None
 
 
 def _open_zarr(path: Path) -> tuple[dict[str, Stored], dict[str, Any], dict[str, Any]]:

@@ -98,8 +98,8 @@ def test_a_missing_or_foreign_file_is_refused_by_its_path(tmp_path):
     bank = make_bank(2, 2)
     with pytest.raises(TaskError, match=r"nowhere\.safetensors does not exist"):
         taskfile.read(tmp_path / "nowhere.safetensors", bank)
-    save_tensors(tmp_path / "plain.safetensors", {"a": np.zeros(3, np.float32)}, {})
-    with pytest.raises(TaskError, match=r"plain\.safetensors has task format None.*no task file"):
+    save_tensors(tmp_path / "plain.safetensors", {"a": np.zeros(3, np.float32)}, {"format": "pt"})
+    with pytest.raises(TaskError, match=r"plain\.safetensors is a file of plain tensors; expected a task file"):
         taskfile.read(tmp_path / "plain.safetensors", bank)
     with pytest.raises(TaskError):
         taskfile.read(tmp_path, bank)

@@ -296,8 +296,8 @@ def test_only_task_files_are_tasks_of_a_folder(vit, tmp_path):
     save_file(vit().state_dict(), tmp_path / "network.safetensors")
     lib = rg.TaskLibrary(tmp_path, vit(), bank)
     assert lib.names == sorted(SIZES) == [each.name for each in tasks_in(tmp_path)]
-    for other in ("network", "other.bank"):
-        with pytest.raises(TaskError, match=rf"{other}\.safetensors .*no task file"):
+    for other, what in (("network", "a file of plain tensors"), ("other.bank", "a bank")):
+        with pytest.raises(TaskError, match=rf"{other}\.safetensors is {what}; expected a task file"):
             lib.use(other)
     assert lib.current is None
 

@@ -185,13 +185,17 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
         folder_of_images(tmp_path / "twice" / part)
         folder_of_images(tmp_path / "odd" / part.replace("validation", "extra"))
     (tmp_path / "no.npz").touch()
+    grey, named = np.zeros((2, 8, 8), np.uint8), npz(tmp_path / "named.npz", classes=["cat", "dog"])
     photos = [("photos/cat/0.png", "cat", "train"), ("photos/none.png", "dog", "train"), ("photos/dog/0.png", "", "x")]
     cases = [
         ({"source": "folder", "path": tmp_path / "empty"}, "empty has no subfolder of a class"),
         ({"source": "folder", "path": tmp_path / "none"}, "none does not exist"),
         ({"source": "folder", "path": tmp_path / "photos"}, "no train images of class cow"),
         ({"source": "folder", "path": tmp_path / "one"}, "two classes or more; found 1 .*Add images of"),
-        ({"source": "folder", "path": tmp_path / "few"}, "no test images of class cat, dog: for .* 3 or more"),
+        ({"source": "folder", "path": tmp_path / "few"}, "no test images of class cat, dog: to split .* 3 or more"),
+        ({"source": "npz", "path": npz(tmp_path / "p.npz", x_test=grey, y_test=[0, 0])}, "of class 1. Add some"),
+        ({"source": "npz", "path": npz(tmp_path / "l.npz", classes=[b"caf\xe9", b"tea"])}, "0xe9.*words, str"),
+        ({"source": "npz", "path": named, "classes": {"a": ["cat"], "b": [0, 1]}}, "and by its name: 0 .cat.. Give"),
         ({"source": "csv", "path": tmp_path / "none.csv"}, "none.csv does not exist"),
         ({"source": "csv", "path": table(tmp_path / "a.csv", [("x", 1)], ("file", "label"))}, "columns file, label"),
         ({"source": "csv", "path": tmp_path}, "is a folder; expected a CSV"),

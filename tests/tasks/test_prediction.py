@@ -100,6 +100,7 @@ def test_images_are_given_in_any_form_and_seen_alike(place, tmp_path):
         for found, wanted in zip(lib.predict(images, "animals"), expected):
             assert found == pytest.approx(wanted, abs=1e-5)
     assert lib.predict(Image.open(paths[0]), "animals")[0] == pytest.approx(expected[0], abs=1e-5)
+    assert lib.predict(pixels, "animals") == [pytest.approx(single[0].probabilities, abs=1e-5)]
     for wrong in (None, 3, [torch.zeros(3, 4, 4)], [pixels / 255], [b"bytes"]):
         assert all("expected" in one.error for one in predict(bank, task, wrong))
     with pytest.raises(TaskError, match="Did you mean 'animals'"):

@@ -122,7 +122,7 @@ def test_the_order_of_tasks_and_of_their_images_does_not_matter(lib):
 
 
 def test_a_router_of_another_bank_or_of_tasks_that_are_gone_is_refused(lib, tmp_path):
-    with pytest.raises(StoreError, match="router.safetensors"):
+    with pytest.raises(StoreError, match="has no router: make one"):
         rg.router(lib)
     with pytest.raises(TaskError, match="learnt no task"):
         rg.router(lib, "means")(images("cars"))

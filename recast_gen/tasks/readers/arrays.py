@@ -48,7 +48,7 @@ def npz(data: Data) -> Found:
         raise DataError(f"{path} does not exist; expected {expected}.{nearest_path(path)}")
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+            arrays = {key: np.char.decode(own, "utf-8") if own.dtype.kind == "S" else own for key, own in file.items()}
     except Exception as error:  # a damaged file may raise anything
         how = "copy or write it again, words as np.array(words, str)"
         raise DataError(f"{path} cannot be read as an .npz of arrays ({error}): {how}.") from error
@@ -71,8 +71,7 @@ def npz(data: Data) -> Found:
     labels = sorted({int(label) for raw in parts.values() for label in raw.labels})
     if "classes" not in arrays:
         return parts, {label: str(label) for label in labels}
-    words = np.reshape(arrays["classes"], -1)
-    names = [tidy(str(name)) for name in (np.char.decode(words, "utf-8") if words.dtype.kind == "S" else words)]
+    names = [tidy(str(name)) for name in np.reshape(arrays["classes"], -1)]
     if "" in names:
         raise DataError(f"{path} has no name for class {names.index('')}; expected one for each in `classes`.")
     if labels[-1] >= len(names):
