@@ -77,9 +77,15 @@ def coalesce(
         parts = [_block(weights, f"{blocks}{place}.") for place in places]
         if len(parts) == 1:
             return parts[0]
-        return {name: np.mean([p[name] for p in parts], 0).astype(array.dtype) for name, array in parts[0].items()}
+        return {name: _mean([part[name] for part in parts]) for name in parts[0]}
 
     return wider(_with_depth(weights, depth, block, deeper=False), width, heads, narrower=True)
+
+
+def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Their mean in their dtype, summed in float32 or better: numpy rounds each sum of bfloat16."""
+    dtype = arrays[0].dtype
+    return np.mean(arrays, 0, dtype=np.promote_types(dtype, np.float32)).astype(dtype)
 
 
 def _with_depth(

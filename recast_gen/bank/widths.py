@@ -69,5 +69,6 @@ def _along(name: str, array: np.ndarray, axis: int, units: int, factor: int, rea
                 f"{name} has {units} units on axis {axis}, which {factor} does not divide: give another width."
             )
         groups = split.reshape(*array.shape[:axis], units // factor, factor, *split.shape[axis + 1 :])
-        made = groups.sum(axis + 1) if reads else groups.mean(axis + 1)
+        dtype = np.promote_types(array.dtype, np.float32)  # numpy rounds each sum of bfloat16
+        made = groups.sum(axis + 1, dtype=dtype) if reads else groups.mean(axis + 1, dtype=dtype)
     return made.reshape(*array.shape[:axis], -1, *array.shape[axis + 1 :]).astype(array.dtype)

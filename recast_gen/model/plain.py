@@ -1,5 +1,7 @@
 """Whether a module computes with its weight what its class of torch does: asked of the module."""
 
+import inspect
+
 import torch
 from torch import nn
 from torch.nn.functional import conv2d, linear
@@ -30,3 +32,29 @@ def computes(module: nn.Linear | nn.Conv2d) -> bool:
         return found.shape == usual.shape and bool(torch.allclose(found, usual, rtol=1e-3, atol=1e-4))
     except Exception:  # a forward of its own may want anything
         return False
+
+
+@torch.no_grad()
+def called(parent: nn.Module, name: str) -> bool:
+    """Whether a module calls its layer of that name, and does not only read its weight.
+
+    Attention of timm's BEiT, EVA and Swin v2 hands the weight of ``qkv`` and a bias of its own to ``linear``, unless it
+    has no such bias.  A forward that mentions the weight is tried on zeros; what else it wants comes after.
+    """
+    try:
+        mentions = f"self.{name}.weight" in inspect.getsource(type(parent).forward)
+    except (OSError, TypeError):  # no source to read
+        return True
+    layer = getattr(parent, name)
+    if not (mentions and isinstance(layer, nn.Linear)):
+        return True
+    weight, calls = layer.weight, []
+    hook = layer.register_forward_hook(lambda *_: calls.append(True))
+    try:
+        with torch.random.fork_rng([weight.device] if weight.is_cuda else []):
+            parent(torch.zeros(1, 1, layer.in_features).to(weight))
+    except Exception:  # such as a number of tokens; the layer was called by then, or not
+        pass
+    finally:
+        hook.remove()
+    return bool(calls)

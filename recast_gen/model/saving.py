@@ -157,7 +157,8 @@ def task_of(
 
 
 def _odd(model: nn.Module) -> dict[str, str]:
-    """What the modules are that do not compute with their weights as a linear layer or a convolution does."""
+    """What the modules are that do not compute with their weights as a linear layer or a convolution does, or who reads
+    their weights without calling them."""
 
     def kind(module: nn.Module) -> str | None:
         if isinstance(module, nn.Linear | nn.Conv2d) and plain.computes(module):
@@ -165,5 +166,16 @@ def _odd(model: nn.Module) -> dict[str, str]:
         names = [found.__name__ for found in type(module).__mro__ if not found.__name__.startswith("Parametrized")]
         return CONV1D if CONV1D in names else names[0]
 
-    found = {name: kind(module) for name, (module, _, source) in hosts(model).items() if source.original.ndim > 1}
+    def reader(name: str) -> str | None:
+        place, _, layer = name.removesuffix(".weight").rpartition(".")
+        parent = model.get_submodule(place)
+        return (
+            None if plain.called(parent, layer) else f"read by {type(parent).__name__}, which does not call the layer"
+        )
+
+    found = {
+        name: kind(module) or reader(name)
+        for name, (module, _, source) in hosts(model).items()
+        if source.original.ndim > 1
+    }
     return {name: said for name, said in found.items() if said}

@@ -2,6 +2,7 @@
 
 import json
 
+import ml_dtypes
 import numpy as np
 import pytest
 import timm
@@ -91,6 +92,14 @@ def test_coalescing_undoes_growth_and_means_neighbours(more):
     expected = np.mean([grown[f"blocks.{index}.norm1.weight"] for index in range(3)], 0)
     np.testing.assert_allclose(small["blocks.0.norm1.weight"], expected, rtol=1e-6)
     assert networks.rebuild(rg.coalesce(model, 2, 2, kwargs)).blocks[0].attn.num_heads == 1
+
+
+def test_means_of_bfloat16_are_rounded_once():
+    rng, short = np.random.default_rng(0), ml_dtypes.bfloat16
+    weights = {f"blocks.{layer}.norm.weight": rng.normal(1, 0.1, 16).astype(short) for layer in range(24)}
+    made = rg.coalesce(weights, 1).tensors["blocks.0.norm.weight"]
+    right = np.mean([array.astype(np.float64) for array in weights.values()], 0).astype(short)
+    assert made.dtype == short and np.array_equal(made, right)
 
 
 def test_a_multi_level_step_mixes_the_small_network_into_the_large_one():

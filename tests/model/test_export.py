@@ -170,6 +170,20 @@ def test_a_module_that_computes_in_its_own_way_is_refused_by_its_name(make, said
         rg.to_peft(bank, path, tmp_path / "adapter")
 
 
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_a_layer_that_is_read_and_not_called_is_refused_as_peft_would_leave_it_unused(qkv_bias, tmp_path):
+    small = {"img_size": 32, "depth": 2, "embed_dim": 12, "num_heads": 2, "num_classes": 3, "qkv_bias": qkv_bias}
+    model, path = timm.create_model("beit_base_patch16_224", **small), tmp_path / "task.safetensors"
+    bank, state = rg.mimic(model, families=["*.qkv", "*.attn.proj"]), torch.get_rng_state()
+    rg.save_task(path, rg.attach(model, bank), bank)
+    assert torch.equal(torch.get_rng_state(), state)
+    if not qkv_bias:  # timm then calls it
+        assert rg.to_peft(bank, path, tmp_path / "adapter")["rank"] == 1
+        return
+    with pytest.raises(ExportError, match=r"no form for blocks\.0\.attn\.qkv\.weight \(read by Attention.* and 1|qkv"):
+        rg.to_peft(bank, path, tmp_path / "adapter")
+
+
 @pytest.mark.parametrize("tolerance", [0.3, 0.03, 1e-5])
 def test_with_images_the_rank_is_the_least_that_keeps_the_logits(architecture, tmp_path, tolerance):
     model, images = architecture(), architecture.batch()
