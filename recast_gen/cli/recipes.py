@@ -32,7 +32,7 @@ def init(
 def check(recipe: Recipe = Path("pipelines/digits.yaml")) -> None:
     """Says what a recipe will do before it computes: images, families, disk, runs, time.
 
-    Reads every image once; downloads and writes nothing.  The exit status is 1 where something is wrong.
+    Reads every image; downloads and writes nothing.  The exit status is 1 where something is wrong.
 
     Example: recast check pipelines/digits.yaml
     """

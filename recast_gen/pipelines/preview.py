@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError, FitError, RecastError, StoreError, listing, takes_images
-from ..recipe.images import Task
+from ..recipe.images import Data, Task
 from ..recipe.reading import Recipe, load
 from ..tasks.readers import READERS
-from ..tasks.readers.raw import PARTS, sound
+from ..tasks.readers.raw import PARTS, Raw
 from ..tasks.readers.vision import NotDownloaded, torchvision
 from ..weights.named import SplitQkv, Weights
 from ..weights.selection import select, split
@@ -32,7 +32,7 @@ ENOUGH = 0.3  # seconds of a forward from which more images time no better
 def preview(recipe_path: str | Path) -> Iterator[tuple[str, str, bool]]:
     """(what, in words, whether it is well) of each thing that a recipe needs, one after the other.
 
-    Every image is read once.  Nothing is downloaded and nothing written.
+    Every image is read.  Nothing is downloaded and nothing written.
     Raises RecipeError for a recipe that cannot be read.
     """
     seen = _Preview(load(recipe_path), Path(recipe_path))
@@ -55,6 +55,7 @@ class _Preview:
         self.config: dict = {}
         self.shapes: dict[str, tuple[tuple[int, ...], str]] = {}
         self.images: dict[str, dict[str, int]] = {}  # task -> part -> count
+        self.classes: dict[str, list[str]] = {}  # of a task
         self.sizes: dict[str, list[int]] = {}  # task -> height and width of its images
         self.made: dict[tuple[int, ...], nn.Module] = {}  # such a size -> the model made for it
 
@@ -63,8 +64,8 @@ class _Preview:
             return [("model", self.network), ("population", self.population), ("disk", self.disk)]
         steps: list[tuple[str, Callable[[], str]]] = [("model", self.network), ("families", self.families)]
         steps += [("adapter", self.adapter)] * (self.recipe.train.adapter != "none")
-        steps += [("incremental", self.incremental)] * (self.recipe.incremental is not None)
         steps += [(f"task {task.name}", partial(self.task, task)) for task in self.recipe.tasks]
+        steps += [("incremental", self.incremental)] * (self.recipe.incremental is not None)
         return [*steps, ("disk", self.disk), ("runs", self.runs)]
 
     def network(self) -> str:
@@ -128,40 +129,44 @@ class _Preview:
         return f"{name}, on {len(make(self.model, name, self.head, **options))} modules of the model"
 
     def incremental(self) -> str:
+        from ..tasks.classes import named
         from ..tasks.incremental import check_heads
+        from ..tasks.steps import own_orders
 
-        assert self.recipe.incremental
-        check_heads(self.recipe.incremental)
-        return f"heads {listing(self.recipe.incremental.heads)}"
+        section, classes, said = self.recipe.incremental, self.classes, ""
+        assert section
+        check_heads(section)
+        if section.data:
+            said, parts, names = self._read(section.data)
+            classes = {"incremental": names} if parts else {}
+        if len(classes) == (1 if section.data else len(self.recipe.tasks)):
+            own_orders(named(classes), section)
+        return f"heads {listing(section.heads)}" + f"; {said}" * bool(said)
 
     def task(self, task: Task) -> str:
-        own = task.data.source == "torchvision"
-        try:
-            parts, names = (partial(torchvision, download=False) if own else READERS[task.data.source])(task.data)
-        except NotDownloaded as absent:
-            return str(absent)
-        parts, skipped = sound(parts, task.data)
-        keep = task.data.kept(names)
-        labels = {part: raw.labels[np.isin(raw.labels, list(keep))] for part, raw in parts.items()}
-        counts = {part: len(found) for part, found in labels.items()}
-        whole = counts.get("train", 0)
-        for part, share in (("test", task.data.test), ("validation", task.data.validation)):
-            if part not in counts:
-                counts[part] = round(share * whole)
-                counts["train"] = counts.get("train", 0) - counts[part]
-        if counts["train"] <= 0:
-            raise DataError(f"{listing(parts)} alone: a task needs images to train on.")
+        said, parts, classes = self._read(task.data)
+        if not parts:
+            return said
         size = self._sized(task)
-        self.images[task.name] = {part: counts[part] for part in PARTS}
-        each = dict.fromkeys(keep.values(), 0)
-        for label, name in keep.items():
-            each[name] += sum(int((found == label).sum()) for found in labels.values())
-        fewest = min(each, key=each.__getitem__)
+        self.images[task.name] = {part: len(parts[part].labels) for part in PARTS}
+        self.classes[task.name] = classes
+        return said + size
+
+    def _read(self, data: Data) -> tuple[str, dict[str, Raw], list[str]]:
+        """In words what a source holds; its parts, none where it is not downloaded; its classes."""
+        from ..tasks.data import parted
+
+        own = data.source == "torchvision"
+        try:
+            found = (partial(torchvision, download=False) if own else READERS[data.source])(data)
+        except NotDownloaded as absent:
+            return str(absent), {}, []
+        parts, classes, _, skipped = parted(found, data, self.recipe.seed)
+        each = np.bincount(np.concatenate([raw.labels for raw in parts.values()]))
         left = f"; {len(skipped)} that cannot be read are left out" if skipped else ""
-        return (
-            f"{len(each)} classes; images: {', '.join(f'{part} {counts[part]}' for part in PARTS)}; fewest of "
-            f"{fewest!r}, {each[fewest]}{left}{size}"
-        )
+        counts = ", ".join(f"{part} {len(parts[part].labels)}" for part in PARTS)
+        said = f"{len(classes)} classes; images: {counts}; fewest of {classes[each.argmin()]!r}, {each.min()}{left}"
+        return said, parts, classes
 
     def _sized(self, task: Task) -> str:
         """In words, the size of a task's images where it has one of its own, which the model takes."""

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +72,13 @@ class Features:
         return cls(parts, json.loads(about["classes"]), json.loads(about["tasks"]))
 
 
+def named(tasks: Mapping[str, list[str]]) -> list[str]:
+    """Names of the classes of tasks; ``task: class`` where there are several tasks."""
+    if len(tasks) == 1:
+        return next(iter(tasks.values()))
+    return [f"{task}: {name}" for task, classes in tasks.items() for name in classes]
+
+
 def several(known: Features, rows: torch.Tensor, key: str, step: str) -> torch.Tensor:
     """Labels of the training images `rows`, ascending.
 
@@ -122,11 +129,8 @@ class Source:
 
     @cached_property
     def classes(self) -> list[str]:
-        """Names of all tasks' classes; ``task: class`` where there are several tasks."""
-        return [name for task in self.tasks for name in self._named(task, self.read(task).classes)]
-
-    def _named(self, task: Task, classes: list[str]) -> list[str]:
-        return classes if len(self.tasks) == 1 else [f"{task.name}: {name}" for name in classes]
+        """Names of all tasks' classes, as `named` has them."""
+        return named({task.name: self.read(task).classes for task in self.tasks})
 
     def features(self, last: int = 1, learnt: Path | dict[str, torch.Tensor] | None = None) -> Features:
         """The features of all tasks' images, whose classes are `classes`.
@@ -141,22 +145,23 @@ class Source:
                 has fewer stages.
         """
         found: dict[str, list[Part]] = {part: [] for part in PARTS}
-        classes: list[str] = []
-        places = []
+        classes: dict[str, list[str]] = {}
+        places: list[list[int]] = []
         for task in self.tasks:
             splits = self.read(task)
             model = self._network(task, len(splits.classes), learnt)
             if learnt is None:
                 check(model, splits)
             seen = Stages(model.to(training_device(self.settings)), self.bank.backbone["head"], last).eval()
+            before = sum(map(len, places))
             with threads(model, splits.train, self.settings.batch_size):
                 size = at_once(seen, splits.train, self.settings)
                 for part in PARTS:
                     features, labels = predict(seen, getattr(splits, part), size)
-                    found[part].append((features, labels + len(classes)))
-            places.append(list(range(len(classes), len(classes) + len(splits.classes))))
-            classes += self._named(task, splits.classes)
-        return Features({part: _joined(each) for part, each in found.items()}, classes, places)
+                    found[part].append((features, labels + before))
+            places.append(list(range(before, before + len(splits.classes))))
+            classes[task.name] = splits.classes
+        return Features({part: _joined(each) for part, each in found.items()}, named(classes), places)
 
     def learn(self, known: Features, rows: torch.Tensor, epochs: int | None, file: Path) -> int:
         """Trains coefficients on the images of a step, and writes them with their head as a task file.

@@ -17,7 +17,7 @@ from ..bank.pixels import turned
 from ..errors import DataError, listing
 from ..recipe.images import Data, Task
 from .readers import READERS
-from .readers.raw import Raw, sound
+from .readers.raw import Found, Raw, sound
 from .readers.words import refuse_alike
 
 DEFAULT = {"input_size": (3, 224, 224), "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}  # timm's
@@ -94,12 +94,26 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
 
     data_config: ``input_size`` (c, h, w) and timm's ``mean, std, interpolation, crop_pct``; one channel means grey.
     augment: of training images, ``timm`` for timm's crops, flips and colours.
+    Raises DataError as `parted`, and for images that do not go with `data_config`.
+    """
+    found = READERS[data.source](data)
+    origin = [path for raw in found[0].values() for path in raw.files]
+    origin += [Path(data.path)] if data.path and Path(data.path).is_file() else []
+    parts, classes, split_off, skipped = parted(found, data, seed)
+    ready = {
+        part: _dataset(raw, data, data_config, augment if part == "train" else "none") for part, raw in parts.items()
+    }
+    return Splits(**ready, classes=classes, split_off=split_off, skipped=skipped, origin=origin)
+
+
+def parted(found: Found, data: Data, seed: int) -> tuple[dict[str, Raw], list[str], list[dict], list[str]]:
+    """What a reader has found, as a task has it: train, validation and test, labelled by the places of their classes;
+    the classes; the images that the seed split off; those that are left out, as they cannot be read.
+
     A source without its own split is split before any class is dropped, so all tasks of a source share its test set.
     Raises DataError where there are no images, or no images of a class, or some that cannot be read.
     """
-    parts, names = READERS[data.source](data)
-    origin = [path for raw in parts.values() for path in raw.files]
-    origin += [Path(data.path)] if data.path and Path(data.path).is_file() else []
+    parts, names = found
     parts, skipped = sound(parts, data)
     lacking = [part for part in ("test", "validation") if part not in parts]
     parts, split_off = _complete(parts, data, seed)
@@ -111,16 +125,14 @@ def load(data: Data, data_config: dict, seed: int, augment: str = "none") -> Spl
             f"{data.where}: a task needs two classes or more; found {len(classes)} ({listing(classes)}). Add images "
             "of another, or list more `classes`."
         )
-    ready = {}
+    parts = {part: _only(raw, keep, classes) for part, raw in parts.items()}
     for part, raw in parts.items():
-        raw = _only(raw, keep, classes)
         if empty := [name for index, name in enumerate(classes) if index not in raw.labels]:
             few = f": to split off {listing(lacking)}, a class needs {1 + len(lacking)} or more" * (part in lacking)
             raise DataError(
                 f"{data.where} has no {part} images of class {listing(empty)}{few}. Add some, or remove the class."
             )
-        ready[part] = _dataset(raw, data, data_config, augment if part == "train" else "none")
-    return Splits(**ready, classes=classes, split_off=split_off, skipped=skipped, origin=origin)
+    return parts, classes, split_off, skipped
 
 
 def reader(data_config: dict, seed: int, augment: str = "none") -> Callable[[Task], Splits]:

@@ -57,6 +57,7 @@ def test_a_drafted_recipe_runs_and_says_what_it_will_do(mine):
 
 def test_options_and_resolutions_that_cannot_be_are_found_before_anything_is_computed(mine):
     done = CliRunner().invoke(app, ["init", "mine.safetensors", "my photos"])
+    own = "incremental: {heads: [ridge], classes_per_step: 1, data: {source: folder, path: my photos}"
     for old, new, what, says in (
         ("resolution: 1 ", "resolution: 8 ", "families", "512 coefficients a task"),
         ("resolution: 1 ", "resolution: 5 ", "families", "resolution=5 does not divide"),
@@ -64,10 +65,16 @@ def test_options_and_resolutions_that_cannot_be_are_found_before_anything_is_com
         ("train:", "incremental: {heads: [ridge], options: {ridge: {st: 1}}}\ntrain:", "incremental", "option st"),
         ('photos"}', 'photos", classes: [dog, a cat]}', "task my_photos", "2 classes"),
         ('photos"}', 'photos", classes: [dog, a cow]}', "task my_photos", "`classes`. Did you mean 'a cat'?"),
+        ('photos"}', 'photos", classes: [dog]}', "task my_photos", "a task needs two classes or more"),
+        ("train:", own + "}\ntrain:", "incremental", "ridge; 2 classes"),
+        ("train:", own + ", class_orders: [[dog, a cow]]}\ntrain:", "incremental", "'a cat'? The classes: a cat, dog"),
+        ("train:", own.replace("my", "our") + "}\ntrain:", "incremental", "Did you mean 'my photos'?"),
     ):  # fmt: skip
         (mine / "r.yaml").write_text(done.stdout.replace(old, new))
         said = {what: (text, well) for what, text, well in preview("r.yaml")}
-        assert says in said[what][0] and said[what][1] == (says in ("512 coefficients a task", "2 classes"))
+        assert says in said[what][0] and said[what][1] == (
+            says in ("512 coefficients a task", "2 classes", "ridge; 2 classes")
+        )
 
 
 @pytest.mark.parametrize(
