@@ -85,7 +85,7 @@ def coalesce(
 def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Their mean in their dtype, summed in float32 or better: numpy rounds each sum of bfloat16."""
     dtype = arrays[0].dtype
-    return np.mean(arrays, 0, dtype=np.promote_types(dtype, np.float32)).astype(dtype)
+    return np.asarray(np.mean(arrays, 0, dtype=np.promote_types(dtype, np.float32))).astype(dtype)
 
 
 def _with_depth(

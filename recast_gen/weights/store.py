@@ -1,6 +1,7 @@
 """Stacks and attributes <-> a checksummed zarr v3 directory or one packed file, written whole or not at all."""
 
 import json
+import math
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -71,8 +72,19 @@ def save(
             f"{path} is a folder of something else, or too damaged to tell: remove it, or write to another path."
         )
     attributes = json.loads(json.dumps(attributes, sort_keys=True))
+    if bad := list(_unheld(attributes)):
+        raise StoreError(f"{path} was to hold {listing(bad, 4)}: JSON has no such number. Look what was computed.")
     about = {"content": attributes, "format": FORMAT, "kind": kind}
     return _save_packed(path, arrays, about) if packed else _save_zarr(path, arrays, about, shard_bytes)
+
+
+def _unheld(value: Any, place: str = "") -> Iterator[str]:
+    """Attributes that are NaN or infinite: readers other than zarr would refuse the whole store."""
+    if isinstance(value, dict | list):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _unheld(each, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{place}={value}"
 
 
 def _foreign(path: Path) -> bool:

@@ -180,7 +180,7 @@ def test_a_layer_that_is_read_and_not_called_is_refused_as_peft_would_leave_it_u
     if not qkv_bias:  # timm then calls it
         assert rg.to_peft(bank, path, tmp_path / "adapter")["rank"] == 1
         return
-    with pytest.raises(ExportError, match=r"no form for blocks\.0\.attn\.qkv\.weight \(read by Attention.* and 1|qkv"):
+    with pytest.raises(ExportError, match=r"no form for blocks\.0\.attn\.qkv\.weight \(read by Attention"):
         rg.to_peft(bank, path, tmp_path / "adapter")
 
 

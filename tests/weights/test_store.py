@@ -197,3 +197,11 @@ def test_what_is_no_store_of_ours_is_never_replaced(tmp_path):
         with pytest.raises(StoreError, match="write to another path"):
             write(tmp_path / name, "bank", {}, {})
     assert (zarr.open_array(tmp_path / "own.zarr", mode="r")[:] == 1).all() and (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_attributes_that_other_readers_would_refuse_are_named_and_nothing_is_written(tmp_path, packed):
+    attributes = {"fit": {"losses": [0.5, float("nan")], "least": float("-inf"), "seed": 1}}
+    with pytest.raises(StoreError, match=r"fit\.least=-inf, fit\.losses\.1=nan: JSON has no"):
+        store.save(tmp_path / "bank", "bank", {}, attributes, packed)
+    assert not list(tmp_path.iterdir())
