@@ -171,11 +171,12 @@ def test_adapt_says_what_its_rows_do_not(monkeypatch, capsys):
     row = {"coefficients": 7, "norms": 0, "adapter": 0, "bytes": 99, "validation": 0.5, "test": 0.5, "start": 0.25}
     history = [{"run": f"task {method} 0", "epoch": 3, "validation": 0.75} for method in ("probe", "coefficients")]
     for epoch, said in ((3, "note: validation was 75.0 % before"), (0, "note: validation was 25.0 % before")):
-        made = Adapted(Path("a"), ["x"], row | {"best_epoch": epoch}, row, [], history, [], bank=Path("b"))
+        made = Adapted(Path("a"), ["x"], row | {"best_epoch": epoch}, row, [], history, [], bank=Path("b c"))
         monkeypatch.setattr("recast_gen.tasks.adapt.adapt", lambda *given, made=made, **how: made)
         app(["adapt", "net", "photos", *(["--bytes", "99"] if epoch else [])], standalone_mode=False)
         printed = capsys.readouterr().out
         assert ("best of at most 99 bytes" if epoch else "fewest") in printed
+        assert "next: recast predict 'b c' task.safetensors IMAGE" in printed
         assert said in printed and ("no epoch was better" in printed) == (epoch == 0)
 
 

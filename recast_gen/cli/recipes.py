@@ -1,5 +1,6 @@
 """Commands of recipes: their stages, their studies, their report."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -114,7 +115,7 @@ def studies(recipe: Recipe = Path("pipelines/digits.yaml"), storage: Storage = N
         for row in studies(recipe, storage)
     ]  # fmt: skip
     if not rows:
-        print(f"{recipe} has no study yet: run `recast run tune {recipe}`.")
+        print(f"{recipe} has no study yet: run `recast run tune {shlex.quote(str(recipe))}`.")
         return
     show([["study", "started", "trials", "of settings", "model", "objectives", "constraints"], *rows])
 

@@ -1,6 +1,7 @@
 """Commands of tasks: how good they are, what they say of images, what a folder of them holds."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -65,7 +66,7 @@ def adapt(
         print("note: no epoch was better on validation than the start, which is kept:")
         print("its head is all that the task file changes")
     print(f"{out}: {len(found.classes)} classes, {found.run['bytes']:,} bytes; bank {found.bank}")
-    print(f"next: recast predict {found.bank} {out} IMAGE")
+    print("next:", shlex.join(["recast", "predict", str(found.bank), str(out), "IMAGE"]))
 
 
 def tasks(
