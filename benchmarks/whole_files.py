@@ -4,9 +4,9 @@
     python -m benchmarks.whole_files targets     # what is wanted of whole files, and by how much it is met or missed
     python -m benchmarks.whole_files picture     # results/whole_files_<network>.svg
 
-Measures nothing: `whole_task` and `adaptation` did.  Files of `adaptation` are as each method stores what it trained,
-in float32 (what is random and frozen as a seed); those of `whole_task`, called "in few bits", are as recipes write
-them.
+Measures nothing: `whole_task`, `adaptation` and `time_to_task` did.  Files of `adaptation` are as each method stores
+what it trained, in float32 (what is random and frozen as a seed); those of `whole_task`, called "in few bits", are as
+recipes write them, and those of `time_to_task` as `recast adapt` does.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from .adaptation.runs import RESULTS
 from .adaptation.view import Point, alone, best, picture, points, verdict
 from .backbones import LARGE
 from .measured import markdown
+from .time_to_task import TABLE as ADAPTED
 from .whole_task import BITS, TABLE
 
 # Bytes of a file of ten classes in an early version of this package.
@@ -37,6 +38,14 @@ def whole_rows() -> list[dict]:
         row | {"method": f"RECAST {row['way']} {named[row['bits']]}", "coefficients": 0, "norms": 0, "adapter": 0}
         for row in TABLE.rows().values()
     ]
+
+
+def adapted_rows() -> list[dict]:
+    """Rows of `recast adapt`, in the form of those of `adaptation`."""
+    return [
+        row | {"backbone": row["network"], "task": row["images"], "method": "RECAST adapt", "norms": 0, "adapter": 0}
+        for row in ADAPTED.rows().values() if row["way"] == "adapt"
+    ]  # fmt: skip
 
 
 def pairs() -> dict[tuple[str, str, str], dict[str, list[dict]]]:
@@ -95,7 +104,7 @@ def fronts(methods: list[Point]) -> Iterator[Check]:
 
 
 def all_rows() -> list[dict]:
-    return [*RESULTS.rows().values(), *whole_rows()]
+    return [*RESULTS.rows().values(), *whole_rows(), *adapted_rows()]
 
 
 def table() -> None:
