@@ -145,7 +145,8 @@ def table() -> str:
         percent = [" / ".join(f"{100 * float(row[part]):.1f}" if row[part] else "-" for row in both)
                    for part in ("validation", "test")]  # fmt: skip
         lines.append([
-            *key, both[1]["epochs"], " / ".join(f"{value:.0f}" for value in reached), f"{reached[0] / reached[1]:.2f}",
+            *key, both[1]["epochs"], " / ".join("never" if value == inf else f"{value:.0f}" for value in reached),
+            "" if inf in reached else f"{reached[0] / reached[1]:.2f}",
             " / ".join(f"{value:.0f}" for value in seconds), f"{seconds[0] / seconds[1]:.2f}", *percent,
         ])  # fmt: skip
     head = [
