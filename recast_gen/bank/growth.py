@@ -8,7 +8,7 @@ from ..errors import FitError, check_choice
 from ..weights.named import Weights
 from .cutting import ends
 from .depths import counted, lists_of, of_depth
-from .widths import wider
+from .widths import to_sum, wider
 
 WAYS = ("stack", "repeat", "identity")
 GATES = ("ls1.gamma", "ls2.gamma", "gamma_1", "gamma_2", "gamma")  # layer scales, as timm calls them
@@ -83,9 +83,9 @@ def coalesce(
 
 
 def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Their mean in their dtype, summed in float32 or better: numpy rounds each sum of bfloat16."""
+    """Their mean in their dtype."""
     dtype = arrays[0].dtype
-    return np.asarray(np.mean(arrays, 0, dtype=np.promote_types(dtype, np.float32))).astype(dtype)
+    return np.asarray(np.mean(arrays, 0, dtype=to_sum(dtype))).astype(dtype)
 
 
 def _with_depth(

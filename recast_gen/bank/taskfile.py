@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from ..errors import TaskError, listing, nearest_path
 from ..weights.files import read_tensors, save_tensors
-from ..weights.store import NAMES, kind_of
+from ..weights.store import NAMES, kind_in, kind_of
 from . import compact, old_tasks, resampling, steps
 from .bank import TemplateBank
 from .compact import Damaged, Record
@@ -143,7 +143,7 @@ def record(path: str | Path) -> Record:
         raise TaskError(f"{path} does not exist; expected a task file.{nearest_path(path)}") from None
     except Exception as error:
         raise TaskError(f"{path} cannot be read as a task file ({error}): copy or train it again.") from error
-    if (kind := kind_of(path)) != "task":
+    if (kind := kind_of(path) if folder else kind_in(tensors, meta)) != "task":
         what = NAMES.get(kind or "", "a folder" if folder else "a file of plain tensors")
         raise TaskError(f"{path} is {what}; expected a task file.")
     own = next((name for name in tensors if name.startswith(TENSOR)), TENSOR)

@@ -10,6 +10,11 @@ ONE_HEAD = ("q_norm.weight", "q_norm.bias", "k_norm.weight", "k_norm.bias")  # a
 HEADS = ("head.", "fc.", "linear.", "classifier.")  # of a backbone that does not say its own
 
 
+def to_sum(dtype: np.dtype) -> np.dtype:
+    """The dtype in which numbers of this one are summed: float32 or better, as numpy rounds each sum of bfloat16."""
+    return np.promote_types(dtype, np.float32)
+
+
 def wider(weights: Weights, factor: int, heads: int | None, narrower: bool = False) -> Weights:
     """Weights of `factor` times the width, or of so many times less.
 
@@ -69,6 +74,6 @@ def _along(name: str, array: np.ndarray, axis: int, units: int, factor: int, rea
                 f"{name} has {units} units on axis {axis}, which {factor} does not divide: give another width."
             )
         groups = split.reshape(*array.shape[:axis], units // factor, factor, *split.shape[axis + 1 :])
-        dtype = np.promote_types(array.dtype, np.float32)  # numpy rounds each sum of bfloat16
+        dtype = to_sum(array.dtype)
         made = groups.sum(axis + 1, dtype=dtype) if reads else groups.mean(axis + 1, dtype=dtype)
     return made.reshape(*array.shape[:axis], -1, *array.shape[axis + 1 :]).astype(array.dtype)

@@ -168,14 +168,9 @@ def _odd(model: nn.Module) -> dict[str, str]:
 
     def reader(name: str) -> str | None:
         place, _, layer = name.removesuffix(".weight").rpartition(".")
-        parent = model.get_submodule(place)
-        return (
-            None if plain.called(parent, layer) else f"read by {type(parent).__name__}, which does not call the layer"
-        )
+        if plain.called(parent := model.get_submodule(place), layer):
+            return None
+        return f"read by {type(parent).__name__}, which does not call the layer"
 
-    found = {
-        name: kind(module) or reader(name)
-        for name, (module, _, source) in hosts(model).items()
-        if source.original.ndim > 1
-    }
-    return {name: said for name, said in found.items() if said}
+    layers = {name: module for name, (module, _, source) in hosts(model).items() if source.original.ndim > 1}
+    return {name: said for name, module in layers.items() if (said := kind(module) or reader(name))}

@@ -251,10 +251,19 @@ def kind_of(path: str | Path) -> str | None:
             kind: str = json.loads((path / "zarr.json").read_text())["attributes"]["kind"]
             return kind
         with safe_open(path, framework="numpy") as file:
-            meta = file.metadata() or {}
-            task = any(name.startswith("recast:") for name in file.keys())
-            task = task or "recast_task" in meta or {"bank", "about"} <= set(meta)  # as the formats before have it
-            return "task" if task else json.loads(meta["recast"])["kind"]
+            return kind_in(file.keys(), file.metadata() or {})
+    return None
+
+
+def kind_in(names: Iterable[str], meta: Mapping[str, str]) -> str | None:
+    """What `kind_of` says of a safetensors file that has these tensors and metadata."""
+    if any(name.startswith("recast:") for name in names):
+        return "task"
+    if "recast_task" in meta or {"bank", "about"} <= set(meta):  # as the formats before have it
+        return "task"
+    with suppress(Exception):
+        kind: str = json.loads(meta["recast"])["kind"]
+        return kind
     return None
 
 
